@@ -1,0 +1,83 @@
+"""Every way in which a prediction can be refused, each with the name of its constant in Predict.action."""
+
+
+class ForesightError(Exception):
+    """Base of all errors that a caller of `Foresight` or of the `Predict` action is told about.
+
+    The message says what was wrong, what was expected and what to do.
+    `code` is the name of the error code in action/Predict.action.
+    """
+
+    code = "INTERNAL"
+
+
+class InvalidGoal(ForesightError):
+    """A request's field is out of range, or does not fit the loaded model."""
+
+    code = "INVALID_GOAL"
+
+
+class NotActive(ForesightError):
+    """The node is not active, or is busy and set to reject."""
+
+    code = "NOT_ACTIVE"
+
+
+class NoFrames(ForesightError):
+    """The buffer holds no frame that could serve."""
+
+    code = "NO_FRAMES"
+
+
+class StaleFrames(ForesightError):
+    """The newest frame is too old to predict from."""
+
+    code = "STALE_FRAMES"
+
+
+class UnevenFrames(ForesightError):
+    """A conditioning frame is missing at the model's rate."""
+
+    code = "UNEVEN_FRAMES"
+
+
+class PromptBlocked(ForesightError):
+    """The guardrail refused the prompt."""
+
+    code = "BLOCKED_PROMPT"
+
+
+class VideoBlocked(ForesightError):
+    """The guardrail refused the predicted frames."""
+
+    code = "BLOCKED_VIDEO"
+
+
+class GuardrailUnavailable(ForesightError):
+    """A guard is missing, failed, timed out or answered something unknown: nothing may leave."""
+
+    code = "GUARDRAIL_UNAVAILABLE"
+
+
+class ModelUnavailable(ForesightError):
+    """The checkpoint is missing, damaged, or not what it should be."""
+
+    code = "MODEL_UNAVAILABLE"
+
+
+class OutOfMemory(ForesightError):
+    """The device ran out of memory; what the goal held has been returned."""
+
+    code = "OUT_OF_MEMORY"
+
+
+class Canceled(ForesightError):
+    """The caller asked to stop. Raised by an `on_progress` callback to end a prediction."""
+
+    code = "CANCELED"
+
+
+class Preempted(Canceled):
+    """A newer goal took over."""
+
+    code = "PREEMPTED"

@@ -1,0 +1,242 @@
+"""Foresight: clip (+ prompt) -> GuardedRollout. The public Python door, and the only one to the world model."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import yaml
+
+from cosmos_ros.errors import InvalidGoal
+from cosmos_ros.guardrail import Guardrail
+from cosmos_ros.rollout import Clip, GuardedRollout, Progress, Stage, StageTime
+from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel
+from cosmos_ros.world_model.memory import out_of_memory_as_error
+from cosmos_ros.world_model.preprocessing import camera_view
+
+MAX_PROMPT_WORDS = 300  # the published model card's limit
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class ForesightConfig:
+    """What a Foresight is made from; the node's parameters of the same names carry the same meaning.
+
+    checkpoint       directory in the published layout; empty: the small model that ships with this package
+    guardrail        Cosmos-1.0-Guardrail folder for a published checkpoint; empty: looked for beside it
+    tokenizer        directory with encoder.jit and decoder.jit; empty: looked for in and beside the checkpoint
+    device           "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1"
+    dtype            "auto" (bfloat16 on CUDA, float32 on the CPU), "bfloat16", "float32"
+    guard_timeout    seconds that one guard may take before it counts as failed
+    """
+
+    checkpoint: str = ""
+    guardrail: str = ""
+    tokenizer: str = ""
+    device: str = "auto"
+    dtype: str = "auto"
+    guard_timeout: float = 10.0
+
+    @classmethod
+    def of(cls, source: str | Path | Mapping) -> ForesightConfig:
+        """Read from a mapping or a YAML file of the fields above. Raises ValueError for a name that is no field."""
+        values = source if isinstance(source, Mapping) else yaml.safe_load(Path(source).read_text()) or {}
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ValueError(f"unknown Foresight setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        return cls(**values)
+
+
+class Foresight:
+    """A world model behind its guardrail.
+
+    Making one loads the guardrail and reads what the checkpoint is; `load` brings the model to the device,
+    `unload` gives the device back. `predict` loads where nobody has.
+
+    Raises GuardrailUnavailable where the checkpoint's guardrail cannot be had, ModelUnavailable where the
+    checkpoint cannot be read.
+    """
+
+    def __init__(self, config: ForesightConfig) -> None:
+        self.config = config
+        self.spec = ModelSpec.of_checkpoint(config.checkpoint)
+        self.guardrail = Guardrail.for_model(self.spec, folder=config.guardrail, timeout_s=config.guard_timeout)
+        self._model: WorldModel | None = None
+        self._busy = threading.Lock()
+
+    @classmethod
+    def from_config(cls, source: str | Path | Mapping = ()) -> Foresight:
+        """From a mapping or a YAML file of ForesightConfig's fields; nothing given: the model that ships."""
+        return cls(ForesightConfig.of(dict(source) if source == () else source))
+
+    @property
+    def loaded(self) -> bool:
+        return self._model is not None
+
+    def load(self) -> None:
+        """Load and warm up the world model. Raises ModelUnavailable, OutOfMemory."""
+        with self._busy:
+            self._require_model()
+
+    def unload(self) -> None:
+        """Give the device's memory back; waits for a running prediction."""
+        with self._busy:
+            model, self._model = self._model, None
+            if model is not None:
+                model.release()
+
+    def predict(
+        self,
+        clip: Clip,
+        prompt: str = "",
+        *,
+        seed: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> GuardedRollout:
+        """Predict the frames that follow the clip.
+
+        seed         same seed, clip, prompt and device: same rollout. None: drawn; the rollout carries it
+        temperature  0 is greedy; None: what the model's makers recommend
+        top_p        in (0, 1]; None: likewise
+        on_progress  called at every stage and after every decoding pass; may raise Canceled to end the prediction
+
+        Raises InvalidGoal, PromptBlocked, VideoBlocked, GuardrailUnavailable, ModelUnavailable, OutOfMemory,
+        and whatever on_progress raises.
+        """
+        sampling = self._sampling(seed, temperature, top_p)
+        self._check(clip, prompt)
+        with self._busy, out_of_memory_as_error("predicting"):
+            model = self._require_model()
+            with StageClock(on_progress, n_new=self.spec.new_frames(len(clip.frames))) as clock, \
+                    self.guardrail.screen(prompt) as screening:
+                clock.enter(Stage.TOKENIZING)
+                tokens = model.tokenize(clip.frames)
+                clock.enter(Stage.PROMPT_GUARD)
+                screening.admit_prompt()
+                clock.enter(Stage.TEXT_ENCODING)
+                context = model.encode_text(prompt)
+                clock.enter(Stage.GENERATING)
+                tokens = model.generate(tokens, context, sampling, on_pass=clock.passed)
+                clock.enter(Stage.DECODING)
+                for frames in model.decode(tokens):
+                    screening.inspect(frames)
+                    clock.report()
+                clock.enter(Stage.VIDEO_GUARD)
+                return screening.release(
+                    clip,
+                    crop=camera_view(clip.frames.shape[1:3], self.spec.frame_size),
+                    model=self.spec.name,
+                    seed=sampling.seed,
+                    timing=clock.finish,
+                )
+
+    def _require_model(self) -> WorldModel:
+        if self._model is None:
+            with out_of_memory_as_error("loading the model"):
+                config = self.config
+                self._model = WorldModel.from_checkpoint(
+                    self.spec.directory, tokenizer=config.tokenizer, device=config.device, dtype=config.dtype
+                )
+                self._model.warm_up()
+        return self._model
+
+    def _sampling(self, seed: int | None, temperature: float | None, top_p: float | None) -> Sampling:
+        seed = secrets.randbelow(2**31) if seed is None else seed
+        temperature = self.spec.temperature if temperature is None else temperature
+        top_p = self.spec.top_p if top_p is None else top_p
+        if not 0 <= seed <= MAX_SEED:
+            raise InvalidGoal(f"seed must lie in 0..{MAX_SEED}; got {seed}")
+        if not (math.isfinite(temperature) and 0 <= temperature <= 10):
+            raise InvalidGoal(f"temperature must lie in 0 (greedy) .. 10; got {temperature}")
+        if not (math.isfinite(top_p) and 0 < top_p <= 1):
+            raise InvalidGoal(f"top_p must lie in (0, 1]; got {top_p}")
+        return Sampling(seed=seed, temperature=temperature, top_p=top_p)
+
+    def _check(self, clip: Clip, prompt: str) -> None:
+        n = len(clip.frames)
+        if n not in self.spec.conditioning_lengths:
+            expected = " or ".join(map(str, self.spec.conditioning_lengths))
+            raise InvalidGoal(f"the model conditions on {expected} frames; the clip has {n}")
+        if prompt and not self.spec.takes_prompt:
+            raise InvalidGoal(f"{self.spec.name} takes no prompt; leave it empty, or run a Video2World checkpoint")
+        if not prompt.strip() and self.spec.takes_prompt:
+            raise InvalidGoal(f"{self.spec.name} needs a prompt that describes the scene; it was empty")
+        if (words := len(prompt.split())) > MAX_PROMPT_WORDS:
+            raise InvalidGoal(f"the prompt has {words} words; at most {MAX_PROMPT_WORDS} are allowed")
+
+
+class StageClock:
+    """Times the stages of one prediction and reports progress.
+
+    The share of each stage is a rough guess, made once here so that progress never runs backwards;
+    generation takes nearly all of it.
+    """
+
+    STARTS = {
+        Stage.TOKENIZING: 0.0,
+        Stage.PROMPT_GUARD: 0.04,
+        Stage.TEXT_ENCODING: 0.05,
+        Stage.GENERATING: 0.06,
+        Stage.DECODING: 0.92,
+        Stage.VIDEO_GUARD: 0.96,
+    }
+
+    def __init__(self, on_progress: Callable[[Progress], None] | None, n_new: int) -> None:
+        self._on_progress = on_progress
+        self._n_new = n_new
+        self._stage = Stage.WAITING
+        self._times: list[StageTime] = []
+        self._entered = time.monotonic()
+        self._last = Progress(Stage.WAITING, 0.0)
+
+    def __enter__(self) -> StageClock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._on_progress = None
+
+    def enter(self, stage: Stage) -> None:
+        """Close the running stage and begin the next."""
+        now = time.monotonic()
+        self._close(now)
+        self._stage, self._entered = stage, now
+        frames = self._n_new if stage in (Stage.DECODING, Stage.VIDEO_GUARD) else 0
+        self._last = Progress(stage, self.STARTS[stage], frames_ready=frames)
+        self.report()
+
+    def passed(self, done: int, total: int, frames_ready: int) -> None:
+        """After a decoding pass: `done` of `total` new tokens are there."""
+        elapsed = max(time.monotonic() - self._entered, 1e-9)
+        rate = done / elapsed
+        start, end = self.STARTS[Stage.GENERATING], self.STARTS[Stage.DECODING]
+        self._last = Progress(
+            Stage.GENERATING,
+            fraction=start + (end - start) * done / total,
+            frames_ready=frames_ready,
+            tokens_per_second=rate,
+            remaining_s=(total - done) / rate if rate else 0.0,
+        )
+        self.report()
+
+    def report(self) -> None:
+        if self._on_progress is not None:
+            self._on_progress(self._last)
+
+    def finish(self) -> tuple[StageTime, ...]:
+        """Close the last stage; the times of all, in order."""
+        self._close(time.monotonic())
+        self._stage = Stage.WAITING
+        return tuple(self._times)
+
+    def _close(self, now: float) -> None:
+        if self._stage is not Stage.WAITING:
+            self._times.append(StageTime(self._stage, now - self._entered))
+
+

@@ -1,0 +1,24 @@
+"""Where the package's own files lie: models/, data/, config/, launch/ and rviz/."""
+
+from pathlib import Path
+
+
+def share_directory() -> Path:
+    """`share/cosmos_ros` of the install that this module belongs to, or the checkout it is run from.
+
+    The path is not resolved through links, so that `colcon build --symlink-install` finds its install space.
+    """
+    package = Path(__file__).absolute().parent
+    for prefix in package.parents:
+        share = prefix / "share" / "cosmos_ros"
+        if (share / "models").is_dir():
+            return share
+    checkout = package.parent
+    if (checkout / "models").is_dir():
+        return checkout
+    raise FileNotFoundError(f"cosmos_ros was installed without its models: no share/cosmos_ros above {package}")
+
+
+def embedded_model() -> Path:
+    """The directory of the small world model that ships with this package."""
+    return share_directory() / "models" / "foresight-small"

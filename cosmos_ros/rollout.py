@@ -1,0 +1,149 @@
+"""What travels between the rooms of the house: clips in, guarded rollouts out. Plain data, no ROS, no torch."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cosmos_ros.errors import InvalidGoal
+
+NANOSECONDS = 1_000_000_000
+
+
+class Stage(enum.IntEnum):
+    """Where a prediction stands. The values are the stage constants of Predict.action's feedback."""
+
+    WAITING = 0
+    PROMPT_GUARD = 1
+    TEXT_ENCODING = 2
+    TOKENIZING = 3
+    GENERATING = 4
+    DECODING = 5
+    VIDEO_GUARD = 6
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One report on a running prediction."""
+
+    stage: Stage
+    fraction: float                 # of the whole prediction, 0..1
+    frames_ready: int = 0           # predicted frames whose tokens are complete
+    tokens_per_second: float = 0.0
+    remaining_s: float = 0.0        # estimate, seconds; 0 where nothing is known yet
+
+
+@dataclass(frozen=True)
+class StageTime:
+    stage: Stage
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A rectangle of the camera's image, in whole camera pixels."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def of(self, frames: np.ndarray) -> np.ndarray:
+        """The rectangle's view of frames [..., H, W, C]."""
+        return frames[..., self.y : self.y + self.height, self.x : self.x + self.width, :]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The conditioning frames, oldest first.
+
+    frames      uint8 [n, H, W, 3], RGB, as the camera gave them; n is 9 (video) or 1 (image)
+    stamps_ns   n acquisition times, nanoseconds, rising
+    frame_rate  Hz, the rate of the frames and of the rollout that follows them
+
+    Raises InvalidGoal where these do not fit together.
+    """
+
+    frames: np.ndarray
+    stamps_ns: tuple[int, ...]
+    frame_rate: float
+
+    def __post_init__(self) -> None:
+        shape, dtype = self.frames.shape, self.frames.dtype
+        if self.frames.ndim != 4 or shape[-1] != 3 or dtype != np.uint8 or 0 in shape:
+            raise InvalidGoal(f"a clip needs uint8 frames [n, height, width, 3]; got {dtype} {list(shape)}")
+        if len(self.stamps_ns) != shape[0]:
+            raise InvalidGoal(f"a clip needs one stamp per frame; got {len(self.stamps_ns)} for {shape[0]} frames")
+        if not all(a < b for a, b in zip(self.stamps_ns, self.stamps_ns[1:])):
+            raise InvalidGoal(f"a clip's stamps must rise; got {list(self.stamps_ns)}")
+        if not (np.isfinite(self.frame_rate) and self.frame_rate > 0):
+            raise InvalidGoal(f"a clip's frame rate must be positive and finite, in Hz; got {self.frame_rate}")
+
+    def future_stamps_ns(self, n: int) -> tuple[int, ...]:
+        """Stamps of the n frames after the clip: the last conditioning stamp + k / frame_rate, k = 1..n."""
+        return tuple(self.stamps_ns[-1] + round(k * NANOSECONDS / self.frame_rate) for k in range(1, n + 1))
+
+
+class Verdict(enum.IntEnum):
+    """A guard's decision. The values are the constants of msg/GuardDecision.msg."""
+
+    PASSED = 0
+    MODIFIED = 1
+    REFUSED = 2
+
+
+@dataclass(frozen=True)
+class GuardDecision:
+    """What one guard decided, in how long, with which weights (SHA-256 over its files)."""
+
+    guard: str
+    verdict: Verdict
+    detail: str = ""
+    weights: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class GuardrailReport:
+    """The posture under which a rollout left: the profile and every decision, in order."""
+
+    profile: str
+    decisions: tuple[GuardDecision, ...]
+
+
+# Held by the guardrail alone: whoever cannot present it cannot make a GuardedRollout.
+_GUARDRAIL_SEAL = object()
+
+
+@dataclass(frozen=True, eq=False)
+class GuardedRollout:
+    """Predicted frames that passed every guard. Only `cosmos_ros.guardrail` can make one; writers accept nothing else.
+
+    frames                 uint8 [n, height, width, 3] RGB, read-only; n = 24 after 9 frames, 32 after an image;
+                           at the camera's pixel scale, covering `crop` of the camera's image
+    stamps_ns              n stamps: last conditioning stamp + k / frame_rate
+    conditioning_stamps_ns the clip's stamps
+
+    Raises TypeError where anything but the guardrail tries to make one.
+    """
+
+    frames: np.ndarray
+    stamps_ns: tuple[int, ...]
+    conditioning_stamps_ns: tuple[int, ...]
+    frame_rate: float               # Hz
+    crop: Crop
+    model: str
+    prompt: str
+    seed: int
+    guardrail: GuardrailReport
+    timing: tuple[StageTime, ...]
+    seal: object = field(repr=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.seal is not _GUARDRAIL_SEAL:
+            raise TypeError("a GuardedRollout is made by the guardrail alone; use Foresight.predict")
+        self.frames.flags.writeable = False
+        # The seal does not travel with the rollout: dataclasses.replace() cannot swap the frames of a guarded one.
+        object.__setattr__(self, "seal", None)
