@@ -70,9 +70,9 @@ class Foresight:
         self._busy = threading.Lock()
 
     @classmethod
-    def from_config(cls, source: str | Path | Mapping = ()) -> Foresight:
+    def from_config(cls, source: str | Path | Mapping | None = None) -> Foresight:
         """From a mapping or a YAML file of ForesightConfig's fields; nothing given: the model that ships."""
-        return cls(ForesightConfig.of(dict(source) if source == () else source))
+        return cls(ForesightConfig() if source is None else ForesightConfig.of(source))
 
     @property
     def loaded(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -76,7 +77,7 @@ class Clip:
             raise InvalidGoal(f"a clip needs uint8 frames [n, height, width, 3]; got {dtype} {list(shape)}")
         if len(self.stamps_ns) != shape[0]:
             raise InvalidGoal(f"a clip needs one stamp per frame; got {len(self.stamps_ns)} for {shape[0]} frames")
-        if not all(a < b for a, b in zip(self.stamps_ns, self.stamps_ns[1:])):
+        if not all(a < b for a, b in pairwise(self.stamps_ns)):
             raise InvalidGoal(f"a clip's stamps must rise; got {list(self.stamps_ns)}")
         if not (np.isfinite(self.frame_rate) and self.frame_rate > 0):
             raise InvalidGoal(f"a clip's frame rate must be positive and finite, in Hz; got {self.frame_rate}")
