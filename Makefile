@@ -1,0 +1,58 @@
+# make demo | make test: everything is installed into .venv beside this file, nothing outside the checkout.
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Directories too: their time changes when a file goes away.
+PACKAGE := CMakeLists.txt package.xml pyproject.toml setup.py requirements.txt README.md \
+	$(shell find action config cosmos_ros data launch models msg rviz scripts -not -name '*.pyc' -not -name __pycache__)
+
+.PHONY: demo install test clean
+.DELETE_ON_ERROR:
+
+demo: install
+	$(BIN)/cosmos_ros demo
+
+test: install $(VENV)/.test
+	$(BIN)/pytest
+
+install: $(VENV)/.package
+
+# Each missing thing costs one line with its remedy, before anything is downloaded.
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: sudo apt install python3 python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "$$($(PYTHON) --version) does not serve, Python 3.10 to 3.13 does: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "Python's venv module is missing: sudo apt install python3-venv"; exit 1; }
+	@for compiler in cc c++; do command -v $$compiler >/dev/null || \
+		{ echo "No C++ compiler ($$compiler) to compile the ROS interfaces: sudo apt install build-essential"; exit 1; }; done
+	$(PYTHON) -m venv $(VENV)
+	@touch $(VENV)/COLCON_IGNORE
+
+# A torch that is already there, whichever build, is kept. Otherwise the CPU build: from the package index in use where
+# it has one, else from PyTorch's own; an index of PyPI's kind alone only has the build that brings CUDA along.
+$(VENV)/.torch: | $(BIN)/python
+	@$(BIN)/python -c 'import torch' 2>/dev/null || \
+		$(PIP) '$(TORCH)+cpu' 2>/dev/null || \
+		$(PIP) --index-url https://download.pytorch.org/whl/cpu '$(TORCH)' 2>/dev/null || \
+		{ echo "No CPU build of $(TORCH) within reach: taking the CUDA build (gigabytes)"; $(PIP) '$(TORCH)'; }
+	@touch $@
+
+$(VENV)/.ros: requirements-ros.txt | $(BIN)/python
+	$(PIP) -r requirements-ros.txt
+	@touch $@
+
+$(VENV)/.package: $(PACKAGE) $(VENV)/.torch $(VENV)/.ros
+	$(PIP) --no-build-isolation .
+	@touch $@
+
+$(VENV)/.test: requirements-test.txt $(VENV)/.package
+	$(PIP) -r requirements-test.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build demo_output *.egg-info
