@@ -1,0 +1,279 @@
+"""Stamped camera frames -> the conditioning clip at the model's rate.
+
+Time is the robot's: only stamps count, never the order or the hour of arrival. The live node and the bag replay fill
+the same buffer through the same door (`frame_of`, then `FrameBuffer.add`), so both pick the same frames.
+"""
+
+from __future__ import annotations
+
+import bisect
+import enum
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cosmos_ros import images
+from cosmos_ros.errors import InvalidGoal, NoFrames, StaleFrames, UnevenFrames
+from cosmos_ros.images import BadImage
+from cosmos_ros.rollout import NANOSECONDS, Clip
+
+CONDITIONING_FRAMES = 9
+
+_stamp = attrgetter("stamp_ns")
+
+
+@dataclass(frozen=True)
+class StampedFrame:
+    """One camera image, its pixels still to be converted.
+
+    stamp_ns  acquisition time, nanoseconds
+    load      uint8 [height, width, 3] RGB; called for frames that a clip uses, and only then. May raise BadImage
+    """
+
+    stamp_ns: int
+    frame_id: str
+    height: int
+    width: int
+    encoding: str
+    load: Callable[[], np.ndarray]
+
+    @property
+    def source(self) -> tuple:
+        """What must stay the same for two frames to belong to one clip."""
+        return self.frame_id, self.height, self.width, self.encoding
+
+
+def frame_of(message: Any) -> StampedFrame:
+    """A sensor_msgs/Image or CompressedImage, checked but not converted. Raises BadImage."""
+    info = images.check(message)
+    stamp = message.header.stamp
+    return StampedFrame(
+        stamp_ns=stamp.sec * NANOSECONDS + stamp.nanosec,
+        frame_id=message.header.frame_id,
+        height=info.height,
+        width=info.width,
+        encoding=info.encoding,
+        load=lambda: images.to_rgb(message),
+    )
+
+
+class Added(enum.Enum):
+    """What became of a frame that was added."""
+
+    ADDED = "added"
+    LATE = "sorted in behind a newer frame"
+    DUPLICATE = "dropped: its stamp is there already"
+    UNSTAMPED = "dropped: its stamp is zero, which means that nobody stamped it"
+    JUMPED_BACK = "the stamps went backwards: the buffer starts afresh with this frame"
+    CHANGED = "the size, encoding or frame_id changed: the buffer starts afresh with this frame"
+
+
+class BufferState(NamedTuple):
+    """What the buffer holds; `rate` in Hz is the mean over its span, 0 where fewer than two frames are there."""
+
+    frames: int
+    oldest_ns: int | None
+    newest_ns: int | None
+    rate: float
+
+
+class FrameBuffer:
+    """The newest `history_s` seconds of frames, by stamp. Thread-safe; adding copies no pixels.
+
+    - A stamp more than one model period behind the newest is a jump back (a bag that loops, a simulator reset) and
+      empties the buffer. Up to one period it is a late delivery and is sorted in.
+    - Another size, encoding or frame_id empties it too. A new encoding could be converted, but it means that the
+      camera or its driver was set up anew, and a clip across that moment would show a jump that never happened.
+    - Frames that share a stamp are one frame: the first stays. A frame without a stamp is dropped.
+
+    frame_rate  Hz, of the clips: the model's
+    max_age_s   how old the newest frame may be, seconds; 0: any age
+    history_s   how far back `until` can reach, seconds; memory is history_s times the camera's data rate
+
+    Raises ValueError for settings that are not finite and positive, and for a history that cannot hold a clip.
+    """
+
+    def __init__(self, frame_rate: float, max_age_s: float, history_s: float) -> None:
+        for name, value in {"frame_rate": frame_rate, "max_age_s": max_age_s, "history_s": history_s}.items():
+            if not (math.isfinite(value) and value >= 0) or (value == 0 and name != "max_age_s"):
+                raise ValueError(f"{name} must be positive and finite; got {value}")
+        if history_s * frame_rate < CONDITIONING_FRAMES:
+            raise ValueError(
+                f"history_s must hold a clip, {CONDITIONING_FRAMES} frames at {frame_rate:g} Hz: at least "
+                f"{CONDITIONING_FRAMES / frame_rate:.3f} s; got {history_s}"
+            )
+        self.frame_rate = frame_rate
+        self.max_age_ns = round(max_age_s * NANOSECONDS)
+        self.history_ns = round(history_s * NANOSECONDS)
+        self.period_ns = NANOSECONDS / frame_rate
+        self._frames: list[StampedFrame] = []  # stamps rise
+        self._lock = threading.Lock()
+
+    def add(self, frame: StampedFrame) -> Added:
+        """Take the frame in, or say why not."""
+        if frame.stamp_ns <= 0:
+            return Added.UNSTAMPED
+        with self._lock:
+            frames = self._frames
+            at = bisect.bisect_left(frames, frame.stamp_ns, key=_stamp)
+            if frames and frame.source != frames[-1].source:
+                self._frames = [frame]
+                return Added.CHANGED
+            if frames and frame.stamp_ns < frames[-1].stamp_ns - self.period_ns:
+                self._frames = [frame]
+                return Added.JUMPED_BACK
+            if at < len(frames) and frames[at].stamp_ns == frame.stamp_ns:
+                return Added.DUPLICATE
+            frames.insert(at, frame)
+            del frames[: bisect.bisect_left(frames, frames[-1].stamp_ns - self.history_ns, key=_stamp)]
+            return Added.ADDED if frame is frames[-1] else Added.LATE
+
+    def clear(self) -> None:
+        """Forget all frames, as after a jump of the clock."""
+        with self._lock:
+            self._frames = []
+
+    def state(self) -> BufferState:
+        with self._lock:
+            frames = list(self._frames)
+        if not frames:
+            return BufferState(0, None, None, 0.0)
+        oldest, newest = frames[0].stamp_ns, frames[-1].stamp_ns
+        return BufferState(len(frames), oldest, newest, _rate(frames))
+
+    def clip(self, n: int = CONDITIONING_FRAMES, until_ns: int | None = None, now_ns: int | None = None) -> Clip:
+        """n frames at the model's rate, the last of them the newest, or the newest not after `until_ns`.
+
+        Each frame is the nearest to its ideal time, within half a period, and none serves twice; of two equally
+        near the later is taken. A frame whose pixels turn out to be unreadable is forgotten and the clip picked anew.
+
+        until_ns  None or 0: the newest. The frame that it names may be up to max_age older than it
+        now_ns    the robot's time; without `until_ns` the newest frame may be up to max_age away from it.
+                  None: there is no clock to hold the stamps against (a recording)
+
+        Raises InvalidGoal (`until_ns` more than max_age ahead of `now_ns`), NoFrames (none, or none so early),
+        StaleFrames, UnevenFrames (a frame is missing: says which and by how much).
+        """
+        until_ns = until_ns or None
+        while True:
+            with self._lock:
+                frames = list(self._frames)
+            self._check_until(until_ns, now_ns)
+            frames = _not_after(frames, until_ns)
+            self._check_age(frames[-1].stamp_ns, until_ns, now_ns)
+            chosen = self._pick(frames, n)
+            try:
+                pixels = np.stack([_pixels(frame) for frame in chosen])
+            except _Unreadable as unreadable:
+                self._forget(unreadable.frame)
+                continue
+            return Clip(pixels, tuple(map(_stamp, chosen)), self.frame_rate)
+
+    def _check_until(self, until_ns: int | None, now_ns: int | None) -> None:
+        if until_ns is None or now_ns is None or not self.max_age_ns:
+            return
+        if (ahead := until_ns - now_ns) > self.max_age_ns:
+            raise InvalidGoal(
+                f"`until` is {_seconds(ahead)} ahead of the robot's clock (until {until_ns} ns, now {now_ns} ns, "
+                f"max_age {_seconds(self.max_age_ns)}): the two clocks differ, or use_sim_time is set on one side only"
+            )
+
+    def _check_age(self, newest_ns: int, until_ns: int | None, now_ns: int | None) -> None:
+        reference_ns, name = (now_ns, "now") if until_ns is None else (until_ns, "`until`")
+        if reference_ns is None or not self.max_age_ns:
+            return
+        age = reference_ns - newest_ns
+        limit = f"max_age is {_seconds(self.max_age_ns)}"
+        if age > self.max_age_ns:
+            raise StaleFrames(
+                f"the newest frame is {_seconds(age)} older than {name} (stamp {newest_ns} ns, {name} "
+                f"{reference_ns} ns), {limit}: is the camera running, and do its stamps and the clock agree?"
+            )
+        if -age > self.max_age_ns:
+            raise StaleFrames(
+                f"the newest frame is stamped {_seconds(-age)} after {name} (stamp {newest_ns} ns, {name} "
+                f"{reference_ns} ns), {limit}: the camera's clock and the robot's differ, or use_sim_time is set "
+                "and nobody publishes /clock"
+            )
+
+    def _pick(self, frames: list[StampedFrame], n: int) -> list[StampedFrame]:
+        """The n frames of a clip that ends with the last of `frames`, oldest first."""
+        newest = frames[-1].stamp_ns
+        chosen = [frames[-1]]
+        free = len(frames) - 1  # frames[:free] are older than every chosen one
+        for back in range(1, n):
+            ideal = newest - round(back * self.period_ns)
+            at = _nearest(frames, free, ideal)
+            if at is None or abs(frames[at].stamp_ns - ideal) > math.ceil(self.period_ns / 2):
+                raise UnevenFrames(self._missing(frames, free, n, back, ideal))
+            chosen.append(frames[at])
+            free = at
+        return chosen[::-1]
+
+    def _missing(self, frames: list[StampedFrame], free: int, n: int, back: int, ideal: int) -> str:
+        which = f"conditioning frame {n - back} of {n} is missing at {self.frame_rate:g} Hz"
+        if not free or ideal < frames[0].stamp_ns:
+            early = _seconds(frames[0].stamp_ns - ideal)
+            return (
+                f"{which}: the buffer holds {len(frames)} frames and begins {early} after that frame's time {ideal} ns;"
+                f" wait until the camera has run for {_seconds(round((n - 1) * self.period_ns))}"
+            )
+        nearest = min(abs(frame.stamp_ns - ideal) for frame in frames[:free])
+        return (
+            f"{which}: the nearest free frame is {_seconds(nearest)} from its time {ideal} ns, half a period is "
+            f"{_seconds(math.ceil(self.period_ns / 2))}; the camera gives {_rate(frames):.1f} Hz"
+        )
+
+    def _forget(self, frame: StampedFrame) -> None:
+        with self._lock:
+            self._frames = [kept for kept in self._frames if kept is not frame]
+
+
+class _Unreadable(Exception):
+    def __init__(self, frame: StampedFrame) -> None:
+        self.frame = frame
+
+
+def _pixels(frame: StampedFrame) -> np.ndarray:
+    try:
+        pixels = frame.load()
+    except BadImage as error:
+        raise _Unreadable(frame) from error
+    if pixels.shape != (frame.height, frame.width, 3):
+        raise _Unreadable(frame)
+    return pixels
+
+
+def _not_after(frames: list[StampedFrame], until_ns: int | None) -> list[StampedFrame]:
+    if not frames:
+        raise NoFrames("no image has arrived yet: is the camera's topic right, and does its QoS fit?")
+    if until_ns is None:
+        return frames
+    kept = frames[: bisect.bisect_right(frames, until_ns, key=_stamp)]
+    if not kept:
+        raise NoFrames(
+            f"`until` ({until_ns} ns) lies {_seconds(frames[0].stamp_ns - until_ns)} before the oldest frame that "
+            f"is kept ({frames[0].stamp_ns} ns): ask for a later time or raise `history`"
+        )
+    return kept
+
+
+def _nearest(frames: list[StampedFrame], free: int, ideal: int) -> int | None:
+    """Index of the frame nearest to `ideal` among frames[:free]; the later of two equally near."""
+    after = bisect.bisect_left(frames, ideal, hi=free, key=_stamp)
+    around = [at for at in (after, after - 1) if 0 <= at < free]
+    return min(around, key=lambda at: abs(frames[at].stamp_ns - ideal), default=None)
+
+
+def _rate(frames: list[StampedFrame]) -> float:
+    span = frames[-1].stamp_ns - frames[0].stamp_ns
+    return (len(frames) - 1) * NANOSECONDS / span if span else 0.0
+
+
+def _seconds(ns: int) -> str:
+    return f"{ns / NANOSECONDS:.3f} s"
