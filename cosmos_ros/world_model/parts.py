@@ -1,0 +1,163 @@
+"""Parts of the world model and its guardrail: on the device for good, or only while they work."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+ALIGNMENT = 512     # bytes; what CUDA's allocator gives, so that a tensor in an arena is aligned as if on its own
+
+
+class Part:
+    """A module that stays on its device from its first use on.
+
+    source   the module, or a function that loads it at its first use
+    """
+
+    def __init__(self, name: str, source: nn.Module | Callable[[], nn.Module], device: torch.device | str) -> None:
+        self.name = name
+        self.device = torch.device(device)
+        self._source = source
+        self._module: nn.Module | None = source if isinstance(source, nn.Module) else None
+        self._lock = threading.RLock()
+
+    @contextmanager
+    def in_use(self) -> Iterator[nn.Module]:
+        """The module, on its device."""
+        with self._lock:
+            module = self._loaded().to(self.device)
+        yield module
+
+    def leave(self) -> None:
+        """Give the device's memory back until the next use."""
+        with self._lock:
+            if self._module is not None:
+                self._module.to("cpu")
+
+    def _loaded(self) -> nn.Module:
+        if self._module is None:
+            self._module = self._source()
+        return self._module
+
+
+class Parked(Part):
+    """A module that is on its device only while somebody uses it, and else in one block of pinned host memory.
+
+    Weights never change, so coming is one copy to the device and leaving is none: the host's block is filled once.
+
+    turn        held while the part is on the device: parts that share a lock are never there together
+    on_leave    called before the device's memory goes, for whoever holds addresses in it (a captured CUDA graph)
+    """
+
+    def __init__(
+        self,
+        name: str,
+        source: nn.Module | Callable[[], nn.Module],
+        device: torch.device | str,
+        *,
+        turn: AbstractContextManager | None = None,
+        on_leave: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(name, source, device)
+        self._turn = turn if turn is not None else nullcontext()
+        self._on_leave = on_leave
+        self._users = 0
+        self._host: Arena | None = None
+
+    @contextmanager
+    def in_use(self) -> Iterator[nn.Module]:
+        with self._turn:
+            with self._lock:
+                module = self._loaded()
+                if self._users == 0:
+                    self._host = self._host or Arena.on_host(module)
+                    self._host.copied_to(self.device).carry(module)
+                self._users += 1
+            try:
+                yield module
+            finally:
+                with self._lock:
+                    self._users -= 1
+                    if self._users == 0:
+                        self.leave()
+
+    def leave(self) -> None:
+        """Go to host memory now, where a load has put the module on the device. No effect while it is in use."""
+        with self._lock:
+            if self._module is None or self._users > 0:
+                return
+            self._on_leave()
+            self._host = self._host or Arena.on_host(self._module)
+            self._host.carry(self._module)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+
+class Arena:
+    """All tensors of a module, one after the other, in one block of bytes."""
+
+    def __init__(self, block: Tensor, offsets: list[int]) -> None:
+        self.block = block          # uint8 [bytes]
+        self.offsets = offsets      # one for each of tensors_of(module)
+
+    @classmethod
+    @torch.inference_mode(False)
+    def on_host(cls, module: nn.Module) -> Arena:
+        """Move the module's tensors into host memory from which the device copies at full speed."""
+        offsets, end = [], 0
+        for tensor in tensors_of(module):
+            offsets.append(end)
+            end += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
+        arena = cls(torch.empty(end, dtype=torch.uint8), offsets)
+        for tensor, place in arena._places(module):
+            place.copy_(tensor)
+            tensor.data = place     # at once, so that the module never stands in host memory twice
+        if torch.cuda.is_available():
+            arena._pin()
+        return arena
+
+    @torch.inference_mode(False)
+    def copied_to(self, device: torch.device) -> Arena:
+        return Arena(self.block.to(device, non_blocking=True, copy=True), self.offsets)
+
+    @torch.inference_mode(False)
+    def carry(self, module: nn.Module) -> None:
+        """Let the module's tensors lie in this block; where they lay before is free to go."""
+        for tensor, place in self._places(module):
+            tensor.data = place
+
+    def _places(self, module: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+        for tensor, offset in zip(tensors_of(module), self.offsets, strict=True):
+            yield tensor, self.block[offset : offset + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+
+    def _pin(self) -> None:
+        """Page-lock the block where it is.
+
+        PyTorch's own pinned allocator rounds up to a power of two, which would waste up to half of a host's memory.
+        A host that refuses leaves the block pageable: slower to copy, and just as right.
+        """
+        if self.block.nbytes == 0:
+            return
+        runtime, address = torch.cuda.cudart(), self.block.data_ptr()
+        if error := int(runtime.cudaHostRegister(address, self.block.nbytes, 0)):
+            logger.warning("%.1f GB of host memory could not be pinned (CUDA error %d): moving them is slower",
+                           self.block.nbytes / 1e9, error)
+        else:
+            weakref.finalize(self, runtime.cudaHostUnregister, address)
+
+
+def tensors_of(module: nn.Module) -> list[Tensor]:
+    """Parameters and buffers, each once, in the module's own order."""
+    return [*module.parameters(), *module.buffers()]
+
+
+def bytes_of(module: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in tensors_of(module))

@@ -1,0 +1,237 @@
+"""The text encoder on a tiny T5 of the published format, in both layouts, loaded by the code that loads the 11B."""
+
+import json
+import logging
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from cosmos_ros.errors import ModelUnavailable
+from cosmos_ros.world_model.memory_plan import DeviceMemory, MemoryPlan
+from cosmos_ros.world_model.text_encoder import TextEncoder, t5_bytes, weights_identity, write_embeddings
+
+transformers = pytest.importorskip("transformers", reason="the text extra is not installed (requirements-text.txt)")
+sentencepiece = pytest.importorskip("sentencepiece", reason="the text extra is not installed (requirements-text.txt)")
+
+PROMPT = "a robot arm moves a red cube over the table"
+WIDTH = 16
+LAYOUTS = {
+    "predict1": "google-t5/t5-11b",
+    "cosmos-1.0": "models--google-t5--t5-11b/snapshots/90f37703b3334dfe9d2b009bfcbfbf1ac9d28ea3",
+}
+
+
+@pytest.fixture(scope="module")
+def t5_folder(tmp_path_factory):
+    """A T5 of two layers with random weights, encoder and decoder in pytorch_model.bin, and a sentencepiece model."""
+    folder = tmp_path_factory.mktemp("t5")
+    text = folder / "text.txt"
+    text.write_text("\n".join([PROMPT, "the camera drives along a corridor", "boxes fall from a shelf"] * 20))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(text), model_prefix=str(folder / "spiece"), vocab_size=38, pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
+        minloglevel=2,
+    )
+    text.unlink()
+    (folder / "spiece.vocab").unlink()
+    torch.manual_seed(0)
+    config = transformers.T5Config(
+        vocab_size=192, d_model=WIDTH, d_kv=4, d_ff=32, num_layers=2, num_heads=4, feed_forward_proj="relu"
+    )
+    model = transformers.T5ForConditionalGeneration(config)
+    config.save_pretrained(folder)
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    return folder
+
+
+@pytest.fixture
+def place(t5_folder, tmp_path):
+    """Put the T5 beside a checkpoint, in a layout; the checkpoint's directory."""
+    def put(layout="predict1"):
+        checkpoint = tmp_path / "checkpoints" / "Cosmos-1.0-Autoregressive-5B-Video2World"
+        checkpoint.mkdir(parents=True)
+        shutil.copytree(t5_folder, checkpoint.parent / LAYOUTS[layout])
+        return checkpoint
+    return put
+
+
+def encoder(checkpoint, tmp_path, **options):
+    return TextEncoder.for_checkpoint(checkpoint, width=WIDTH, cache=tmp_path / "cache", **options)
+
+
+def expected(folder, prompt):
+    """The facts, step by step: 512 positions, the prompt's hidden states, zeros after them."""
+    tokenizer = transformers.T5TokenizerFast.from_pretrained(str(folder))
+    model = transformers.T5EncoderModel.from_pretrained(str(folder), dtype=torch.bfloat16).eval()
+    tokens = tokenizer(prompt, max_length=512, padding="max_length", truncation=True, return_tensors="pt")
+    with torch.no_grad():
+        hidden = model(**tokens).last_hidden_state
+    hidden[:, int(tokens["attention_mask"].sum()):] = 0
+    return hidden
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_context_is_the_published_one_in_both_layouts(layout, place, t5_folder, tmp_path):
+    context = encoder(place(layout), tmp_path).encode(PROMPT)
+    assert context.shape == (1, 512, WIDTH) and context.dtype == torch.bfloat16
+    assert torch.equal(context, expected(t5_folder, PROMPT))
+    n = int(context[0].abs().sum(-1).count_nonzero())
+    assert 5 < n < 100 and not context[0, n:].any()
+
+
+def test_a_long_prompt_is_cut_at_512_positions(place, t5_folder, tmp_path):
+    prompt = " ".join([PROMPT] * 60)
+    context = encoder(place(), tmp_path).encode(prompt)
+    assert context[0].abs().sum(-1).count_nonzero() == 512
+    assert torch.equal(context, expected(t5_folder, prompt))
+
+
+def test_safetensors_give_what_the_bin_gives(place, tmp_path):
+    checkpoint = place()
+    context = encoder(checkpoint, tmp_path).encode(PROMPT)
+    folder = checkpoint.parent / LAYOUTS["predict1"]
+    state = torch.load(folder / "pytorch_model.bin")
+    (folder / "pytorch_model.bin").unlink()
+    save_file({key: tensor.clone() for key, tensor in state.items()}, folder / "model.safetensors", {"format": "pt"})
+    assert torch.equal(encoder(checkpoint, tmp_path / "other").encode(PROMPT), context)
+
+
+def test_a_fast_tokenizer_file_gives_what_the_sentencepiece_model_gives(place, tmp_path):
+    checkpoint = place()
+    context = encoder(checkpoint, tmp_path).encode(PROMPT)
+    folder = checkpoint.parent / LAYOUTS["predict1"]
+    transformers.AutoTokenizer.from_pretrained(str(folder)).save_pretrained(folder)
+    assert (folder / "tokenizer.json").is_file()
+    (folder / "spiece.model").unlink()
+    assert torch.equal(encoder(checkpoint, tmp_path / "other").encode(PROMPT), context)
+
+
+def test_a_known_prompt_needs_no_t5_in_memory_or_after_a_restart(place, tmp_path, monkeypatch):
+    checkpoint = place()
+    first = encoder(checkpoint, tmp_path)
+    context = first.encode(PROMPT)
+    monkeypatch.setattr(TextEncoder, "_load", lambda self: pytest.fail("T5 was loaded for a prompt that is known"))
+    assert torch.equal(first.encode(PROMPT), context)
+    assert torch.equal(encoder(checkpoint, tmp_path).encode(PROMPT), context)
+
+
+def test_other_weights_do_not_answer_from_the_cache(place, tmp_path):
+    checkpoint = place()
+    context = encoder(checkpoint, tmp_path).encode(PROMPT)
+    file = checkpoint.parent / LAYOUTS["predict1"] / "pytorch_model.bin"
+    identity = weights_identity(file.parent)
+    state = torch.load(file)
+    torch.save({key: tensor + 0.1 for key, tensor in state.items()}, file)
+    assert weights_identity(file.parent) != identity
+    assert not torch.equal(encoder(checkpoint, tmp_path).encode(PROMPT), context)
+
+
+def test_a_damaged_cache_file_is_made_anew(place, tmp_path, caplog):
+    checkpoint = place()
+    context = encoder(checkpoint, tmp_path).encode(PROMPT)
+    (file,) = (tmp_path / "cache").iterdir()
+    file.write_bytes(file.read_bytes()[:-7])
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(encoder(checkpoint, tmp_path).encode(PROMPT), context)
+    assert "damaged" in caplog.text
+    assert load_file(file)["embedding"].shape[1] == WIDTH
+
+
+def test_a_cache_that_cannot_be_written_does_not_stop_the_prompt(place, tmp_path, caplog):
+    (tmp_path / "cache").write_text("a file where the directory should be")
+    assert encoder(place(), tmp_path).encode(PROMPT).shape == (1, 512, WIDTH)
+    assert "could not be kept" in caplog.text
+
+
+def test_nothing_but_whole_files_is_left_in_the_cache(place, tmp_path):
+    text = encoder(place(), tmp_path)
+    for prompt in (PROMPT, PROMPT + " slowly"):
+        text.encode(prompt)
+    files = sorted((tmp_path / "cache").iterdir())
+    assert len(files) == 2 and all(file.suffix == ".safetensors" for file in files)
+
+
+def test_t5_leaves_its_device_between_prompts_where_the_plan_parks_it(place, tmp_path):
+    memory = DeviceMemory("cpu", MemoryPlan("balanced", (), parked=frozenset({"text encoder"})))
+    text = encoder(place(), tmp_path, memory=memory)
+    context = text.encode(PROMPT)
+    other = text.encode("boxes fall")
+    assert not torch.equal(context, other)
+    assert torch.equal(encoder(tmp_path / "checkpoints" / "x", tmp_path / "fresh").encode("boxes fall"), other)
+
+
+def test_precomputed_embeddings_serve_without_t5(place, tmp_path):
+    context = encoder(place(), tmp_path).encode(PROMPT)
+    robot = tmp_path / "robot" / "checkpoint"
+    robot.mkdir(parents=True)
+    write_embeddings(robot / "text_embeddings.safetensors", {PROMPT: context})
+    text = encoder(robot, tmp_path / "fresh")
+    assert torch.equal(text.encode(PROMPT), context)
+    with pytest.raises(ModelUnavailable, match="no precomputed embedding is named by this prompt.*t5-11b"):
+        text.encode("another prompt")
+
+
+def test_neither_t5_nor_embeddings_is_refused_at_once_with_the_remedy(tmp_path):
+    with pytest.raises(ModelUnavailable, match="huggingface-cli download google-t5/t5-11b"):
+        encoder(tmp_path / "checkpoint", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "complaint"),
+    [
+        (torch.zeros(4, WIDTH + 1), r"shape \[4, 17\]; the model expects \[1..512, 16\]"),
+        (torch.zeros(513, WIDTH), r"shape \[513, 16\]"),
+        (torch.full((4, WIDTH), float("nan")), "not finite"),
+    ],
+)
+def test_precomputed_embeddings_of_another_kind_are_refused_by_name(tensor, complaint, tmp_path):
+    file = tmp_path / "embeddings.safetensors"
+    write_embeddings(file, {PROMPT: tensor})
+    with pytest.raises(ModelUnavailable, match=complaint):
+        encoder(tmp_path / "checkpoint", tmp_path, embeddings=file)
+
+
+def test_a_t5_of_another_width_is_refused(place, tmp_path):
+    text = TextEncoder.for_checkpoint(place(), width=32, cache=tmp_path / "cache")
+    with pytest.raises(ModelUnavailable, match=r"the model expects \[1..512, 32\]"):
+        text.encode(PROMPT)
+
+
+def test_a_t5_that_lacks_a_tensor_is_refused_by_its_name(place, tmp_path):
+    checkpoint = place()
+    file = checkpoint.parent / LAYOUTS["predict1"] / "pytorch_model.bin"
+    state = torch.load(file)
+    del state["encoder.block.1.layer.0.SelfAttention.q.weight"]
+    torch.save(state, file)
+    with pytest.raises(ModelUnavailable, match=r"lacks encoder\.block\.1\.layer\.0\.SelfAttention\.q\.weight"):
+        encoder(checkpoint, tmp_path).encode(PROMPT)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "spiece.model", "config.json"])
+def test_a_truncated_t5_file_is_model_unavailable(name, place, tmp_path):
+    checkpoint = place()
+    file = checkpoint.parent / LAYOUTS["predict1"] / name
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(ModelUnavailable, match="cannot be read"):
+        encoder(checkpoint, tmp_path).encode(PROMPT)
+
+
+def test_t5_weights_that_are_not_finite_are_refused_and_not_cached(place, tmp_path):
+    checkpoint = place()
+    file = checkpoint.parent / LAYOUTS["predict1"] / "pytorch_model.bin"
+    state = torch.load(file)
+    state["encoder.final_layer_norm.weight"][0] = float("nan")
+    torch.save(state, file)
+    with pytest.raises(ModelUnavailable, match="not finite"):
+        encoder(checkpoint, tmp_path).encode(PROMPT)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_size_of_t5_is_known_without_loading_it(t5_folder, tmp_path):
+    module = transformers.T5EncoderModel.from_pretrained(str(t5_folder), dtype=torch.bfloat16)
+    actual = sum(p.nbytes for p in module.parameters())
+    assert t5_bytes(t5_folder) == pytest.approx(actual, rel=0.1)    # norms and position biases are left out
+    published = {"vocab_size": 32128, "d_model": 1024, "d_kv": 128, "d_ff": 65536, "num_layers": 24, "num_heads": 128}
+    (tmp_path / "config.json").write_text(json.dumps(published))
+    assert t5_bytes(tmp_path) == pytest.approx(9.73e9, rel=0.01)
