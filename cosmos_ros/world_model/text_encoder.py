@@ -147,7 +147,7 @@ class TextEncoder:
         """bfloat16 [n, width], on the CPU, n the prompt's tokens with the closing one."""
         if self.folder is None:
             raise ModelUnavailable(
-                f"no precomputed embedding is named by this prompt, and T5-11B, which makes them, is not there: {REMEDY}"
+                f"no precomputed embedding is named by this prompt, and T5-11B is not there to make it: {REMEDY}"
             )
         tokens = self._tokenizer()(
             prompt, max_length=CONTEXT_LENGTH, padding="max_length", truncation=True, return_tensors="pt"
