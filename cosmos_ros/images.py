@@ -66,7 +66,7 @@ class Layout:
     even        the factors by which (height, width) must divide
     to_rgb      OpenCV's code from the unpacked array to RGB8; None: it already is RGB8
     to_samples  RGB8 [H, W, 3] -> samples [rows, width * samples]
-    bridge      cv_bridge's name for the encoding; empty where not every cv_bridge converts it
+    bridge      cv_bridge's name for the encoding; empty where some cv_bridge (1.16, say) does not convert it
     """
 
     samples: int
@@ -133,7 +133,7 @@ def _bayer(pattern: str, code: int) -> Layout:
 
 
 _UYVY = Layout(2, cv2.COLOR_YUV2RGB_UYVY, _packed_422("uyvY"), "yuv422", even=(1, 2))
-_YUY2 = Layout(2, cv2.COLOR_YUV2RGB_YUY2, _packed_422("yuYv"), "yuv422_yuy2", even=(1, 2))
+_YUY2 = Layout(2, cv2.COLOR_YUV2RGB_YUY2, _packed_422("yuYv"), even=(1, 2))
 
 # OpenCV names a Bayer pattern by its second row's second and third pixel, ROS by its first row's first two.
 LAYOUTS: dict[str, Layout] = {
