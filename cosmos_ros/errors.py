@@ -1,5 +1,12 @@
 """Every way in which a prediction can be refused, each with the name of its constant in Predict.action."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cosmos_ros.rollout import GuardrailReport
+
 
 class ForesightError(Exception):
     """Base of all errors that a caller of `Foresight` or of the `Predict` action is told about.
@@ -41,19 +48,25 @@ class UnevenFrames(ForesightError):
     code = "UNEVEN_FRAMES"
 
 
-class PromptBlocked(ForesightError):
+class GuardrailError(ForesightError):
+    """Base of the guardrail's refusals. `report` says what each guard had decided by then, where any had begun."""
+
+    report: GuardrailReport | None = None
+
+
+class PromptBlocked(GuardrailError):
     """The guardrail refused the prompt."""
 
     code = "BLOCKED_PROMPT"
 
 
-class VideoBlocked(ForesightError):
+class VideoBlocked(GuardrailError):
     """The guardrail refused the predicted frames."""
 
     code = "BLOCKED_VIDEO"
 
 
-class GuardrailUnavailable(ForesightError):
+class GuardrailUnavailable(GuardrailError):
     """A guard is missing, failed, timed out or answered something unknown: nothing may leave."""
 
     code = "GUARDRAIL_UNAVAILABLE"

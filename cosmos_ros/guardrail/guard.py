@@ -1,0 +1,92 @@
+"""What a guard is: it judges a prompt or frames, or it changes frames, and says under which weights it did so."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cosmos_ros.errors import GuardrailUnavailable
+from cosmos_ros.rollout import Verdict
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A guard's answer.
+
+    detail   the class or entry that refused; for a filter, what it changed ("faces pixelated")
+    frame    index into the judged frames of the first frame that was refused
+    changes  how many things a filter changed
+    """
+
+    verdict: Verdict
+    detail: str = ""
+    frame: int | None = None
+    changes: int = 0
+
+
+PASSED = Judgement(Verdict.PASSED)
+
+
+class Guard(ABC):
+    """Base of all guards. The runner calls a guard from one thread at a time.
+
+    name      as in msg/GuardDecision.msg
+    weights   SHA-256 over the guard's files, hexadecimal
+    settings  what besides the weights decides an answer; verdicts are remembered by text, weights and settings
+    """
+
+    name: str
+    weights: str
+    settings: str = ""
+
+
+class PromptGuard(Guard):
+    @abstractmethod
+    def judge(self, prompt: str) -> Judgement:
+        """PASSED or REFUSED; whatever is raised refuses as well."""
+
+
+class ContentGuard(Guard):
+    @abstractmethod
+    def judge(self, frames: np.ndarray) -> Judgement:
+        """Judge a few consecutive frames, uint8 [k, h, w, 3] RGB, read-only: PASSED or REFUSED."""
+
+    def judge_rollout(self, frames: np.ndarray) -> Judgement:
+        """Judge all frames together, at the end, for what only the whole shows."""
+        return PASSED
+
+
+class FrameFilter(Guard):
+    @abstractmethod
+    def filter(self, frames: np.ndarray) -> tuple[np.ndarray, Judgement]:
+        """New frames of the same shape for uint8 [k, h, w, 3] RGB, read-only: PASSED or MODIFIED."""
+
+
+def sha256_of(files: Iterable[Path]) -> str:
+    """SHA-256 of one file; of several, SHA-256 over their hexadecimal hashes in the order of their paths.
+
+    Raises GuardrailUnavailable where there is no file or one cannot be read.
+    """
+    paths = sorted(files)
+    if not paths:
+        raise GuardrailUnavailable("a guard has no files")
+    try:
+        with ThreadPoolExecutor(max_workers=8) as pool:  # hashing releases the GIL, and the weights are many GB
+            hashes = list(pool.map(_sha256, paths))
+    except OSError as error:
+        raise GuardrailUnavailable(f"a guard's file cannot be read: {error}") from error
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

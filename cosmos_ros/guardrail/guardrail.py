@@ -1,0 +1,341 @@
+"""The runner: it starts the guards, waits for them, and is alone in making a GuardedRollout. It fails closed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NoReturn, Protocol, TypeVar
+
+import cv2
+import numpy as np
+
+from cosmos_ros.errors import GuardrailError, GuardrailUnavailable, PromptBlocked, VideoBlocked
+from cosmos_ros.guardrail import profiles
+from cosmos_ros.guardrail.guard import ContentGuard, FrameFilter, Guard, Judgement, PromptGuard
+from cosmos_ros.guardrail.lane import Lane
+from cosmos_ros.guardrail.verdicts import VERDICTS
+from cosmos_ros.rollout import (
+    _GUARDRAIL_SEAL,
+    Clip,
+    Crop,
+    GuardDecision,
+    GuardedRollout,
+    GuardrailReport,
+    StageTime,
+    Verdict,
+)
+
+T = TypeVar("T")
+
+
+class Model(Protocol):
+    """What the guardrail needs to know of a checkpoint; `world_model.ModelSpec` is one."""
+
+    directory: Path
+    name: str
+    published: bool
+    takes_prompt: bool
+
+
+@dataclass(frozen=True)
+class GuardPosture:
+    """One guard that is in force, and the SHA-256 over its files."""
+
+    name: str
+    weights: str
+
+
+class Guardrail:
+    """The guards of one model. There is no way to run a model without them, and no way to switch one off.
+
+    profile  "embedded" or "Cosmos-1.0-Guardrail"
+    guards   posture: every guard in force, in the order in which they judge
+
+    Raises GuardrailUnavailable where a kind of guard is missing.
+    """
+
+    def __init__(
+        self,
+        profile: str,
+        prompt_guards: Sequence[PromptGuard],
+        content_guards: Sequence[ContentGuard],
+        filters: Sequence[FrameFilter],
+        takes_prompt: bool,
+        timeout_s: float = 10.0,
+    ) -> None:
+        needed = {"content guard": content_guards, "face filter": filters}
+        if takes_prompt:
+            needed["prompt guard"] = prompt_guards
+        if missing := [kind for kind, guards in needed.items() if not guards]:
+            raise GuardrailUnavailable(f"the {profile} guardrail has no {' and no '.join(missing)}; nothing may leave")
+        if not timeout_s > 0:
+            raise GuardrailUnavailable(f"a guard's time must be positive, in seconds; got {timeout_s}")
+        self.profile = profile
+        self.timeout_s = timeout_s
+        self.takes_prompt = takes_prompt
+        self.prompt_guards = tuple(prompt_guards)
+        self.content_guards = tuple(content_guards)
+        self.filters = tuple(filters)
+        everyone: list[Guard] = [*prompt_guards, *content_guards, *filters]
+        self.guards = tuple(GuardPosture(guard.name, guard.weights) for guard in everyone)
+        # A guard judges one thing at a time, whoever asks: OpenCV's cascades, for one, do not bear two threads.
+        self.locks = {guard.name: threading.Lock() for guard in everyone}
+
+    @classmethod
+    def for_model(cls, spec: Model, folder: str | Path = "", timeout_s: float = 10.0) -> Guardrail:
+        """The guardrail under which a checkpoint may run.
+
+        One of NVIDIA's published checkpoints runs under Cosmos-1.0-Guardrail alone: from `folder`, else from
+        `Cosmos-1.0-Guardrail` beside the checkpoint's directory, else from `guardrail` inside it. Any other
+        checkpoint runs under the embedded profile, or, where a folder is given, under the one in the folder.
+
+        Raises GuardrailUnavailable where that cannot be had, with what to do about it.
+        """
+        if spec.published or folder:
+            profile, guards = profiles.published(spec, folder)
+        else:
+            profile, guards = profiles.embedded()
+        return cls(profile, *guards, takes_prompt=spec.takes_prompt, timeout_s=timeout_s)
+
+    @property
+    def posture(self) -> str:
+        """One line for the log and the diagnostics: which guards run, with which weights."""
+        return f"{self.profile}: " + ", ".join(f"{guard.name} {guard.weights[:12]}" for guard in self.guards)
+
+    def screen(self, prompt: str) -> Screening:
+        """A context in which one prediction is screened; the prompt guards start at once, on a thread of their own."""
+        return Screening(self, prompt)
+
+
+class Screening:
+    """The guards' watch over one prediction: admit_prompt, then inspect as frames are decoded, then release.
+
+    Whatever goes wrong ends it for good: no frame leaves a screening that was refused, failed, timed out or left.
+    """
+
+    def __init__(self, guardrail: Guardrail, prompt: str) -> None:
+        self._guardrail = guardrail
+        self._prompt = prompt
+        self._tallies: dict[str, _Tally] = {}
+        self._inspected = 0
+        self._shape: tuple[int, ...] | None = None
+        self._guarded: list[np.ndarray] = []
+        self._admitted = False
+        self._over = False
+
+    def __enter__(self) -> Screening:
+        lanes = (Lane(name, self._guardrail.locks, self._guardrail.timeout_s) for name in ("prompt", "video"))
+        self._prompt_lane, self._video_lane = lanes
+        if self._prompt or self._guardrail.takes_prompt:
+            self._prompt_lane.submit(self._judge_prompt)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over = True
+        self._prompt_lane.close()
+        self._video_lane.close()
+        self._guarded = []
+
+    def admit_prompt(self, waiting: Callable[[], None] | None = None) -> None:
+        """Wait for the prompt's verdict. `waiting` is called meanwhile and may raise to give up.
+
+        Raises PromptBlocked, GuardrailUnavailable.
+        """
+        self._wait(self._prompt_lane, waiting)
+        self._admitted = True
+
+    def inspect(self, frames: np.ndarray) -> None:
+        """Hand over predicted frames, uint8 [k, h, w, 3] RGB, in their order; they are judged while more are decoded.
+
+        They are copied: nobody can change them after they were judged.
+
+        Raises VideoBlocked where frames are no pictures or earlier ones were refused, GuardrailUnavailable.
+        """
+        self._check_open()
+        try:
+            self._video_lane.raise_failure()
+            frozen = _frozen(self._checked(frames))
+        except GuardrailError as error:
+            self._refuse(error, self._video_lane.failed_guard)
+        first, self._inspected = self._inspected, self._inspected + len(frozen)
+        self._video_lane.submit(lambda: self._judge_frames(frozen, first))
+
+    def release(
+        self,
+        clip: Clip,
+        crop: Crop,
+        model: str,
+        seed: int,
+        timing: Callable[[], tuple[StageTime, ...]],
+        waiting: Callable[[], None] | None = None,
+    ) -> GuardedRollout:
+        """Wait until every guard has judged every frame, and let the guarded frames out, once.
+
+        They are resized to the crop's size in camera pixels and stamped after the clip. `timing` is asked when the
+        guards are done. `waiting` is called meanwhile and may raise to give up.
+
+        Raises VideoBlocked, GuardrailUnavailable.
+        """
+        self._check_open()
+        if not self._inspected:
+            self._refuse(GuardrailUnavailable("the model gave no frames to judge; nothing can be released"))
+        self._video_lane.submit(self._judge_rollout)
+        self._wait(self._video_lane, waiting)
+        guarded, self._guarded = self._guarded, []
+        self._over = True
+        frames = _resized(guarded, crop)
+        if len(frames) != self._inspected:
+            self._refuse(GuardrailUnavailable(f"{len(frames)} of {self._inspected} frames were judged"))
+        return GuardedRollout(
+            frames=frames,
+            stamps_ns=clip.future_stamps_ns(len(frames)),
+            conditioning_stamps_ns=clip.stamps_ns,
+            frame_rate=clip.frame_rate,
+            crop=crop,
+            model=model,
+            prompt=self._prompt,
+            seed=seed,
+            guardrail=self.report,
+            timing=timing(),
+            seal=_GUARDRAIL_SEAL,
+        )
+
+    @property
+    def report(self) -> GuardrailReport:
+        """What was decided so far, in order."""
+        return GuardrailReport(self._guardrail.profile, tuple(t.decision() for t in list(self._tallies.values())))
+
+    # The jobs of the two lanes
+
+    def _judge_prompt(self) -> None:
+        guards = self._guardrail.prompt_guards
+        if not guards:
+            raise PromptBlocked("this model takes no prompt, so there is no guard for one; leave the prompt empty")
+        for guard in guards:
+            judgement, seconds = VERDICTS.get(guard, self._prompt), 0.0
+            if judgement is None:
+                judgement, seconds = self._prompt_lane.call(guard, partial(_judged, guard, guard.judge, self._prompt))
+                VERDICTS.put(guard, self._prompt, judgement)
+            self._tally_of(guard).add(judgement, seconds)
+            if judgement.verdict is Verdict.REFUSED:
+                raise PromptBlocked(f"guard {guard.name} refused the prompt: {judgement.detail}; reword it")
+
+    def _judge_frames(self, frames: np.ndarray, first: int) -> None:
+        for guard in self._guardrail.content_guards:
+            self._judge_content(guard, guard.judge, frames, first)
+        for guard in self._guardrail.filters:
+            (frames, judgement), seconds = self._video_lane.call(guard, partial(_filtered, guard, frames))
+            self._tally_of(guard).add(judgement, seconds)
+        self._guarded.append(frames)
+
+    def _judge_rollout(self) -> None:
+        frames = np.concatenate(self._guarded)
+        frames.flags.writeable = False
+        for guard in self._guardrail.content_guards:
+            self._judge_content(guard, guard.judge_rollout, frames, 0)
+
+    def _judge_content(
+        self, guard: ContentGuard, judge: Callable[[np.ndarray], Judgement], frames: np.ndarray, first: int
+    ) -> None:
+        judgement, seconds = self._video_lane.call(guard, partial(_judged, guard, judge, frames))
+        self._tally_of(guard).add(judgement, seconds)
+        if judgement.verdict is Verdict.REFUSED:
+            where = "the frames" if judgement.frame is None else f"predicted frame {first + judgement.frame + 1}"
+            raise VideoBlocked(f"guard {guard.name} refused {where}: {judgement.detail}")
+
+    def _tally_of(self, guard: Guard) -> _Tally:
+        return self._tallies.setdefault(guard.name, _Tally(guard))
+
+    # What ends a screening
+
+    def _check_open(self) -> None:
+        if self._over or not self._admitted:
+            state = "is over" if self._over else "has not admitted the prompt"
+            self._refuse(GuardrailUnavailable(f"this screening {state}; no frames can pass it"))
+
+    def _wait(self, lane: Lane, waiting: Callable[[], None] | None) -> None:
+        try:
+            lane.wait(waiting)
+        except GuardrailError as error:
+            self._refuse(error, lane.failed_guard)
+
+    def _refuse(self, error: GuardrailError, failed: Guard | None = None) -> NoReturn:
+        """End the screening. A guard that failed counts as one that refused."""
+        self._over = True
+        if failed is not None:
+            self._tally_of(failed).add(Judgement(Verdict.REFUSED, str(error)), seconds=0.0)
+        error.report = self.report
+        raise error
+
+    def _checked(self, frames: np.ndarray) -> np.ndarray:
+        """The frames, where they are pictures that continue the earlier ones."""
+        if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8:
+            raise VideoBlocked(f"the model gave {getattr(frames, 'dtype', type(frames).__name__)}, not uint8 pixels")
+        if frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
+            raise VideoBlocked(f"the model gave frames of shape {list(frames.shape)}, not [k, height, width, 3]")
+        if self._shape not in (None, frames.shape[1:]):
+            raise VideoBlocked(f"the frames' size changed from {self._shape} to {frames.shape[1:]} within a rollout")
+        self._shape = frames.shape[1:]
+        return frames
+
+
+@dataclass
+class _Tally:
+    """What one guard said so far."""
+
+    guard: Guard
+    verdict: Verdict = Verdict.PASSED
+    detail: str = ""
+    changes: int = 0
+    seconds: float = 0.0
+
+    def add(self, judgement: Judgement, seconds: float) -> None:
+        self.verdict = max(self.verdict, judgement.verdict)
+        self.detail = judgement.detail or self.detail
+        self.changes += judgement.changes
+        self.seconds += seconds
+
+    def decision(self) -> GuardDecision:
+        detail = f"{self.changes} {self.detail}" if self.verdict is Verdict.MODIFIED else self.detail
+        return GuardDecision(self.guard.name, self.verdict, detail, self.guard.weights, self.seconds)
+
+
+def _judged(guard: Guard, judge: Callable[[T], object], subject: T) -> Judgement:
+    """The guard's answer, where it is one."""
+    return _known(guard, judge(subject), Verdict.PASSED, Verdict.REFUSED)
+
+
+def _filtered(guard: FrameFilter, given: np.ndarray) -> tuple[np.ndarray, Judgement]:
+    """The filter's answer, frozen, where it is one."""
+    answer = guard.filter(given)
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        raise GuardrailUnavailable(f"guard {guard.name} answered something unknown: {answer!r:.200}")
+    frames, judgement = answer
+    if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8 or frames.shape != given.shape:
+        got = f"{getattr(frames, 'dtype', type(frames).__name__)} {list(getattr(frames, 'shape', ()))}"
+        raise GuardrailUnavailable(f"guard {guard.name} gave back {got}, not uint8 {list(given.shape)}")
+    return _frozen(frames), _known(guard, judgement, Verdict.PASSED, Verdict.MODIFIED)
+
+
+def _known(guard: Guard, answer: object, *allowed: Verdict) -> Judgement:
+    if not isinstance(answer, Judgement) or not any(answer.verdict is verdict for verdict in allowed):
+        raise GuardrailUnavailable(f"guard {guard.name} answered something unknown: {answer!r:.200}")
+    return answer
+
+
+def _frozen(frames: np.ndarray) -> np.ndarray:
+    """A copy that nobody can write to, not even by setting a flag: its memory belongs to an immutable object."""
+    return np.frombuffer(frames.tobytes(), np.uint8).reshape(frames.shape)
+
+
+def _resized(chunks: Sequence[np.ndarray], crop: Crop) -> np.ndarray:
+    """All frames of the chunks at the crop's size, [n, height, width, 3], frozen."""
+    frames = [frame for chunk in chunks for frame in chunk]
+    if frames and frames[0].shape[:2] != (crop.height, crop.width):
+        shrinks = crop.height * crop.width < frames[0].shape[0] * frames[0].shape[1]
+        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        frames = [cv2.resize(frame, (crop.width, crop.height), interpolation=how) for frame in frames]
+    return _frozen(np.stack(frames))

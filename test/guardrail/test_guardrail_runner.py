@@ -1,0 +1,404 @@
+"""The runner fails closed: whatever a guard does, unjudged pixels do not leave, and the next goal is served."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cosmos_ros.errors import Canceled, GuardrailError, GuardrailUnavailable, PromptBlocked, VideoBlocked
+from cosmos_ros.guardrail import Guardrail
+from cosmos_ros.guardrail.guard import PASSED, ContentGuard, FrameFilter, Judgement, PromptGuard
+from cosmos_ros.rollout import Clip, Crop, GuardedRollout, Verdict
+
+SECOND = 1_000_000_000
+CROP = Crop(2, 0, 24, 16)
+
+
+@dataclass(frozen=True)
+class Spec:
+    directory: Path = Path("models/a-model")
+    name: str = "a-model"
+    published: bool = False
+    takes_prompt: bool = True
+
+
+def clip() -> Clip:
+    return Clip(np.zeros((9, 16, 28, 3), np.uint8), tuple(SECOND + k * SECOND // 10 for k in range(9)), 10.0)
+
+
+def noise(n: int = 8, seed: int = 0, height: int = 16, width: int = 24) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (n, height, width, 3), dtype=np.uint8)
+
+
+def predict(guardrail: Guardrail, prompt: str = "a red cube", chunks=None) -> GuardedRollout:
+    """What Foresight.predict does, with given frames in the model's place."""
+    with guardrail.screen(prompt) as screening:
+        screening.admit_prompt()
+        for frames in [noise(seed=k) for k in range(3)] if chunks is None else chunks:
+            screening.inspect(frames)
+        return screening.release(clip(), CROP, model="a-model", seed=7, timing=lambda: ())
+
+
+class Prompts(PromptGuard):
+    name, weights = "prompts", "0" * 64
+
+    def __init__(self, act=lambda prompt: PASSED, settings: str = "") -> None:
+        self._act = act
+        self.settings = settings or str(id(self))  # a verdict of one test is not another's
+        self.asked = 0
+
+    def judge(self, prompt):
+        self.asked += 1
+        return self._act(prompt)
+
+
+class Contents(ContentGuard):
+    name, weights = "contents", "1" * 64
+
+    def __init__(self, act=lambda frames: PASSED, act_rollout=lambda frames: PASSED) -> None:
+        self._act, self._act_rollout = act, act_rollout
+
+    def judge(self, frames):
+        return self._act(frames)
+
+    def judge_rollout(self, frames):
+        return self._act_rollout(frames)
+
+
+class Filters(FrameFilter):
+    name, weights = "filters", "2" * 64
+
+    def __init__(self, act=lambda frames: (frames, PASSED)) -> None:
+        self._act = act
+
+    def filter(self, frames):
+        return self._act(frames)
+
+
+def guardrail_of(prompts=None, contents=None, filters=None, takes_prompt=True, timeout_s=5.0) -> Guardrail:
+    return Guardrail(
+        "embedded",
+        [prompts or Prompts()],
+        [contents or Contents()],
+        [filters or Filters()],
+        takes_prompt=takes_prompt,
+        timeout_s=timeout_s,
+    )
+
+
+def fail(error):
+    def act(_):
+        raise error
+
+    return act
+
+
+def hang(_):
+    time.sleep(2.0)
+    return PASSED
+
+
+ANSWERS = {
+    "an exception": fail(RuntimeError("broken")),
+    "an exit": fail(SystemExit(0)),
+    "memory": fail(MemoryError()),
+    "a timeout": hang,
+    "nothing": lambda _: None,
+    "a bool": lambda _: True,
+    "a number for a verdict": lambda _: Judgement(0),
+    "NaN for a verdict": lambda _: Judgement(float("nan")),
+    "an unknown verdict": lambda _: Judgement(99),
+}
+FILTERED = {
+    "the wrong shape": lambda frames: (frames[:, :8], PASSED),
+    "too few frames": lambda frames: (frames[:4], PASSED),
+    "no frames": lambda frames: (frames[:0], PASSED),
+    "floats": lambda frames: (frames.astype(np.float32), PASSED),
+    "NaN": lambda frames: (np.full(frames.shape, np.nan), PASSED),
+    "a list": lambda frames: (list(frames), PASSED),
+    "no judgement": lambda frames: frames,
+    "a refusal": lambda frames: (frames, Judgement(Verdict.REFUSED)),
+    "a frame written in place": lambda frames: (frames.fill(0), PASSED),
+}
+
+
+@pytest.mark.parametrize("kind", ["prompts", "contents", "rollout", "filters"])
+@pytest.mark.parametrize("fault", ANSWERS)
+def test_a_faulty_guard_lets_no_pixel_out(kind, fault):
+    faulty = {
+        "prompts": {"prompts": Prompts(ANSWERS[fault])},
+        "contents": {"contents": Contents(ANSWERS[fault])},
+        "rollout": {"contents": Contents(act_rollout=ANSWERS[fault])},
+        "filters": {"filters": Filters(ANSWERS[fault])},
+    }[kind]
+    guardrail = guardrail_of(**faulty, timeout_s=0.3 if fault == "a timeout" else 5.0)
+    with pytest.raises(GuardrailUnavailable) as refusal:
+        predict(guardrail)
+    guard = "contents" if kind == "rollout" else kind
+    assert f"guard {guard} " in str(refusal.value)
+    decisions = {decision.guard: decision for decision in refusal.value.report.decisions}
+    assert decisions[guard].verdict is Verdict.REFUSED and decisions[guard].detail == str(refusal.value)
+
+
+@pytest.mark.parametrize("fault", FILTERED)
+def test_a_filter_that_gives_back_something_else_lets_no_pixel_out(fault):
+    with pytest.raises(GuardrailUnavailable, match="guard filters "):
+        predict(guardrail_of(filters=Filters(FILTERED[fault])))
+
+
+def test_a_refusal_names_guard_class_and_frame_and_carries_the_report():
+    def act(frames):
+        dark = [k for k, frame in enumerate(frames) if not frame.any()]
+        return Judgement(Verdict.REFUSED, "Violence", frame=dark[0]) if dark else PASSED
+
+    last = noise(seed=2)
+    last[3] = 0
+    with pytest.raises(VideoBlocked, match="guard contents refused predicted frame 20: Violence") as refusal:
+        predict(guardrail_of(contents=Contents(act)), chunks=[noise(seed=0), noise(seed=1), last])
+    assert [d.verdict for d in refusal.value.report.decisions if d.guard == "contents"] == [Verdict.REFUSED]
+
+
+def test_a_refused_rollout_is_noticed_while_frames_are_still_decoded():
+    contents = Contents(lambda frames: Judgement(Verdict.REFUSED, "Drugs"))
+    with guardrail_of(contents=contents).screen("a cube") as screening:
+        screening.admit_prompt()
+        with pytest.raises(VideoBlocked, match="Drugs"):
+            for _ in range(500):
+                screening.inspect(noise())
+                time.sleep(0.01)
+        with pytest.raises(GuardrailUnavailable, match="over"):
+            screening.release(clip(), CROP, "a-model", 0, tuple)
+
+
+def test_a_good_rollout_leaves_with_every_decision():
+    report = (rollout := predict(guardrail_of())).guardrail
+    assert [(d.guard, d.verdict, d.weights[0]) for d in report.decisions] == [
+        ("prompts", Verdict.PASSED, "0"), ("contents", Verdict.PASSED, "1"), ("filters", Verdict.PASSED, "2"),
+    ]  # fmt: skip
+    assert all(decision.seconds > 0 for decision in report.decisions)
+    assert np.array_equal(rollout.frames, np.concatenate([noise(seed=k) for k in range(3)]))
+    assert rollout.stamps_ns == clip().future_stamps_ns(24) and rollout.crop == CROP and rollout.seed == 7
+
+
+def test_only_the_guarded_frames_leave():
+    filters = Filters(lambda frames: (255 - frames, Judgement(Verdict.MODIFIED, "faces pixelated", changes=2)))
+    rollout = predict(guardrail_of(filters=filters))
+    assert np.array_equal(rollout.frames, 255 - np.concatenate([noise(seed=k) for k in range(3)]))
+    decision = rollout.guardrail.decisions[-1]
+    assert (decision.verdict, decision.detail) == (Verdict.MODIFIED, "6 faces pixelated")
+
+
+def test_nobody_changes_frames_after_they_were_judged():
+    kept = []
+
+    def keep(frames):
+        kept.append(frames.copy())
+        return kept[-1], PASSED
+
+    given = [noise(seed=k) for k in range(3)]
+    with guardrail_of(filters=Filters(keep)).screen("a cube") as screening:
+        screening.admit_prompt()
+        for frames in given:
+            screening.inspect(frames)
+            frames.fill(1)  # the model's buffer is used again
+        rollout = screening.release(clip(), CROP, "a-model", 0, tuple)
+    for frames in kept:
+        frames.fill(2)  # a filter's buffer is used again
+    assert np.array_equal(rollout.frames, np.concatenate([noise(seed=k) for k in range(3)]))
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        rollout.frames.flags.writeable = True
+
+
+def test_the_rollout_comes_at_the_cameras_pixel_scale():
+    guardrail = guardrail_of()
+    for crop in (Crop(0, 0, 12, 8), Crop(4, 2, 96, 64)):
+        with guardrail.screen("a cube") as screening:
+            screening.admit_prompt()
+            screening.inspect(noise())
+            rollout = screening.release(clip(), crop, "a-model", 0, tuple)
+        assert rollout.frames.shape == (8, crop.height, crop.width, 3)
+        assert abs(rollout.frames.mean() - noise().mean()) < 3
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        np.full((8, 16, 24, 3), np.nan, np.float32),
+        np.zeros((8, 16, 24, 3), np.float32),
+        np.zeros((8, 16, 24), np.uint8),
+        np.zeros((8, 16, 24, 4), np.uint8),
+        np.zeros((0, 16, 24, 3), np.uint8),
+        np.zeros((8, 8, 24, 3), np.uint8),
+        None,
+    ],
+    ids=["NaN", "floats", "no channels", "four channels", "no frames", "another size", "None"],
+)
+def test_what_is_no_picture_is_refused(frames):
+    with pytest.raises(VideoBlocked, match="the model gave|changed"):
+        predict(guardrail_of(), chunks=[noise(), frames])
+
+
+def test_no_frames_no_rollout():
+    with pytest.raises(GuardrailUnavailable, match="no frames"):
+        predict(guardrail_of(), chunks=[])
+
+
+def test_frames_before_the_prompts_verdict_end_the_screening():
+    for step in ("inspect", "release"):
+        with guardrail_of().screen("a cube") as screening:
+            with pytest.raises(GuardrailUnavailable, match="has not admitted"):
+                screening.inspect(noise()) if step == "inspect" else screening.release(clip(), CROP, "", 0, tuple)
+            screening.admit_prompt()
+            with pytest.raises(GuardrailUnavailable, match="over"):
+                screening.inspect(noise())
+
+
+def test_a_rollout_leaves_once():
+    with guardrail_of().screen("a cube") as screening:
+        screening.admit_prompt()
+        screening.inspect(noise())
+        screening.release(clip(), CROP, "a-model", 0, tuple)
+        with pytest.raises(GuardrailUnavailable, match="over"):
+            screening.release(clip(), CROP, "a-model", 0, tuple)
+        with pytest.raises(GuardrailUnavailable, match="over"):
+            screening.inspect(noise())
+
+
+def test_release_waits_for_a_slow_guard():
+    let_go = threading.Event()
+    filters = Filters(lambda frames: (frames, PASSED) if let_go.wait(5) else None)
+    waits = []
+
+    def waiting():
+        waits.append(time.monotonic())
+        let_go.set()
+
+    with guardrail_of(filters=filters).screen("a cube") as screening:
+        screening.admit_prompt()
+        screening.inspect(noise())
+        assert not let_go.is_set()
+        rollout = screening.release(clip(), CROP, "a-model", 0, tuple, waiting=waiting)
+    assert waits and len(rollout.frames) == 8
+
+
+def test_waiting_for_a_guard_can_be_given_up():
+    let_go = threading.Event()
+    with pytest.raises(Canceled), guardrail_of(Prompts(lambda _: let_go.wait(5))).screen("a cube") as screening:
+        screening.admit_prompt(waiting=lambda: fail(Canceled("enough"))(None))
+    let_go.set()
+
+
+def guard_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("guardrail")]
+
+
+def test_a_screening_that_is_left_early_leaves_no_thread_and_no_way_out():
+    with pytest.raises(Canceled), guardrail_of().screen("a cube") as screening:
+        screening.admit_prompt()
+        screening.inspect(noise())
+        raise Canceled("the caller asked for it")
+    with pytest.raises(GuardrailUnavailable, match="over"):
+        screening.release(clip(), CROP, "a-model", 0, tuple)
+    with pytest.raises(GuardrailUnavailable):
+        screening.admit_prompt()
+    for thread in guard_threads():
+        thread.join(5)
+    assert not guard_threads()
+
+
+def test_a_hung_guard_costs_its_goal_and_no_other():
+    hung, calls = threading.Event(), []
+
+    def act(frames):
+        calls.append(len(frames))
+        if len(calls) == 1:
+            hung.wait(10)
+        return PASSED
+
+    guardrail = guardrail_of(contents=Contents(act), timeout_s=0.3)
+    for _ in range(2):  # the second goal finds the guard still occupied
+        with pytest.raises(GuardrailUnavailable, match="guard contents"):
+            predict(guardrail)
+    assert len(calls) == 1
+    hung.set()
+    for thread in guard_threads():
+        thread.join(5)
+    assert len(predict(guardrail).frames) == 24
+    assert not guard_threads() or [thread.join(5) for thread in guard_threads()]
+
+
+def test_the_time_of_a_guard_is_counted_over_all_of_its_calls():
+    contents = Contents(lambda frames: time.sleep(0.15) or PASSED)
+    with pytest.raises(GuardrailUnavailable, match="guard contents did not answer within 0.35 s"):
+        predict(guardrail_of(contents=contents, timeout_s=0.35))
+
+
+def test_a_late_answer_is_no_answer_though_nobody_was_waiting():
+    with guardrail_of(Prompts(hang), timeout_s=0.3).screen("a cube") as screening:
+        for thread in guard_threads():
+            thread.join(2.5)
+        with pytest.raises(GuardrailUnavailable, match="guard prompts did not answer"):
+            screening.admit_prompt()
+
+
+@pytest.mark.parametrize("missing", ["prompts", "contents", "filters"])
+def test_an_empty_list_of_guards_is_no_guardrail(missing):
+    guards = {"prompts": [Prompts()], "contents": [Contents()], "filters": [Filters()], missing: []}
+    with pytest.raises(GuardrailUnavailable, match="has no"):
+        Guardrail("embedded", *guards.values(), takes_prompt=True)
+
+
+@pytest.mark.parametrize("timeout_s", [0.0, -1.0, float("nan")])
+def test_guards_need_time(timeout_s):
+    with pytest.raises(GuardrailUnavailable, match="positive"):
+        guardrail_of(timeout_s=timeout_s)
+
+
+def test_a_model_without_text_needs_no_prompt_guard_and_admits_no_prompt():
+    guardrail = Guardrail("embedded", [], [Contents()], [Filters()], takes_prompt=False)
+    assert len(predict(guardrail, prompt="").frames) == 24
+    with pytest.raises(PromptBlocked, match="takes no prompt"):
+        predict(guardrail, prompt="a cube")
+
+
+def test_a_prompt_is_judged_once_under_the_same_weights_and_settings():
+    first, same, other = Prompts(settings="A"), Prompts(settings="A"), Prompts(settings="B")
+    prompt = f"a cube {id(first)}"
+    for guard in (first, first, same, other):
+        predict(guardrail_of(guard), prompt)
+    assert (first.asked, same.asked, other.asked) == (1, 0, 1)
+
+
+def test_a_refusal_is_remembered_and_a_failure_is_not():
+    answers = [RuntimeError("broken"), Judgement(Verdict.REFUSED, "Violence"), PASSED]
+
+    def act(_):
+        answer = answers.pop(0)
+        return fail(answer)(None) if isinstance(answer, Exception) else answer
+
+    guardrail = guardrail_of(Prompts(act))
+    outcomes = []
+    for _ in range(3):
+        with pytest.raises(GuardrailError) as refusal:
+            predict(guardrail)
+        outcomes.append(refusal.value.code)
+    assert outcomes == ["GUARDRAIL_UNAVAILABLE", "BLOCKED_PROMPT", "BLOCKED_PROMPT"]
+
+
+def test_a_published_checkpoint_without_its_guardrail_is_refused(tmp_path):
+    checkpoint = tmp_path / "Cosmos-1.0-Autoregressive-4B"
+    checkpoint.mkdir()
+    spec = Spec(directory=checkpoint, published=True, takes_prompt=False)
+    with pytest.raises(GuardrailUnavailable, match="hf download nvidia/Cosmos-1.0-Guardrail"):
+        Guardrail.for_model(spec)
+    (tmp_path / "Cosmos-1.0-Guardrail").mkdir()
+    (checkpoint / "guardrail").mkdir()
+    with pytest.raises(GuardrailUnavailable, match="hf download"):  # empty folders are no guardrail
+        Guardrail.for_model(spec)
+    with pytest.raises(GuardrailUnavailable, match="nowhere"):
+        Guardrail.for_model(spec, folder=tmp_path / "nowhere")
