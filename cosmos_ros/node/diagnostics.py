@@ -1,0 +1,107 @@
+"""What `/diagnostics` says once a second: camera, buffer, model, guardrail, memory, the last error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.node import Node
+
+from cosmos_ros.foresight import Foresight
+from cosmos_ros.frame_buffer import BufferState
+from cosmos_ros.guardrail import Guardrail
+from cosmos_ros.node.camera_subscription import SILENCE_S, CameraSubscription
+from cosmos_ros.node.predict_action import PredictAction
+from cosmos_ros.node.timers import steady_timer
+from cosmos_ros.rollout import NANOSECONDS
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+PERIOD_S = 1.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One status: what it is about, how it stands, one line, and the values behind it."""
+
+    subject: str
+    level: bytes
+    summary: str
+    values: Mapping[str, object] = field(default_factory=dict)
+
+
+class Diagnostics:
+    """Publishes what `findings` returns, every second, in every lifecycle state."""
+
+    def __init__(self, node: Node, findings: Callable[[], list[Finding]], hardware_id: Callable[[], str]) -> None:
+        self._node, self._findings, self._hardware_id = node, findings, hardware_id
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        steady_timer(node, PERIOD_S, self._publish, MutuallyExclusiveCallbackGroup())
+
+    def _publish(self) -> None:
+        name = self._node.get_fully_qualified_name().lstrip("/")
+        message = DiagnosticArray()
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        message.status = [
+            DiagnosticStatus(
+                level=finding.level,
+                name=f"{name}: {finding.subject}",
+                message=finding.summary,
+                hardware_id=self._hardware_id(),
+                values=[KeyValue(key=key, value=str(value)) for key, value in finding.values.items()],
+            )
+            for finding in self._findings()
+        ]
+        self._publisher.publish(message)
+
+
+def node_finding(state: str, trouble: str) -> Finding:
+    """The lifecycle state, and why the last transition failed."""
+    return Finding("node", ERROR if trouble else OK, trouble or state, {"state": state})
+
+
+def camera_finding(camera: CameraSubscription, buffer: BufferState, now_ns: int) -> Finding:
+    """What arrives, what became of it, what the buffer holds."""
+    silent = camera.silent_s > SILENCE_S
+    summary = f"no image on {camera.topic} for {camera.silent_s:.0f} s" if silent else f"{camera.rate:.1f} images/s"
+    values = {"topic": camera.topic, "images per second": f"{camera.rate:.1f}", "buffered frames": buffer.frames}
+    if buffer.frames:
+        values["buffered seconds"] = f"{(buffer.newest_ns - buffer.oldest_ns) / NANOSECONDS:.2f}"
+        values["newest frame's age in seconds"] = f"{(now_ns - buffer.newest_ns) / NANOSECONDS:.2f}"
+    values |= {f"images {fate}": count for fate, count in sorted(camera.counts.items())}
+    return Finding("camera", WARN if silent else OK, summary, values)
+
+
+def model_finding(foresight: Foresight) -> Finding:
+    """Which model, whether it is loaded, and what of the GPU's memory is taken."""
+    spec, loaded = foresight.spec, foresight.loaded
+    values = {
+        "checkpoint": spec.directory,
+        "frame rate in Hz": f"{spec.frame_rate:g}",
+        "frame size": f"{spec.frame_size[1]}x{spec.frame_size[0]}",
+        "takes a prompt": spec.takes_prompt,
+        **(_gpu_memory() if loaded else {}),
+    }
+    return Finding("model", OK, f"{spec.name}, {'loaded' if loaded else 'not loaded'}", values)
+
+
+def guardrail_finding(guardrail: Guardrail) -> Finding:
+    """The posture: which guards are in force, with which weights."""
+    weights = {f"{guard.name} SHA-256": guard.weights for guard in guardrail.guards}
+    return Finding("guardrail", OK, guardrail.profile, weights)
+
+
+def goals_finding(action: PredictAction) -> Finding:
+    """What the last goal that failed ran into."""
+    return Finding("goals", OK, action.state, {"last error": action.last_error or "none"})
+
+
+def _gpu_memory() -> dict[str, str]:
+    if not torch.cuda.is_available():
+        return {}
+    free, total = torch.cuda.mem_get_info()
+    used = torch.cuda.memory_reserved()
+    gib = {"GPU memory of this node": used, "GPU memory free": free, "GPU memory in all": total}
+    return {name: f"{size / 2**30:.2f} GiB" for name, size in gib.items()}

@@ -1,0 +1,104 @@
+"""Our plain data as ROS messages. Pixels only ever come from a GuardedRollout."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+from builtin_interfaces.msg import Duration, Time
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+from unique_identifier_msgs.msg import UUID
+
+from cosmos_ros.msg import GuardDecision, GuardrailStatus, Rollout, StageTime
+from cosmos_ros.rollout import NANOSECONDS, Crop, GuardedRollout, GuardrailReport
+
+
+def time_message(stamp_ns: int) -> Time:
+    seconds, nanoseconds = divmod(stamp_ns, NANOSECONDS)
+    return Time(sec=seconds, nanosec=nanoseconds)
+
+
+def duration_message(seconds: float) -> Duration:
+    whole, nanoseconds = divmod(round(seconds * NANOSECONDS), NANOSECONDS)
+    return Duration(sec=whole, nanosec=nanoseconds)
+
+
+def nanoseconds_of(message: Time | Duration) -> int:
+    return message.sec * NANOSECONDS + message.nanosec
+
+
+def rgb_image(frame: np.ndarray, header: Header) -> Image:
+    """uint8 [H, W, 3] RGB as an rgb8 image."""
+    height, width, _ = frame.shape
+    # bytes: the generated setter takes them in 1 ms per megapixel frame, but a NumPy array in 114 ms.
+    return Image(
+        header=header, height=height, width=width, encoding="rgb8", step=3 * width, data=frame.tobytes()
+    )
+
+
+def rollout_message(rollout: GuardedRollout, goal_id: UUID, frame_id: str) -> Rollout:
+    """The rollout with all its frames, in the camera's frame_id."""
+    if not isinstance(rollout, GuardedRollout):
+        raise TypeError(f"only guarded frames may be published; got {type(rollout).__name__}")
+    return Rollout(
+        header=Header(stamp=time_message(rollout.conditioning_stamps_ns[-1]), frame_id=frame_id),
+        goal_id=goal_id,
+        model=rollout.model,
+        seed=rollout.seed,
+        prompt=rollout.prompt,
+        frame_rate=rollout.frame_rate,
+        conditioning_stamps=[time_message(stamp) for stamp in rollout.conditioning_stamps_ns],
+        frames=[
+            rgb_image(frame, Header(stamp=time_message(stamp), frame_id=frame_id))
+            for frame, stamp in zip(rollout.frames, rollout.stamps_ns, strict=True)
+        ],
+        guardrail=guardrail_status(rollout.guardrail),
+        timing=[StageTime(stage=time.stage.name.lower(), seconds=time.seconds) for time in rollout.timing],
+    )
+
+
+def without_frames(message: Rollout) -> Rollout:
+    """The same rollout but for its pixels."""
+    bare = copy.copy(message)
+    bare.frames = []
+    return bare
+
+
+def guardrail_status(report: GuardrailReport) -> GuardrailStatus:
+    return GuardrailStatus(
+        profile=report.profile,
+        decisions=[
+            GuardDecision(
+                guard=decision.guard,
+                verdict=int(decision.verdict),
+                detail=decision.detail,
+                weights=decision.weights,
+                milliseconds=1000 * decision.seconds,
+            )
+            for decision in report.decisions
+        ],
+    )
+
+
+def cropped_camera_info(info: CameraInfo, crop: Crop, camera_size: tuple[int, int]) -> CameraInfo:
+    """The camera's calibration for images that show `crop` of its image, as image_proc's crop describes it.
+
+    The matrices stay those of the full sensor; the crop goes into `roi`, in unbinned sensor pixels (REP 104).
+
+    camera_size  (height, width) of the camera's image. Raises ValueError where `info` describes another size.
+    """
+    binning_x, binning_y = max(info.binning_x, 1), max(info.binning_y, 1)
+    sensor_height, sensor_width = info.roi.height or info.height, info.roi.width or info.width
+    if (sensor_height // binning_y, sensor_width // binning_x) != camera_size:
+        raise ValueError(
+            f"camera_info describes images of {sensor_width // binning_x}x{sensor_height // binning_y}, "
+            f"the camera's are {camera_size[1]}x{camera_size[0]}"
+        )
+    cropped = copy.deepcopy(info)
+    cropped.roi.x_offset += crop.x * binning_x
+    cropped.roi.y_offset += crop.y * binning_y
+    cropped.roi.width, cropped.roi.height = crop.width * binning_x, crop.height * binning_y
+    if (crop.height, crop.width) != camera_size:
+        cropped.roi.do_rectify = True
+    return cropped

@@ -1,0 +1,106 @@
+"""Guarded rollouts onto their topics: the whole at once, and its frames played at their rate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.timer import Timer
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from unique_identifier_msgs.msg import UUID
+
+from cosmos_ros import images
+from cosmos_ros.contact_sheet import contact_sheet
+from cosmos_ros.msg import Rollout
+from cosmos_ros.node.messages import cropped_camera_info, rgb_image, rollout_message
+from cosmos_ros.node.timers import steady_timer
+from cosmos_ros.rollout import GuardedRollout
+
+QUEUE = QoSProfile(depth=10)                                                        # reliable, volatile
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)          # reliable, for late joiners too
+
+
+@dataclass(frozen=True)
+class Camera:
+    """The camera that a rollout continues, as it was when the clip was taken."""
+
+    frame_id: str
+    size: tuple[int, int]           # (height, width) of its images
+    info: CameraInfo | None         # None: nobody published one
+
+
+class RolloutPublisher:
+    """Publishes `~/rollout`, `~/image`, `~/image/compressed`, `~/camera_info` and `~/contact_sheet`.
+
+    ~/rollout is always filled, so that whoever subscribes later still gets the last one. The others cost time and are
+    filled only while somebody listens. They are silent unless the node is active.
+    """
+
+    def __init__(self, node: LifecycleNode) -> None:
+        self._node = node
+        self._log = node.get_logger().get_child("rollout")
+        self._rollout = node.create_lifecycle_publisher(Rollout, "~/rollout", LATCHED)
+        self._image = node.create_lifecycle_publisher(Image, "~/image", QUEUE)
+        self._compressed = node.create_lifecycle_publisher(CompressedImage, "~/image/compressed", QUEUE)
+        self._info = node.create_lifecycle_publisher(CameraInfo, "~/camera_info", QUEUE)
+        self._sheet = node.create_lifecycle_publisher(Image, "~/contact_sheet", QUEUE)
+        self._playing: Timer | None = None
+        self._group = MutuallyExclusiveCallbackGroup()
+        self._warned = False
+
+    def publish(self, rollout: GuardedRollout, goal_id: UUID, camera: Camera) -> Rollout:
+        """Publish the rollout and begin to play it, in the place of one that still plays. Returns its message.
+
+        Raises TypeError for anything but a GuardedRollout.
+        """
+        message = rollout_message(rollout, goal_id, camera.frame_id)
+        self._rollout.publish(message)
+        if self._sheet.get_subscription_count():
+            self._sheet.publish(rgb_image(contact_sheet(rollout.frames), message.frames[0].header))
+        self._play(rollout, message, self._cropped_info(rollout, camera))
+        return message
+
+    def stop(self) -> None:
+        """Play no further."""
+        if self._playing is not None:
+            self._node.destroy_timer(self._playing)
+            self._playing = None
+
+    def destroy(self) -> None:
+        self.stop()
+        for publisher in (self._rollout, self._image, self._compressed, self._info, self._sheet):
+            self._node.destroy_lifecycle_publisher(publisher)
+
+    def _play(self, rollout: GuardedRollout, message: Rollout, info: CameraInfo | None) -> None:
+        self.stop()
+        frames = iter(zip(rollout.frames, message.frames, strict=True))
+
+        def show_next() -> None:
+            frame, image = next(frames, (None, None))
+            if image is None:
+                self._node.destroy_timer(timer)
+                return
+            if self._image.get_subscription_count():
+                self._image.publish(image)
+            if self._compressed.get_subscription_count():
+                form, data = images.compress(frame)
+                self._compressed.publish(CompressedImage(header=image.header, format=form, data=data))
+            if info is not None:
+                info.header = image.header
+                self._info.publish(info)
+
+        timer = steady_timer(self._node, 1 / rollout.frame_rate, show_next, self._group)
+        self._playing = timer
+
+    def _cropped_info(self, rollout: GuardedRollout, camera: Camera) -> CameraInfo | None:
+        if camera.info is None:
+            return None
+        try:
+            return cropped_camera_info(camera.info, rollout.crop, camera.size)
+        except ValueError as error:
+            if not self._warned:
+                self._warned = True
+                self._log.warning(f"~/camera_info stays silent: {error}; republish it for the size of the images")
+            return None
