@@ -1,0 +1,99 @@
+"""A clip and the guarded rollout that follows it, as mp4 and as a contact sheet; predicted frames are marked."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from cosmos_ros.contact_sheet import contact_sheet
+from cosmos_ros.replay.files import write_whole
+from cosmos_ros.rollout import NANOSECONDS, Clip, GuardedRollout
+
+CAMERA = (110, 118, 129)    # the border of frames that the camera took, RGB
+PREDICTED = (242, 112, 36)  # the border of frames that the model predicted
+MIN_WIDTH = 320             # pixels; smaller pictures are enlarged by a whole factor, so that their label can be read
+
+
+def write_mp4(path: str | Path, clip: Clip, rollout: GuardedRollout) -> None:
+    """The conditioning frames, cropped to what the model saw, then the predicted ones, at the rollout's rate.
+
+    H.264, which every browser plays. The file is there whole or not at all.
+    Raises TypeError for anything but a GuardedRollout, OSError where the disk refuses.
+    """
+    write_whole(path, encode_mp4(_marked(clip, rollout), rollout.frame_rate))
+
+
+def write_contact_sheet(path: str | Path, clip: Clip, rollout: GuardedRollout) -> None:
+    """The same frames as one PNG, in reading order.
+
+    Raises TypeError for anything but a GuardedRollout, OSError where the disk refuses.
+    """
+    sheet = contact_sheet(np.stack(_marked(clip, rollout)), max_width=400)
+    write_whole(path, cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes())
+
+
+def encode_mp4(frames: Sequence[np.ndarray], frame_rate: float) -> bytes:
+    """Frames uint8 [H, W, 3] RGB of even size as an H.264 mp4, colours tagged as BT.709."""
+    # Loaded here: a robot that only runs the node needs no video encoder.
+    import av
+    from av.video.reformatter import ColorRange, Colorspace
+
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(frame_rate).limit_denominator(1001))
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": "16", "preset": "medium"}
+        stream.codec_context.colorspace = Colorspace.ITU709
+        stream.codec_context.color_range = ColorRange.MPEG
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            picture = picture.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def _marked(clip: Clip, rollout: GuardedRollout) -> list[np.ndarray]:
+    if not isinstance(rollout, GuardedRollout):
+        raise TypeError(f"only a GuardedRollout may be written, from Foresight.predict; got {type(rollout).__name__}")
+    seen = rollout.crop.of(clip.frames)
+    return [
+        *_labelled(seen, _offsets(clip.stamps_ns, clip), "camera", CAMERA),
+        *_labelled(rollout.frames, _offsets(rollout.stamps_ns, clip), "predicted", PREDICTED),
+    ]
+
+
+def _offsets(stamps_ns: Iterable[int], clip: Clip) -> list[float]:
+    """Seconds after the last conditioning frame."""
+    return [(stamp - clip.stamps_ns[-1]) / NANOSECONDS for stamp in stamps_ns]
+
+
+def _labelled(frames: np.ndarray, offsets: list[float], word: str, colour: tuple[int, int, int]) -> list[np.ndarray]:
+    return [_label(frame, f"{word} {offset:+.2f} s", colour) for frame, offset in zip(frames, offsets, strict=True)]
+
+
+def _label(frame: np.ndarray, text: str, colour: tuple[int, int, int]) -> np.ndarray:
+    """The frame, pixels untouched, within a coloured border whose upper side carries the text; of even size."""
+    factor = math.ceil(MIN_WIDTH / frame.shape[1])
+    frame = np.repeat(np.repeat(frame, factor, axis=0), factor, axis=1)
+    height, width = frame.shape[:2]
+    # All even: 4:2:0 video has one colour sample for two pixels by two, which must not mix border and picture.
+    border = 2 * max(2, width // 320)
+    bar = 2 * max(11, width // 44)
+    canvas = np.empty((height + height % 2 + bar + border, width + width % 2 + 2 * border, 3), np.uint8)
+    canvas[:] = colour
+    canvas[bar : bar + height, border : border + width] = frame
+    scale = bar / 40
+    thickness = max(1, round(scale * 1.6))
+    cv2.putText(
+        canvas, text, (2 * border, round(0.72 * bar)), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), thickness,
+        cv2.LINE_AA,
+    )
+    return canvas
