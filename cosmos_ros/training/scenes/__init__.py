@@ -1,0 +1,1 @@
+"""The simulated worlds that the small model learns from, one module each."""

@@ -1,0 +1,181 @@
+"""What every scene shares: random colours, textures, lights and the camera, as MJCF fragments."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import cv2
+import mujoco
+import numpy as np
+
+TEXTURE_SIZE = 128  # texels; a model sees surfaces at no more than about this many pixels
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A world to simulate.
+
+    xml       MJCF of the world, with at least one camera
+    textures  PNG files that the MJCF names
+    drive     called before every physics step with (model, data); sets controls and mocap poses from data.time
+    cameras   names of the cameras that film it
+    settle_s  seconds to simulate before filming, so that nothing starts in mid-air by accident
+    """
+
+    xml: str
+    textures: dict[str, bytes]
+    drive: Callable[[mujoco.MjModel, mujoco.MjData], None]
+    cameras: tuple[str, ...]
+    settle_s: float = 0.0
+
+
+@dataclass
+class Palette:
+    """Collects the materials of one scene while it is being written down."""
+
+    rng: np.random.Generator
+    textures: dict[str, bytes] = field(default_factory=dict)
+    assets: list[str] = field(default_factory=list)
+
+    def colour(self, saturation: tuple[float, float] = (0.0, 1.0), value: tuple[float, float] = (0.15, 1.0)) -> str:
+        """A random MJCF rgba."""
+        rgb = colorsys.hsv_to_rgb(self.rng.random(), self.rng.uniform(*saturation), self.rng.uniform(*value))
+        return "{:.3f} {:.3f} {:.3f} 1".format(*rgb)
+
+    def surface(self, name: str) -> str:
+        """Adds a material for a large surface (table, floor, wall); returns its name."""
+        kind = self.rng.choice(["plain", "checker", "cloudy", "grained"], p=[0.35, 0.15, 0.3, 0.2])
+        reflectance = self.rng.choice([0.0, 0.1, 0.25], p=[0.7, 0.2, 0.1])
+        finish = f'specular="{self.rng.uniform(0, 0.5):.2f}" shininess="{self.rng.random():.2f}"'
+        if kind == "plain":
+            rgba = self.colour(saturation=(0.0, 0.45))
+            self.assets.append(f'<material name="{name}" rgba="{rgba}" {finish} reflectance="{reflectance}"/>')
+            return name
+        if kind == "checker":
+            base = dull(self.rng.uniform(0.2, 0.9, 3))
+            other = np.clip(base + dull(self.rng.uniform(-0.25, 0.25, 3)), 0, 1)
+            self.assets.append(
+                f'<texture name="{name}" type="2d" builtin="checker" width="{TEXTURE_SIZE}" height="{TEXTURE_SIZE}" '
+                f'rgb1="{numbers(base)}" rgb2="{numbers(other)}"/>'
+            )
+            repeat = self.rng.uniform(1, 4)
+        else:
+            self.textures[f"{name}.png"] = noise_texture(self.rng, grained=kind == "grained")
+            self.assets.append(f'<texture name="{name}" type="2d" file="{name}.png"/>')
+            repeat = self.rng.uniform(0.7, 2)
+        self.assets.append(
+            f'<material name="{name}" texture="{name}" texrepeat="{repeat:.2f} {repeat:.2f}" {finish} '
+            f'reflectance="{reflectance}"/>'
+        )
+        return name
+
+    def sky(self) -> None:
+        """The background: a gradient between two dull colours."""
+        colours = [self.colour(saturation=(0, 0.4), value=(0.1, 0.95))[:-2] for _ in range(2)]
+        self.assets.append(
+            f'<texture name="sky" type="skybox" builtin="gradient" width="64" height="384" '
+            f'rgb1="{colours[0]}" rgb2="{colours[1]}"/>'
+        )
+
+    def lights(self, height: float) -> str:
+        """One light with shadows and, at times, a second without."""
+        lights = [self._light(height, shadow=True)]
+        if self.rng.random() < 0.4:
+            lights.append(self._light(height, shadow=False))
+        return "".join(lights)
+
+    def _light(self, height: float, shadow: bool) -> str:
+        position = np.array([*self.rng.uniform(-1.5, 1.5, 2), height * self.rng.uniform(0.9, 1.6)])
+        diffuse = self.rng.uniform(0.3, 0.8) * (1 - 0.15 * self.rng.random(3)) * (1.0 if shadow else 0.4)
+        return (
+            f'<light directional="true" pos="{numbers(position)}" dir="{numbers(-position)}" '
+            f'diffuse="{numbers(diffuse)}" specular="0.2 0.2 0.2" castshadow="{"true" if shadow else "false"}"/>'
+        )
+
+    def document(
+        self, world: str, extra: str = "", height: float = 2.0, extent: float = 12.0, timestep: float = 0.005
+    ) -> str:
+        """The whole MJCF around the bodies in `world`; `extra` holds further top-level sections.
+
+        extent: about the scene's size, metres; shadows are drawn that far.
+        """
+        self.sky()
+        ambient = self.rng.uniform(0.25, 0.5)
+        return f"""
+<mujoco>
+  <statistic extent="{extent}"/>
+  <option timestep="{timestep}" integrator="implicitfast" cone="elliptic"/>
+  <visual>
+    <headlight ambient="{ambient:.2f} {ambient:.2f} {ambient:.2f}" diffuse="0.2 0.2 0.2" specular="0 0 0"/>
+    <quality shadowsize="4096"/>
+    <map znear="0.01" zfar="20"/>
+    <global offwidth="1280" offheight="1024"/>
+  </visual>
+  <asset>{"".join(self.assets)}</asset>
+  <worldbody>{self.lights(height)}{world}</worldbody>
+  {extra}
+</mujoco>"""
+
+
+def numbers(values: np.ndarray | list[float] | tuple[float, ...]) -> str:
+    """Numbers as an MJCF attribute."""
+    return " ".join(f"{v:.4f}" for v in values)
+
+
+def dull(colour: np.ndarray) -> np.ndarray:
+    """Halfway to grey: floors and walls are seldom gaudy."""
+    return 0.5 * (colour + colour.mean())
+
+
+def noise_texture(rng: np.random.Generator, grained: bool) -> bytes:
+    """PNG of smooth noise between two random colours; grained: stretched along one axis, like wood."""
+    cells = (int(rng.integers(3, 12)), 2) if grained else (int(rng.integers(3, 8)),) * 2
+    cells = rng.random(cells).astype(np.float32)
+    noise = cv2.resize(cells, (TEXTURE_SIZE, TEXTURE_SIZE), interpolation=cv2.INTER_CUBIC)
+    base = dull(rng.uniform(30, 230, 3))
+    other = base + dull(rng.uniform(-70, 70, 3))
+    image = base + np.clip(noise, 0, 1)[..., None] * (other - base)
+    return cv2.imencode(".png", np.clip(image, 0, 255).astype(np.uint8))[1].tobytes()
+
+
+def look_at(eye: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Quaternion (w, x, y, z) of a MuJoCo camera (x right, y up, looking along -z) at `eye` that sees `target`."""
+    back = eye - target
+    back /= np.linalg.norm(back)
+    right = np.cross([0.0, 0.0, 1.0], back)
+    right /= np.linalg.norm(right)
+    quaternion = np.empty(4)
+    mujoco.mju_mat2Quat(quaternion, np.stack([right, np.cross(back, right), back], axis=1).flatten())
+    return quaternion
+
+
+def camera(name: str, eye: np.ndarray, target: np.ndarray, fovy_deg: float) -> str:
+    """A camera on a mocap body of the same name, so that a drive may move it."""
+    return (
+        f'<body name="{name}" mocap="true" pos="{numbers(eye)}" quat="{numbers(look_at(eye, target))}">'
+        f'<camera name="{name}" fovy="{fovy_deg:.2f}"/></body>'
+    )
+
+
+def free_object(palette: Palette, name: str, position: np.ndarray, size: tuple[float, float]) -> str:
+    """A free body of a random shape; size: range of half its width, metres."""
+    rng = palette.rng
+    shape = rng.choice(["sphere", "box", "cylinder", "capsule", "ellipsoid"], p=[0.35, 0.3, 0.15, 0.1, 0.1])
+    r = rng.uniform(*size)
+    sizes = {
+        "sphere": [r],
+        "box": r * rng.uniform(0.6, 1.1, 3),
+        "cylinder": [r * 0.8, r],
+        "capsule": [r * 0.6, r * 0.8],
+        "ellipsoid": r * rng.uniform(0.6, 1.2, 3),
+    }[shape]
+    yaw = rng.uniform(0, np.pi)
+    # A damping ratio below one makes contacts springy: things bounce.
+    bounce = rng.uniform(0.1, 1.0)
+    return (
+        f'<body name="{name}" pos="{numbers(position)}" euler="0 0 {np.degrees(yaw):.1f}"><freejoint/>'
+        f'<geom type="{shape}" size="{numbers(sizes)}" rgba="{palette.colour((0.4, 1.0), (0.3, 1.0))}" '
+        f'density="400" condim="6" friction="0.6 0.01 0.002" solref="0.015 {bounce:.2f}"/></body>'
+    )

@@ -1,0 +1,94 @@
+"""Simulated robot cameras: runs a scene's physics in MuJoCo and films it at a fixed rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+import mujoco
+import numpy as np
+
+from cosmos_ros.training.scenes.surroundings import Scene
+
+
+@cache
+def _gl_context(height: int, width: int) -> mujoco.GLContext:
+    """One OpenGL context per process and size: making one costs more than filming an episode."""
+    context = mujoco.GLContext(width, height)
+    context.make_current()
+    return context
+
+
+class Film:
+    """Renders one model's cameras off screen; use as a context manager.
+
+    Needs an OpenGL that works without a display: set MUJOCO_GL to egl or osmesa.
+    """
+
+    def __init__(self, model: mujoco.MjModel, height: int, width: int) -> None:
+        self.model, self.height, self.width = model, height, width
+        _gl_context(height, width).make_current()
+        self._renderer = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._renderer)
+        self._scene = mujoco.MjvScene(model, maxgeom=500)
+        self._options = mujoco.MjvOption()
+        self._viewport = mujoco.MjrRect(0, 0, width, height)
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+
+    def __enter__(self) -> Film:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._renderer.free()
+
+    def frame(self, data: mujoco.MjData, camera: str) -> np.ndarray:
+        """What the camera sees now: uint8 [height, width, 3] RGB."""
+        self._camera.fixedcamid = self.model.camera(camera).id
+        mujoco.mjv_updateScene(self.model, data, self._options, None, self._camera,
+                               mujoco.mjtCatBit.mjCAT_ALL, self._scene)
+        mujoco.mjr_render(self._viewport, self._scene, self._renderer)
+        pixels = np.empty((self.height, self.width, 3), np.uint8)
+        mujoco.mjr_readPixels(pixels, None, self._viewport, self._renderer)
+        return pixels[::-1]  # OpenGL counts rows from the bottom
+
+
+def simulate(scene: Scene, n_frames: int, frame_rate: float) -> Iterator[tuple[mujoco.MjModel, mujoco.MjData]]:
+    """Yields the world at each of n_frames instants, `frame_rate` Hz apart; data.time is the simulation time.
+
+    Raises ValueError where the rate is no whole number of physics steps.
+    """
+    model = mujoco.MjModel.from_xml_string(scene.xml, scene.textures)
+    data = mujoco.MjData(model)
+    steps = 1 / (frame_rate * model.opt.timestep)
+    if abs(steps - round(steps)) > 1e-6:
+        raise ValueError(f"{frame_rate} Hz is no whole number of physics steps of {model.opt.timestep} s")
+    for _ in range(round(scene.settle_s / model.opt.timestep)):
+        _step(scene, model, data)
+    for frame in range(n_frames):
+        if frame:
+            for _ in range(round(steps)):
+                _step(scene, model, data)
+        scene.drive(model, data)
+        mujoco.mj_forward(model, data)
+        yield model, data
+
+
+def _step(scene: Scene, model: mujoco.MjModel, data: mujoco.MjData) -> None:
+    scene.drive(model, data)
+    mujoco.mj_step(model, data)
+
+
+def film(scene: Scene, n_frames: int, frame_rate: float, height: int, width: int) -> dict[str, np.ndarray]:
+    """An episode as each camera of the scene saw it: uint8 [n_frames, height, width, 3] RGB per camera name."""
+    frames = {name: np.empty((n_frames, height, width, 3), np.uint8) for name in scene.cameras}
+    recorder = None
+    try:
+        for i, (model, data) in enumerate(simulate(scene, n_frames, frame_rate)):
+            recorder = recorder or Film(model, height, width)
+            for name in scene.cameras:
+                frames[name][i] = recorder.frame(data, name)
+    finally:
+        if recorder:
+            recorder.__exit__()
+    return frames
