@@ -1,0 +1,78 @@
+"""Imports run downwards, and ROS stands at the two ends only: see the design in the README."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODULES = sorted((ROOT / "cosmos_ros").rglob("*.py"))
+
+# Rooms of one storey do not know each other; each may import from the storeys below.
+STOREYS = [
+    {"cli", "demo", "doctor"},
+    {"node", "replay", "training"},
+    {"foresight", "needs"},
+    {"guardrail", "world_model"},
+]
+GROUND = len(STOREYS)   # rollout, frame_buffer, images, errors, ...: plain data, which may import each other
+GENERATED = {"action", "msg"}
+ROS_PACKAGES = {
+    "action_msgs", "ament_index_python", "builtin_interfaces", "diagnostic_msgs", "geometry_msgs", "launch",
+    "launch_ros", "lifecycle_msgs", "rcl_interfaces", "rclpy", "rosgraph_msgs", "sensor_msgs", "std_msgs",
+    "unique_identifier_msgs",
+}
+
+
+def room(module: Path) -> str:
+    return module.relative_to(ROOT / "cosmos_ros").parts[0].removesuffix(".py")
+
+
+def storey(name: str) -> int:
+    return next((i for i, names in enumerate(STOREYS) if name in names), GROUND)
+
+
+def imports(module: Path) -> set[tuple[str, ...]]:
+    """Dotted names that the module imports anywhere, functions included; `from a import b` counts as a.b."""
+    names = set()
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: imports are absolute here"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {tuple(name.split(".")) for name in names}
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: str(m.relative_to(ROOT)))
+def test_imports_run_downwards(module):
+    ours = room(module)
+    for name in imports(module):
+        if name[0] != "cosmos_ros" or len(name) < 2 or name[1] in GENERATED:
+            continue
+        theirs = name[1]
+        downwards = storey(theirs) > storey(ours) or storey(theirs) == GROUND
+        assert theirs == ours or downwards, f"{ours} imports {'.'.join(name)}, which does not lie below it"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: str(m.relative_to(ROOT)))
+def test_only_the_node_knows_ros(module):
+    if room(module) == "node":
+        return
+    ros = [".".join(name) for name in imports(module)
+           if name[0] in ROS_PACKAGES or (name[0] == "cosmos_ros" and name[1:2] and name[1] in GENERATED)]
+    assert not ros, f"only cosmos_ros/node imports {', '.join(ros)}"
+
+
+def test_the_guardrail_alone_holds_the_seal():
+    holders = {str(m.relative_to(ROOT)) for m in MODULES if "_GUARDRAIL_SEAL" in m.read_text()}
+    assert holders == {"cosmos_ros/rollout.py", "cosmos_ros/guardrail/guardrail.py"}
+
+
+def test_foresight_is_the_only_door_to_the_world_model():
+    """Whoever could run the model without Foresight could pass pixels by the guardrail."""
+    makers = {str(m.relative_to(ROOT)) for m in MODULES
+              if any(name[0] == "cosmos_ros" and name[-1] == "WorldModel" for name in imports(m))}
+    assert makers <= {"cosmos_ros/foresight.py", "cosmos_ros/world_model/__init__.py"}
