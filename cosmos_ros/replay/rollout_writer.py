@@ -34,8 +34,7 @@ def write_contact_sheet(path: str | Path, clip: Clip, rollout: GuardedRollout) -
 
     Raises TypeError for anything but a GuardedRollout, OSError where the disk refuses.
     """
-    sheet = contact_sheet(np.stack(_marked(clip, rollout)), max_width=400)
-    write_whole(path, cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes())
+    write_whole(path, encode_contact_sheet(_marked(clip, rollout)))
 
 
 def encode_mp4(frames: Sequence[np.ndarray], frame_rate: float) -> bytes:
@@ -60,19 +59,30 @@ def encode_mp4(frames: Sequence[np.ndarray], frame_rate: float) -> bytes:
     return file.getvalue()
 
 
-def _marked(clip: Clip, rollout: GuardedRollout) -> list[np.ndarray]:
-    if not isinstance(rollout, GuardedRollout):
-        raise TypeError(f"only a GuardedRollout may be written, from Foresight.predict; got {type(rollout).__name__}")
-    seen = rollout.crop.of(clip.frames)
+def encode_contact_sheet(frames: Sequence[np.ndarray]) -> bytes:
+    """Frames uint8 [H, W, 3] RGB of one size as one PNG."""
+    sheet = contact_sheet(np.stack(frames), max_width=400)
+    return cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def marked_frames(
+    seen: np.ndarray, seen_ns: Sequence[int], predicted: np.ndarray, predicted_ns: Sequence[int]
+) -> list[np.ndarray]:
+    """Camera frames, then predicted ones, uint8 [n, H, W, 3] RGB: each bordered, with its time after the last seen."""
+
+    def offsets(stamps_ns: Iterable[int]) -> list[float]:
+        return [(stamp - seen_ns[-1]) / NANOSECONDS for stamp in stamps_ns]
+
     return [
-        *_labelled(seen, _offsets(clip.stamps_ns, clip), "camera", CAMERA),
-        *_labelled(rollout.frames, _offsets(rollout.stamps_ns, clip), "predicted", PREDICTED),
+        *_labelled(seen, offsets(seen_ns), "camera", CAMERA),
+        *_labelled(predicted, offsets(predicted_ns), "predicted", PREDICTED),
     ]
 
 
-def _offsets(stamps_ns: Iterable[int], clip: Clip) -> list[float]:
-    """Seconds after the last conditioning frame."""
-    return [(stamp - clip.stamps_ns[-1]) / NANOSECONDS for stamp in stamps_ns]
+def _marked(clip: Clip, rollout: GuardedRollout) -> list[np.ndarray]:
+    if not isinstance(rollout, GuardedRollout):
+        raise TypeError(f"only a GuardedRollout may be written, from Foresight.predict; got {type(rollout).__name__}")
+    return marked_frames(rollout.crop.of(clip.frames), clip.stamps_ns, rollout.frames, rollout.stamps_ns)
 
 
 def _labelled(frames: np.ndarray, offsets: list[float], word: str, colour: tuple[int, int, int]) -> list[np.ndarray]:
