@@ -1,5 +1,6 @@
 """Where the package's own files lie: models/, data/, config/, launch/ and rviz/."""
 
+import os
 from pathlib import Path
 
 
@@ -22,3 +23,8 @@ def share_directory() -> Path:
 def embedded_model() -> Path:
     """The directory of the small world model that ships with this package."""
     return share_directory() / "models" / "foresight-small"
+
+
+def cache_directory() -> Path:
+    """Where the package keeps what it can make again: $XDG_CACHE_HOME/cosmos_ros, by default in ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cosmos_ros"

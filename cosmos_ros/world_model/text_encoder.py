@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cosmos_ros.errors import ModelUnavailable
+from cosmos_ros.paths import cache_directory
 from cosmos_ros.world_model.memory_plan import TEXT_ENCODER, DeviceMemory
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ EMBEDDINGS_FILE = "text_embeddings.safetensors"
 SNAPSHOT = Path("google-t5") / "t5-11b"
 HUB_CACHE = Path("models--google-t5--t5-11b")
 REMEDY = (
-    "fetch it with `huggingface-cli download google-t5/t5-11b --local-dir <checkpoints>/google-t5/t5-11b`, where "
+    "fetch it with `hf download google-t5/t5-11b --local-dir <checkpoints>/google-t5/t5-11b`, where "
     f"<checkpoints> is the directory that holds the model's, or put precomputed embeddings into {EMBEDDINGS_FILE}"
 )
 
@@ -92,8 +93,8 @@ class TextEncoder:
         given = read_embeddings(file, width) if embeddings or file.is_file() else {}
         if folder is None and not given:
             raise ModelUnavailable(f"{directory.name} reads prompts through T5-11B, which is not there: {REMEDY}")
-        memory = memory or DeviceMemory(device)
-        return cls(folder, width, given=given, cache=Path(cache or default_cache()), memory=memory)
+        cache = Path(cache or cache_directory() / "text_embeddings")
+        return cls(folder, width, given=given, cache=cache, memory=memory or DeviceMemory(device))
 
     def release(self) -> None:
         """Give the device's memory back; what was embedded stays known."""
@@ -253,11 +254,6 @@ def write_atomically(file: Path, tensors: Mapping[str, Tensor]) -> None:
         Path(draft).replace(file)
     finally:
         Path(draft).unlink(missing_ok=True)
-
-
-def default_cache() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "cosmos_ros" / "text_embeddings"
 
 
 def transformers():

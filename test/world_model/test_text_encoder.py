@@ -173,7 +173,7 @@ def test_precomputed_embeddings_serve_without_t5(place, tmp_path):
 
 
 def test_neither_t5_nor_embeddings_is_refused_at_once_with_the_remedy(tmp_path):
-    with pytest.raises(ModelUnavailable, match="huggingface-cli download google-t5/t5-11b"):
+    with pytest.raises(ModelUnavailable, match="hf download google-t5/t5-11b"):
         encoder(tmp_path / "checkpoint", tmp_path)
 
 
