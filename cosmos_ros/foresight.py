@@ -125,7 +125,7 @@ class Foresight:
                 clock.enter(Stage.GENERATING)
                 tokens = model.generate(tokens, context, sampling, on_pass=clock.passed)
                 clock.enter(Stage.DECODING)
-                for frames in model.decode(tokens):
+                for frames in model.decode(tokens, n_conditioning=len(clip.frames)):
                     screening.inspect(frames)
                     clock.report()
                 clock.enter(Stage.VIDEO_GUARD)

@@ -1,0 +1,48 @@
+"""Running out of memory is an answer, not a crash."""
+
+from __future__ import annotations
+
+import gc
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from cosmos_ros.errors import OutOfMemory
+
+# What a RuntimeError says when it is really memory that is missing: CUDA through TorchScript or cuBLAS, and the host.
+SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+@contextmanager
+def out_of_memory_as_error(what: str) -> Iterator[None]:
+    """Turn a failed allocation, on the device or the host, into OutOfMemory, after returning the memory.
+
+    what  the work that failed, for the message: "predicting"
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        first_line = str(error).strip().partition("\n")[0]
+        # The traceback's frames hold the tensors that filled the memory.
+        traceback.clear_frames(error.__traceback__)
+        error.__traceback__ = None
+        return_memory()
+        raise OutOfMemory(
+            f"out of memory while {what}: {first_line or 'an allocation on the host failed'}. What was held has been "
+            "returned; close what else uses the memory, or run a smaller checkpoint"
+        ) from None
+
+
+def return_memory() -> None:
+    """Give what nobody refers to any more back to the device and the host."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(sign in str(error) for sign in SIGNS)

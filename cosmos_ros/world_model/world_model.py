@@ -1,0 +1,210 @@
+"""The world model as a whole: camera frames in, predicted frames out. What guards it lies elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cosmos_ros import paths
+from cosmos_ros.errors import ModelUnavailable
+from cosmos_ros.world_model.checkpoint import config_of, default_dtype, load_transformer, open_checkpoint, read_settings
+from cosmos_ros.world_model.config import PUBLISHED_KINDS, TransformerConfig, published_kind
+from cosmos_ros.world_model.decoding import DecodeEngine, SequentialDecoder
+from cosmos_ros.world_model.memory import return_memory
+from cosmos_ros.world_model.preprocessing import to_model_input
+from cosmos_ros.world_model.sampling import Sampling
+from cosmos_ros.world_model.video_tokenizer import Chunking, VideoTokenizer, find_tokenizer
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PUBLISHED_FRAME_RATE = 25.0  # Hz, at which the published pipeline writes its output
+PUBLISHED_COMPRESSION = (8, 16, 16)
+PUBLISHED_NAMES = ("Cosmos-1.0-Autoregressive", "Cosmos-Predict1")
+
+# After every decoding pass: new tokens done, new tokens in all, predicted frames complete. May raise, to stop.
+OnPass = Callable[[int, int, int], None]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a checkpoint is, known from its headers alone.
+
+    name          for people and for the rollout message
+    published     one of NVIDIA's four models, by its tensor shapes or by its directory's name
+    compression   pixels per token along (time, height, width)
+    frame_rate    Hz, of conditioning and predicted frames
+    temperature, top_p  what the model's makers recommend
+
+    config.json may set name, frame_rate, compression, temperature and top_p, besides what `config_from_shapes` reads.
+    """
+
+    directory: Path
+    name: str
+    config: TransformerConfig
+    published: bool
+    frame_rate: float
+    compression: tuple[int, int, int]
+    temperature: float
+    top_p: float
+
+    @classmethod
+    def of_checkpoint(cls, directory: str | Path = "") -> ModelSpec:
+        """Read the headers of a checkpoint; "" is the model that ships with this package.
+
+        Raises ModelUnavailable where it is missing, damaged or no checkpoint of this family.
+        """
+        directory = Path(directory or paths.embedded_model()).absolute()
+        settings = read_settings(directory)
+        config = config_of(open_checkpoint(directory), settings)
+        kind = published_kind(config)
+        named_published = directory.name.startswith(PUBLISHED_NAMES)
+        name = PUBLISHED_KINDS[kind].name if kind and not named_published else directory.name
+        return cls(
+            directory=directory,
+            name=str(settings.get("name", name)),
+            config=config,
+            published=kind is not None or named_published,
+            frame_rate=_number(settings, "frame_rate", PUBLISHED_FRAME_RATE, 1e-3, 1e3),
+            compression=_compression(settings),
+            temperature=_number(settings, "temperature", 1.0, 0.0, 10.0),
+            top_p=_number(settings, "top_p", PUBLISHED_KINDS[kind].top_p if kind else 0.8, 1e-9, 1.0),
+        )
+
+    @property
+    def chunking(self) -> Chunking:
+        return Chunking(self.config.latent_shape, self.compression)
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(height, width) of the model's frames, pixels."""
+        return self.chunking.frame_size
+
+    @property
+    def takes_prompt(self) -> bool:
+        return self.config.has_text
+
+    @property
+    def conditioning_lengths(self) -> tuple[int, int]:
+        """Numbers of conditioning frames: a video's, and an image's; 9 and 1 at the published compression."""
+        return 1 + self.compression[0], 1
+
+    def new_frames(self, n_conditioning: int) -> int:
+        """Predicted frames after so many conditioning ones: 24 after 9, 32 after 1."""
+        return self.chunking.n_frames - n_conditioning
+
+
+class WorldModel:
+    """Tokenizer, transformer and decode engine on one device. Unguarded: use `cosmos_ros.Foresight` outside of it."""
+
+    def __init__(self, spec: ModelSpec, tokenizer: VideoTokenizer, engine: DecodeEngine) -> None:
+        self.spec = spec
+        self._tokenizer: VideoTokenizer | None = tokenizer
+        self._engine: DecodeEngine | None = engine
+        self._text_encoder = None
+
+    @classmethod
+    def from_checkpoint(
+        cls, directory: str | Path = "", tokenizer: str | Path = "", device: str = "auto", dtype: str = "auto"
+    ) -> WorldModel:
+        """Load a checkpoint and its tokenizer.
+
+        directory  "": the model that ships with this package
+        tokenizer  directory with encoder.jit and decoder.jit; "": looked for in and beside the checkpoint
+        device     "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1"
+        dtype      "auto" (bfloat16 on CUDA, float32 on the CPU), "bfloat16", "float32"
+
+        Raises ModelUnavailable.
+        """
+        place = resolve_device(device)
+        precision = resolve_dtype(dtype, place)
+        spec = ModelSpec.of_checkpoint(directory)
+        tokenizer_directory = find_tokenizer(spec.directory, tokenizer)
+        transformer = load_transformer(spec.directory, spec.config, device=place, dtype=precision)
+        programs = VideoTokenizer.load(tokenizer_directory, spec.chunking, place, precision)
+        return cls(spec, programs, SequentialDecoder(transformer))
+
+    def warm_up(self) -> None:
+        """Take every path once, so that the first prediction is as fast as the next: a few passes of each part."""
+
+    def release(self) -> None:
+        """Give the device's memory back. The model is of no use afterwards."""
+        self._tokenizer = self._engine = self._text_encoder = None
+        return_memory()
+
+    def tokenize(self, frames: np.ndarray) -> Tensor:
+        """Tokens int64 [N] of camera frames uint8 [n, H, W, 3] of any size; n is 1 + 8k, oldest first."""
+        return self._tokenizer.encode(to_model_input(frames, self.spec.frame_size))
+
+    def encode_text(self, prompt: str) -> Tensor | None:
+        """The context [1, M, context_dim] of a prompt; None for a model that takes none.
+
+        Raises ModelUnavailable where the text encoder is missing.
+        """
+        if not self.spec.takes_prompt:
+            return None
+        if self._text_encoder is None:
+            from cosmos_ros.world_model.text_encoder import TextEncoder
+
+            self._text_encoder = TextEncoder.for_checkpoint(
+                self.spec.directory, self._tokenizer.device, width=self.spec.config.context_dim
+            )
+        return self._text_encoder.encode(prompt)
+
+    def generate(self, tokens: Tensor, context: Tensor | None, sampling: Sampling, on_pass: OnPass) -> Tensor:
+        """All tokens of the video, int64 [t*h*w], the given ones first.
+
+        tokens   of the conditioning frames, as `tokenize` gives them
+        context  as `encode_text` gives it
+        on_pass  called after every pass; what it raises ends the generation
+        """
+        per_latent_frame = self.spec.compression[0]
+        return self._engine.generate(
+            tokens, sampling, context, lambda done, total, latent: on_pass(done, total, latent * per_latent_frame)
+        )
+
+    def decode(self, tokens: Tensor, n_conditioning: int) -> Iterator[np.ndarray]:
+        """Frames uint8 [k, h, w, 3] RGB at the model's resolution, in order, after the first n of the video."""
+        for frames in self._tokenizer.decode(tokens, n_conditioning):
+            yield frames.numpy()
+
+
+def resolve_device(device: str) -> torch.device:
+    """Raises ModelUnavailable for a device that is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise ModelUnavailable(f"device must be auto, cpu, cuda or cuda:N; got '{device}'") from error
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise ModelUnavailable(f"device {device} is not there: this PyTorch sees {torch.cuda.device_count()} CUDA GPUs")
+    return place
+
+
+def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Raises ModelUnavailable for a name that is none."""
+    if dtype == "auto":
+        return default_dtype(device)
+    if dtype not in DTYPES:
+        raise ModelUnavailable(f"dtype must be auto, {' or '.join(DTYPES)}; got '{dtype}'")
+    return DTYPES[dtype]
+
+
+def _number(settings: Mapping, key: str, default: float, low: float, high: float) -> float:
+    value = settings.get(key, default)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or not low <= value <= high:
+        raise ModelUnavailable(f"config.json: {key} must be a number in {low:g}..{high:g}; got {value!r}")
+    return float(value)
+
+
+def _compression(settings: Mapping) -> tuple[int, int, int]:
+    value = settings.get("compression", PUBLISHED_COMPRESSION)
+    if not (isinstance(value, (list, tuple)) and len(value) == 3 and all(isinstance(v, int) and v > 0 for v in value)):
+        raise ModelUnavailable(f"config.json: compression must be three positive whole numbers; got {value!r}")
+    return tuple(value)
