@@ -1,0 +1,314 @@
+"""A small causal video tokenizer in the manner of Cosmos DV8x16x16: pixels <-> one code per 8 frames x 16 x 16 pixels.
+
+3-D Haar wavelet patches of 4 with the first frame repeated in front, factorised space and time convolutions that never
+look ahead, attention in the middle, norms per latent frame, and finite scalar quantisation (Mentzer et al. 2023,
+arXiv:2309.15505). Causality is strict: the codes of a clip's first 9 frames are those of the 9 frames alone.
+
+Features are [B, T, C, H, W] throughout; everything here can be scripted with torch.jit.script.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PATCH = 4               # pixels, and frames, per wavelet patch along each axis
+TIME_COMPRESSION = 8
+SPACE_COMPRESSION = 16
+WAVELET_CHANNELS = 3 * PATCH**3
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Sizes of the tokenizer.
+
+    channels        at 1/4, 1/8 and 1/16 of the picture's size
+    encoder_blocks  residual blocks per level; likewise decoder_blocks
+    levels          quantisation levels per code dimension; their product is the vocabulary
+    """
+
+    channels: tuple[int, int, int] = (96, 160, 256)
+    encoder_blocks: tuple[int, int, int] = (1, 2, 2)
+    decoder_blocks: tuple[int, int, int] = (2, 2, 2)
+    levels: tuple[int, ...] = (7, 5, 5, 5, 5)
+
+    @property
+    def vocabulary(self) -> int:
+        return math.prod(self.levels)
+
+
+class VideoTokenizer(nn.Module):
+    """Encoder, quantiser and decoder for training; `PixelsToIndices` and `IndicesToPixels` are what gets exported."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.quantiser = FiniteScalarQuantiser(config.levels)
+        self.decoder = Decoder(config)
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Reconstruction of video [B, 3, 1 + 8k, H, W] in [-1, 1]; gradients pass straight through the rounding."""
+        return self.decoder(self.quantiser(self.encoder(video)))
+
+
+class PixelsToIndices(nn.Module):
+    """encoder.jit: video [B, 3, 1 + 8k, H, W] in [-1, 1] -> int64 indices [B, 1 + k, H / 16, W / 16]."""
+
+    def __init__(self, tokenizer: VideoTokenizer) -> None:
+        super().__init__()
+        self.encoder, self.quantiser = tokenizer.encoder, tokenizer.quantiser
+
+    def forward(self, video: Tensor) -> Tensor:
+        return self.quantiser.indices(self.quantiser(self.encoder(video)))
+
+
+class IndicesToPixels(nn.Module):
+    """decoder.jit: integer indices [B, t, h, w] -> video [B, 3, 1 + 8 (t - 1), 16 h, 16 w] in [-1, 1]."""
+
+    def __init__(self, tokenizer: VideoTokenizer) -> None:
+        super().__init__()
+        self.quantiser, self.decoder = tokenizer.quantiser, tokenizer.decoder
+
+    def forward(self, indices: Tensor) -> Tensor:
+        codes = self.quantiser.codes(indices).to(self.decoder.entrance.weight.dtype)
+        return self.decoder(codes).clamp(-1.0, 1.0)
+
+
+class FiniteScalarQuantiser(nn.Module):
+    """Rounds every channel of [B, T, D, H, W] to one of levels[d] values in [-1, 1]."""
+
+    def __init__(self, levels: tuple[int, ...]) -> None:
+        super().__init__()
+        sizes = torch.tensor(levels)
+        basis = torch.cat([torch.ones(1, dtype=torch.int64), sizes[:-1]]).cumprod(0)
+        # Whole numbers, so that no .half() or .to(bfloat16) of the module can blur them.
+        self.register_buffer("levels", sizes.view(-1, 1, 1))
+        self.register_buffer("basis", basis.view(-1, 1, 1))
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Codes: whole steps divided by levels // 2; the gradient is that of the bounding tanh."""
+        half = (self.levels - 1) * (1 + 1e-3) / 2
+        offset = (self.levels % 2 == 0) * 0.5
+        latent = latent.float()
+        bounded = torch.tanh(latent + torch.atanh(offset / half)) * half - offset
+        rounded = bounded + (bounded.round() - bounded).detach()
+        return rounded / (self.levels // 2)
+
+    def indices(self, codes: Tensor) -> Tensor:
+        """int64 [B, T, H, W] in 0 .. vocabulary - 1."""
+        steps = self.levels // 2
+        return (((codes * steps).round().to(torch.int64) + steps) * self.basis).sum(2)
+
+    def codes(self, indices: Tensor) -> Tensor:
+        """The inverse of `indices`, float32 [B, T, D, H, W]."""
+        steps = self.levels // 2
+        digits = indices.to(torch.int64).unsqueeze(2) // self.basis % self.levels
+        return (digits - steps).float() / steps
+
+
+class HaarPatches(nn.Module):
+    """Two levels of the 3-D Haar wavelet packet: every 4 x 4 x 4 pixel cube becomes 64 coefficients, orthonormally.
+
+    The first frame stands four times in front, so that it makes a patch of its own and frames 1-4, 5-8, ... the others.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = PATCH
+        haar = torch.tensor([[1.0, 1.0], [1.0, -1.0]]) / math.sqrt(2)
+        along_axis = torch.kron(haar, haar)
+        transform = torch.kron(torch.kron(along_axis, along_axis), along_axis)
+        self.register_buffer("transform", transform / 8)  # keeps coefficients within [-1, 1] like the pixels
+
+    def forward(self, video: Tensor) -> Tensor:
+        """[B, 3, 1 + 4k, H, W] -> [B, 1 + k, 192, H / 4, W / 4]."""
+        n = self.size
+        video = torch.cat([video[:, :, :1].expand(-1, -1, n - 1, -1, -1), video], dim=2)
+        batch, colours, time, height, width = video.shape
+        cubes = video.view(batch, colours, time // n, n, height // n, n, width // n, n)
+        cubes = cubes.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(5)
+        return (cubes @ self.transform.to(video.dtype).t()).flatten(4).permute(0, 1, 4, 2, 3)
+
+    def inverse(self, coefficients: Tensor) -> Tensor:
+        """[B, 1 + k, 192, H / 4, W / 4] -> [B, 3, 1 + 4k, H, W]."""
+        n = self.size
+        batch, time, _, height, width = coefficients.shape
+        cubes = coefficients.permute(0, 1, 3, 4, 2).reshape(batch, time, height, width, 3, n * n * n)
+        cubes = (cubes @ (self.transform * 64).to(coefficients.dtype)).unflatten(5, (n, n, n))
+        video = cubes.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(batch, 3, time * n, height * n, width * n)
+        return video[:, :, n - 1 :]
+
+
+class Encoder(nn.Module):
+    """Video in [-1, 1] -> latent [B, t, D, h, w], not yet quantised."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        fine, middle, coarse = config.channels
+        n_fine, n_middle, n_coarse = config.encoder_blocks
+        self.patches = HaarPatches()
+        self.entrance = SpaceConv(WAVELET_CHANNELS, fine)
+        self.fine = blocks(fine, n_fine)
+        self.shrink_time = TimeConv(fine, fine, stride=2)
+        self.shrink_space = SpaceConv(fine, middle, stride=2)
+        self.middle = blocks(middle, n_middle)
+        self.shrink_again = SpaceConv(middle, coarse, stride=2)
+        self.coarse = core(coarse, n_coarse)
+        self.exit = Exit(coarse, len(config.levels))
+
+    def forward(self, video: Tensor) -> Tensor:
+        x = self.fine(self.entrance(self.patches(video)))
+        x = self.middle(self.shrink_space(self.shrink_time(x)))
+        return self.exit(self.coarse(self.shrink_again(x)))
+
+
+class Decoder(nn.Module):
+    """Codes [B, t, D, h, w] -> video."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        fine, middle, coarse = config.channels
+        n_fine, n_middle, n_coarse = config.decoder_blocks
+        self.entrance = SpaceConv(len(config.levels), coarse)
+        self.coarse = core(coarse, n_coarse)
+        self.grow = SpaceConv(coarse, middle)
+        self.middle = blocks(middle, n_middle)
+        self.grow_space = SpaceConv(middle, fine)
+        self.grow_time = TimeConv(fine, fine)
+        self.fine = blocks(fine, n_fine)
+        self.exit = Exit(fine, WAVELET_CHANNELS)
+        self.patches = HaarPatches()
+
+    def forward(self, codes: Tensor) -> Tensor:
+        x = self.coarse(self.entrance(codes))
+        x = self.middle(self.grow(twice_the_size(x)))
+        x = self.grow_space(twice_the_size(x))
+        # The first latent frame is one wavelet patch long, every other two.
+        x = self.fine(self.grow_time(x.repeat_interleave(2, dim=1)[:, 1:]))
+        return self.patches.inverse(self.exit(x))
+
+
+def blocks(channels: int, n: int) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(channels) for _ in range(n)))
+
+
+def core(channels: int, n: int) -> nn.Sequential:
+    """Residual blocks with attention over space, then time, after the first."""
+    first, *others = (ResidualBlock(channels) for _ in range(n))
+    return nn.Sequential(first, SpaceAttention(channels), TimeAttention(channels), *others)
+
+
+def twice_the_size(x: Tensor) -> Tensor:
+    return F.interpolate(x.flatten(0, 1), scale_factor=2.0, mode="nearest").unflatten(0, (x.shape[0], x.shape[1]))
+
+
+class SpaceConv(nn.Conv2d):
+    """3 x 3 within each frame."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int = 1) -> None:
+        super().__init__(channels_in, channels_out, 3, stride=stride, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self._conv_forward(x.flatten(0, 1), self.weight, self.bias)
+        return y.unflatten(0, (x.shape[0], x.shape[1]))
+
+
+class TimeConv(nn.Module):
+    """Over a frame and the two before it; in front of the first frame stand copies of it."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int = 1) -> None:
+        super().__init__()
+        self.stride = stride
+        self.mix = nn.Conv2d(3 * channels_in, channels_out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T, C, H, W] -> [B, ceil(T / stride), C', H, W]."""
+        first = x[:, :1]
+        padded = torch.cat([first, first, x], dim=1)
+        time = x.shape[1]
+        last = time + 2
+        window = torch.cat(
+            [padded[:, 0 : last - 2 : self.stride], padded[:, 1 : last - 1 : self.stride], padded[:, 2 :: self.stride]],
+            dim=2,
+        )
+        return self.mix(window.flatten(0, 1)).unflatten(0, (window.shape[0], window.shape[1]))
+
+
+class FrameNorm(nn.GroupNorm):
+    """All channels of one latent frame together: no frame's statistics touch another's."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(1, channels, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.group_norm(x.flatten(0, 1), self.num_groups, self.weight, self.bias, self.eps)
+        return y.unflatten(0, (x.shape[0], x.shape[1]))
+
+
+class ResidualBlock(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.space_norm = FrameNorm(channels)
+        self.space = SpaceConv(channels, channels)
+        self.time_norm = FrameNorm(channels)
+        self.time = TimeConv(channels, channels)
+        nn.init.zeros_(self.time.mix.weight)  # a block begins as the identity
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.space(F.silu(self.space_norm(x)))
+        return x + self.time(F.silu(self.time_norm(y)))
+
+
+class Exit(nn.Module):
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.norm = FrameNorm(channels_in)
+        self.conv = SpaceConv(channels_in, channels_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.silu(self.norm(x)))
+
+
+class Attention(nn.Module):
+    """What the two attentions share: one head over tokens [N, L, C]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = FrameNorm(channels)
+        self.project_in = nn.Linear(channels, 3 * channels, bias=False)
+        self.project_out = nn.Linear(channels, channels, bias=False)
+        nn.init.zeros_(self.project_out.weight)
+
+    def attend(self, tokens: Tensor, causal: bool) -> Tensor:
+        queries, keys, values = self.project_in(tokens).chunk(3, dim=-1)
+        scores = (queries @ keys.transpose(1, 2)).float() / math.sqrt(tokens.shape[2])
+        if causal:
+            length = tokens.shape[1]
+            ahead = torch.ones(length, length, dtype=torch.bool, device=tokens.device).triu(1)
+            scores = scores.masked_fill(ahead, float("-inf"))
+        return self.project_out(scores.softmax(-1).to(values.dtype) @ values)
+
+
+class SpaceAttention(Attention):
+    """Among the places of one frame."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, time, _, height, width = x.shape
+        tokens = self.norm(x).flatten(0, 1).flatten(2).transpose(1, 2)
+        y = self.attend(tokens, causal=False)
+        return x + y.transpose(1, 2).unflatten(2, (height, width)).unflatten(0, (batch, time))
+
+
+class TimeAttention(Attention):
+    """From one place to the same place in earlier frames."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, _, _, height, width = x.shape
+        tokens = self.norm(x).permute(0, 3, 4, 1, 2).flatten(0, 2)
+        y = self.attend(tokens, causal=True)
+        return x + y.unflatten(0, (batch, height, width)).permute(0, 3, 4, 1, 2)
