@@ -140,12 +140,19 @@ PUBLISHED_KINDS = {
 
 
 def published_kind(config: TransformerConfig) -> str | None:
-    """Which of the four it is, "4B", "5B", "12B" or "13B", whatever video size it was post-trained for; or None."""
+    """Which of the four it is, "4B", "5B", "12B" or "13B", whatever it was post-trained for; or None."""
     for kind, published in PUBLISHED_KINDS.items():
-        same_video = replace(published.config, latent_shape=config.latent_shape)
-        if replace(config, yarn=same_video.yarn, rope_theta=same_video.rope_theta, norm_eps=1e-5) == same_video:
+        if _body(config) == _body(published.config):
             return kind
     return None
+
+
+def _body(config: TransformerConfig) -> tuple[int | bool, ...]:
+    """What post-training leaves as it is: all sizes but the video's and the vocabulary's."""
+    return (
+        config.n_layers, config.dim, config.n_heads, config.n_kv_heads, config.head_dim, config.ffn_hidden,
+        config.has_text,
+    )  # fmt: skip
 
 
 def published_shard(config: TransformerConfig) -> tuple[str, int] | None:
@@ -153,10 +160,13 @@ def published_shard(config: TransformerConfig) -> tuple[str, int] | None:
     for kind, published in PUBLISHED_KINDS.items():
         whole = published.config
         for ranks in (2, 4, 8):
-            sizes = (whole.n_heads // ranks, whole.n_kv_heads // ranks, whole.ffn_hidden // ranks)
-            if (config.n_heads, config.n_kv_heads, config.ffn_hidden) == sizes and (
-                (config.n_layers, config.dim, config.has_text) == (whole.n_layers, whole.dim, whole.has_text)
-            ):
+            part = replace(
+                whole,
+                n_heads=whole.n_heads // ranks,
+                n_kv_heads=whole.n_kv_heads // ranks,
+                ffn_hidden=whole.ffn_hidden // ranks,
+            )
+            if _body(config) == _body(part):
                 return kind, ranks
     return None
 

@@ -24,16 +24,18 @@ def out_of_memory_as_error(what: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
-        first_line = str(error).strip().partition("\n")[0]
+        # TorchScript puts the cause below its own traceback.
+        told = [line.strip() for line in str(error).splitlines() if _has_sign(line)]
+        reason = told[-1] if told else "an allocation on the host failed"
         # The traceback's frames hold the tensors that filled the memory.
         traceback.clear_frames(error.__traceback__)
         error.__traceback__ = None
         return_memory()
         raise OutOfMemory(
-            f"out of memory while {what}: {first_line or 'an allocation on the host failed'}. What was held has been "
-            "returned; close what else uses the memory, or run a smaller checkpoint"
+            f"out of memory while {what}: {reason}. What was held has been returned; close what else uses "
+            "the memory, or run a smaller checkpoint"
         ) from None
 
 
@@ -44,5 +46,9 @@ def return_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(sign in str(error) for sign in SIGNS)
+def is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or _has_sign(str(error))
+
+
+def _has_sign(text: str) -> bool:
+    return any(sign in text for sign in SIGNS)

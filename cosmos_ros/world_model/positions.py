@@ -43,13 +43,11 @@ def absolute_table(config: TransformerConfig) -> Tensor:
     """
     dim_t, dim_hw = _split(config.dim)
     t, h, w = config.latent_shape
-    parts = []
-    for axis, (length, dim) in enumerate(((t, dim_t), (h, dim_hw), (w, dim_hw))):
-        shape = [1, 1, 1, dim]
-        shape[axis] = length
-        parts.append(np.broadcast_to(_sine_cosine(length, dim).reshape(shape), (t, h, w, dim)))
-    table = np.concatenate(parts, axis=-1).reshape(t * h * w, config.dim)
-    return _with_neutral_rows(torch.from_numpy(table).to(torch.bfloat16), config)
+    grid = torch.empty(t, h, w, config.dim, dtype=torch.bfloat16, device="cpu")
+    grid[..., :dim_t] = _sine_cosine(t, dim_t)[:, None, None]
+    grid[..., dim_t:-dim_hw] = _sine_cosine(h, dim_hw)[:, None]
+    grid[..., -dim_hw:] = _sine_cosine(w, dim_hw)
+    return _with_neutral_rows(grid.flatten(0, 2), config)
 
 
 def _split(dim: int) -> tuple[int, int]:
@@ -60,7 +58,7 @@ def _split(dim: int) -> tuple[int, int]:
 
 def _frequencies(dim: int, theta: float, yarn: Yarn | None, original_length: int) -> Tensor:
     """Inverse frequencies, float32 [dim // 2]; with YaRN the slow ones are divided by its scale."""
-    frequencies = 1.0 / theta ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+    frequencies = 1.0 / theta ** (torch.arange(0, dim, 2, dtype=torch.float32, device="cpu") / dim)
     if yarn is None:
         return frequencies
     high = 2 * math.pi * yarn.beta_fast / original_length
@@ -71,16 +69,16 @@ def _frequencies(dim: int, theta: float, yarn: Yarn | None, original_length: int
 
 def _raster(latent_shape: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
     """Coordinates t, h, w of every token in raster order, float32 [t*h*w] each."""
-    axes = [torch.arange(size, dtype=torch.float32) for size in latent_shape]
+    axes = [torch.arange(size, dtype=torch.float32, device="cpu") for size in latent_shape]
     t, h, w = torch.meshgrid(*axes, indexing="ij")
     return t.flatten(), h.flatten(), w.flatten()
 
 
-def _sine_cosine(length: int, dim: int) -> np.ndarray:
+def _sine_cosine(length: int, dim: int) -> Tensor:
     """float64 [length, dim]."""
     frequencies = ABSOLUTE_BASE ** -(np.arange(dim // 2, dtype=np.float64) / (dim / 2))
     angles = np.outer(np.arange(length, dtype=np.float64), frequencies)
-    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    return torch.from_numpy(np.concatenate([np.sin(angles), np.cos(angles)], axis=1))
 
 
 def _with_neutral_rows(rows: Tensor, config: TransformerConfig) -> Tensor:

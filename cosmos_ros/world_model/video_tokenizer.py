@@ -6,7 +6,6 @@ are one (Cosmos Tokenizer DV8x16x16, arXiv:2501.03575, section 4).
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cosmos_ros.errors import ModelUnavailable
+from cosmos_ros.world_model.memory import is_out_of_memory
 
 ENCODER, DECODER = "encoder.jit", "decoder.jit"
 # Beside a checkpoint, of either family: Cosmos 1.0 and Cosmos-Predict1.
 SIBLINGS = ("Cosmos-1.0-Tokenizer-DV8x16x16", "Cosmos-Tokenize1-DV8x16x16-720p")
 OUTPUT_FRAMES = 8  # at a time
+PROGRAM_ERRORS = (RuntimeError, torch.jit.Error)
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,9 @@ class VideoTokenizer:
     one does is measured when it is loaded, and if not, clips are filled up to a whole chunk with their last frame, as
     published.
 
-    Raises ModelUnavailable where the programs do not fit the latent shape and compression that the model expects.
+    vocabulary  number of tokens that the model knows
+
+    Raises ModelUnavailable where the programs do not fit the vocabulary, latent shape and compression of the model.
     """
 
     def __init__(
@@ -67,22 +70,24 @@ class VideoTokenizer:
         encoder: torch.jit.ScriptModule,
         decoder: torch.jit.ScriptModule,
         chunking: Chunking,
+        vocabulary: int,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
         self.encoder, self.decoder = encoder, decoder
         self.chunking = chunking
         self.device, self.dtype = device, dtype
-        self.sees_only_backwards = self._measure_causality()
+        chunk = _probe(chunking)
+        tokens = self._require_fit(chunk, vocabulary)
+        self.looks_only_backwards = self._is_causal(chunk, tokens)
 
     @classmethod
     def load(
-        cls, directory: str | Path, chunking: Chunking, device: torch.device, dtype: torch.dtype
+        cls, directory: str | Path, chunking: Chunking, vocabulary: int, device: torch.device, dtype: torch.dtype
     ) -> VideoTokenizer:
         """From a directory with encoder.jit and decoder.jit. Raises ModelUnavailable."""
-        directory = Path(directory)
-        programs = [_load_program(directory / name, device, dtype) for name in (ENCODER, DECODER)]
-        return cls(*programs, chunking, device, dtype)
+        encoder, decoder = (_load_program(Path(directory) / name, device, dtype) for name in (ENCODER, DECODER))
+        return cls(encoder, decoder, chunking, vocabulary, device, dtype)
 
     def encode(self, frames: Tensor) -> Tensor:
         """Tokens of a clip: float [1, 3, n, h, w] in [-1, 1] -> int64 [latent frames * h' * w'], raster order.
@@ -90,59 +95,69 @@ class VideoTokenizer:
         n is 1 + 8k, at most a chunk. Raises ValueError for another n.
         """
         latent_frames = self.chunking.latent_frames(frames.shape[2])
-        if not self.sees_only_backwards:
+        if not self.looks_only_backwards:
             frames = _filled(frames, self.chunking.n_frames)
         return self._encode(frames)[:latent_frames].flatten()
 
     def decode(self, tokens: Tensor, n_conditioning: int) -> Iterator[Tensor]:
         """Frames of a whole chunk's tokens int64 [t*h*w], after the first n: uint8 [k, h, w, 3] on the CPU, in order.
 
-        As published, pixels are scaled, clamped and cut off to whole numbers in the tokenizer's precision.
+        Raises ModelUnavailable where a pixel is not a finite number.
         """
-        pixels = self._decode(tokens.view(1, *self.chunking.latent_shape))[0, :, n_conditioning:]
+        pixels = self._decode(tokens.view(self.chunking.latent_shape))[:, n_conditioning:]
+        if not pixels.isfinite().all():
+            raise ModelUnavailable("the tokenizer's decoder gave pixels that are not finite; its file may be damaged")
         for some in pixels.split(OUTPUT_FRAMES, dim=1):
-            with torch.inference_mode():
-                levels = (some * 0.5 + 0.5).clamp(0, 1) * 255
-                yield levels.to(torch.uint8).permute(1, 2, 3, 0).contiguous().cpu()
+            yield to_levels(some).permute(1, 2, 3, 0).contiguous().cpu()
 
     def _encode(self, frames: Tensor) -> Tensor:
-        """int64 [t, h, w] of float [1, 3, n, h, w]."""
-        with _without_fuser(), torch.inference_mode():
-            output = self.encoder(frames.to(self.device, self.dtype))
-        return _indices(output)[0].long()
+        """int64 [t, h', w'] of float [1, 3, n, h, w]."""
+        return _indices(_run(self.encoder, frames.to(self.device, self.dtype)))[0].long()
 
     def _decode(self, tokens: Tensor) -> Tensor:
-        """[1, 3, n, h, w] of int64 [1, t, h, w]."""
-        with _without_fuser(), torch.inference_mode():
-            return self.decoder(tokens.to(self.device))
+        """Float [3, n, h, w] in [-1, 1] of int64 [t, h', w']."""
+        return _run(self.decoder, tokens[None].to(self.device))[0]
 
-    def _measure_causality(self) -> bool:
+    def _require_fit(self, chunk: Tensor, vocabulary: int) -> Tensor:
+        """The chunk's tokens [t, h', w'], after they went through encoder and decoder."""
+        expected, pixels = list(self.chunking.latent_shape), list(chunk.shape[1:])
+        try:
+            tokens = self._encode(chunk)
+            if list(tokens.shape) != expected:
+                raise ModelUnavailable(
+                    f"the tokenizer makes {list(tokens.shape)} tokens of a {pixels} chunk, and the model expects "
+                    f"{expected}: the tokenizer is of another compression, or the model of another frame size"
+                )
+            if (highest := int(tokens.max())) >= vocabulary:
+                raise ModelUnavailable(f"the tokenizer gives token {highest}, and the model knows only {vocabulary}")
+            decoded = self._decode(tokens)
+        except PROGRAM_ERRORS as error:
+            if is_out_of_memory(error):
+                raise
+            raise ModelUnavailable(f"the tokenizer cannot take a {pixels} chunk: {_last_line(error)}") from error
+        if list(decoded.shape) != pixels:
+            raise ModelUnavailable(f"the tokenizer decodes to {list(decoded.shape)}, and the model expects {pixels}")
+        return tokens
+
+    def _is_causal(self, chunk: Tensor, tokens: Tensor) -> bool:
         """Whether the frames of a clip alone give the tokens that they give at the head of a whole chunk."""
-        chunking = self.chunking
-        chunk = _probe(chunking)
-        whole = self._first_run(chunk)
-        if whole.shape != chunking.latent_shape:
-            raise ModelUnavailable(
-                f"the tokenizer makes {list(whole.shape)} tokens of {list(chunk.shape[2:])} pixels, and the model "
-                f"expects {list(chunking.latent_shape)}: it is of another compression or for another frame size"
-            )
         for latent_frames in (1, 2):
-            alone = chunk[:, :, : 1 + (latent_frames - 1) * chunking.compression[0]]
+            clip = chunk[:, :, : 1 + (latent_frames - 1) * self.chunking.compression[0]]
             try:
-                tokens = self._encode(alone)
-            except RuntimeError:  # a program traced for whole chunks takes nothing shorter
-                return False
-            if not torch.equal(tokens, whole[:latent_frames]):
+                alone = self._encode(clip)
+            except PROGRAM_ERRORS as error:
+                if is_out_of_memory(error):
+                    raise
+                return False  # a program that was traced for whole chunks takes nothing shorter
+            if not torch.equal(alone, tokens[:latent_frames]):
                 return False
         return True
 
-    def _first_run(self, chunk: Tensor) -> Tensor:
-        try:
-            return self._encode(chunk)
-        except RuntimeError as error:
-            raise ModelUnavailable(
-                f"the tokenizer cannot encode {list(chunk.shape[2:])} pixels: {_last_line(error)}"
-            ) from error
+
+@torch.inference_mode()
+def to_levels(pixels: Tensor) -> Tensor:
+    """uint8 of pixels in [-1, 1]: scaled, clamped and cut off to whole numbers in their own precision, as published."""
+    return ((pixels * 0.5 + 0.5).clamp(0, 1) * 255).to(torch.uint8)
 
 
 def find_tokenizer(checkpoint: Path, directory: str | Path = "") -> Path:
@@ -173,8 +188,8 @@ def _load_program(file: Path, device: torch.device, dtype: torch.dtype) -> torch
         raise ModelUnavailable(f"the tokenizer lacks {file.name}: {file} does not exist") from error
     except OSError as error:
         raise ModelUnavailable(f"{file} cannot be read: {error.strerror}") from error
-    except (RuntimeError, ValueError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+    except (*PROGRAM_ERRORS, ValueError) as error:
+        if is_out_of_memory(error):
             raise
         raise ModelUnavailable(
             f"{file} is no TorchScript program, or is damaged or cut short: {_last_line(error)}"
@@ -202,13 +217,13 @@ def _probe(chunking: Chunking) -> Tensor:
     return F.interpolate(noise, size=(chunking.n_frames, *chunking.frame_size), mode="trilinear")
 
 
-@contextlib.contextmanager
-def _without_fuser() -> Iterator[None]:
-    """The published programs run without TorchScript's tensor-expression fuser, which would recompile per shape."""
+@torch.inference_mode()
+def _run(program: torch.jit.ScriptModule, given: Tensor) -> object:
+    # As published: without TorchScript's fuser, which would compile anew for every number of frames.
     before = torch._C._jit_texpr_fuser_enabled()
     torch._C._jit_set_texpr_fuser_enabled(False)
     try:
-        yield
+        return program(given)
     finally:
         torch._C._jit_set_texpr_fuser_enabled(before)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,12 +20,15 @@ from cosmos_ros.world_model.decoding import DecodeEngine, SequentialDecoder
 from cosmos_ros.world_model.memory import return_memory
 from cosmos_ros.world_model.preprocessing import to_model_input
 from cosmos_ros.world_model.sampling import Sampling
+from cosmos_ros.world_model.text_encoder import CONTEXT_LENGTH, TextEncoder
 from cosmos_ros.world_model.video_tokenizer import Chunking, VideoTokenizer, find_tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PUBLISHED_FRAME_RATE = 25.0  # Hz, at which the published pipeline writes its output
 PUBLISHED_COMPRESSION = (8, 16, 16)
 PUBLISHED_NAMES = ("Cosmos-1.0-Autoregressive", "Cosmos-Predict1")
+
+WARM_UP_PASSES = 3
 
 # After every decoding pass: new tokens done, new tokens in all, predicted frames complete. May raise, to stop.
 OnPass = Callable[[int, int, int], None]
@@ -58,7 +62,7 @@ class ModelSpec:
 
         Raises ModelUnavailable where it is missing, damaged or no checkpoint of this family.
         """
-        directory = Path(directory or paths.embedded_model()).absolute()
+        directory = Path(directory or _embedded_model()).absolute()
         settings = read_settings(directory)
         config = config_of(open_checkpoint(directory), settings)
         kind = published_kind(config)
@@ -98,6 +102,10 @@ class ModelSpec:
         return self.chunking.n_frames - n_conditioning
 
 
+class _WarmedUp(Exception):
+    """Ends the generation that only warms up."""
+
+
 class WorldModel:
     """Tokenizer, transformer and decode engine on one device. Unguarded: use `cosmos_ros.Foresight` outside of it."""
 
@@ -105,7 +113,7 @@ class WorldModel:
         self.spec = spec
         self._tokenizer: VideoTokenizer | None = tokenizer
         self._engine: DecodeEngine | None = engine
-        self._text_encoder = None
+        self._text_encoder: TextEncoder | None = None
 
     @classmethod
     def from_checkpoint(
@@ -125,11 +133,24 @@ class WorldModel:
         spec = ModelSpec.of_checkpoint(directory)
         tokenizer_directory = find_tokenizer(spec.directory, tokenizer)
         transformer = load_transformer(spec.directory, spec.config, device=place, dtype=precision)
-        programs = VideoTokenizer.load(tokenizer_directory, spec.chunking, place, precision)
+        programs = VideoTokenizer.load(tokenizer_directory, spec.chunking, spec.config.vocab_out, place, precision)
         return cls(spec, programs, SequentialDecoder(transformer))
 
     def warm_up(self) -> None:
         """Take every path once, so that the first prediction is as fast as the next: a few passes of each part."""
+
+        def enough(done: int, total: int, frames_ready: int) -> None:
+            if done == WARM_UP_PASSES:
+                raise _WarmedUp
+
+        spec = self.spec
+        context = torch.zeros(1, CONTEXT_LENGTH, spec.config.context_dim) if spec.takes_prompt else None
+        for n_conditioning in spec.conditioning_lengths:
+            tokens = self.tokenize(np.zeros((n_conditioning, *spec.frame_size, 3), np.uint8))
+            with contextlib.suppress(_WarmedUp):
+                self.generate(tokens, context, Sampling(seed=0, temperature=1.0, top_p=0.8), enough)
+        for _ in self.decode(torch.zeros(spec.config.n_tokens, dtype=torch.long), n_conditioning=0):
+            pass
 
     def release(self) -> None:
         """Give the device's memory back. The model is of no use afterwards."""
@@ -148,8 +169,6 @@ class WorldModel:
         if not self.spec.takes_prompt:
             return None
         if self._text_encoder is None:
-            from cosmos_ros.world_model.text_encoder import TextEncoder
-
             self._text_encoder = TextEncoder.for_checkpoint(
                 self.spec.directory, self._tokenizer.device, width=self.spec.config.context_dim
             )
@@ -171,6 +190,13 @@ class WorldModel:
         """Frames uint8 [k, h, w, 3] RGB at the model's resolution, in order, after the first n of the video."""
         for frames in self._tokenizer.decode(tokens, n_conditioning):
             yield frames.numpy()
+
+
+def _embedded_model() -> Path:
+    try:
+        return paths.embedded_model()
+    except FileNotFoundError as error:
+        raise ModelUnavailable(f"there is no model to load: {error}") from error
 
 
 def resolve_device(device: str) -> torch.device:
