@@ -18,9 +18,14 @@ from torch import Tensor, nn
 from cosmos_ros.world_model.config import TransformerConfig
 from cosmos_ros.world_model.positions import absolute_table, rope_table
 
+try:
+    from cosmos_ros.world_model import cache_attention
+except ImportError:  # Triton comes with PyTorch's CUDA builds, and not with all of them
+    cache_attention = None
+
 KeysValues = tuple[Tensor, Tensor]
 Rotation = tuple[Tensor, Tensor]  # cosines and sines [N, head_dim]
-Remember = Callable[[Tensor, Tensor], KeysValues]  # puts keys and values into the cache, gives all within reach
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # a pass's queries, keys and values to what its heads saw
 
 
 class KVCache:
@@ -47,13 +52,16 @@ class KVCache:
         self.rows = torch.arange(config.position_rows, device=device)
         self.reach = config.position_rows
 
-    def is_filled_by(self, positions: Tensor) -> bool:
-        """Whether the pass is a prefill: nothing older to see, plain causal attention among its own tokens."""
-        return positions.shape[0] == self.reach
-
-    def visible(self, positions: Tensor) -> Tensor:
-        """Which rows each position may see, bool [N, reach]."""
-        return self.rows[: self.reach] <= positions[:, None]
+    def attention(self, layer: int, positions: Tensor) -> Attend:
+        """Puts the keys and values of a pass at positions [N] into the layer, and lets its queries see the rows."""
+        n = positions.shape[0]
+        if n == self.reach:
+            see = attend_causally
+        elif cache_attention is not None and cache_attention.serves(self.keys, n):
+            see = partial(cache_attention.attend_to_cache, positions=positions)
+        else:
+            see = partial(attend_grouped, mask=self.rows[: self.reach] <= positions[:, None])
+        return lambda queries, keys, values: see(queries, *self.write(layer, positions, keys, values))
 
     def write(self, layer: int, positions: Tensor, keys: Tensor, values: Tensor) -> KeysValues:
         """Put [batch, n_kv_heads, N, head_dim] at the positions; the rows within reach."""
@@ -112,14 +120,12 @@ class Transformer(nn.Module):
             context = self.project_context(context)
         rotation = (self.rope_cos[positions], self.rope_sin[positions])
         absolute = self.absolute_positions[positions] if self.config.has_text else None
-        prefill = cache is None or cache.is_filled_by(positions)
-        mask = None if prefill else cache.visible(positions)
         x = self.tok_embeddings(tokens)
         for i, layer in enumerate(self.layers):
             # The published models add the absolute positions before every block, not once at the input.
             x = x if absolute is None else x + absolute
-            remember = None if cache is None else partial(cache.write, i, positions)
-            x = layer(x, rotation, mask, remember, None if context is None else context[i])
+            attend = attend_causally if cache is None else cache.attention(i, positions)
+            x = layer(x, rotation, attend, None if context is None else context[i])
         return self.norm(x)
 
     def project_context(self, context: Tensor) -> list[KeysValues]:
@@ -139,10 +145,8 @@ class Block(nn.Module):
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
         self.feed_forward = FeedForward(config.dim, config.ffn_hidden)
 
-    def forward(
-        self, x: Tensor, rotation: Rotation, mask: Tensor | None, remember: Remember | None, context: KeysValues | None
-    ) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), rotation, mask, remember)
+    def forward(self, x: Tensor, rotation: Rotation, attend: Attend, context: KeysValues | None) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), rotation, attend)
         if context is not None:
             x = x + self.cross_attention(self.cross_attention_norm(x), context)
         return x + self.feed_forward(self.ffn_norm(x))
@@ -175,17 +179,10 @@ class Attention(nn.Module):
 
 
 class SelfAttention(Attention):
-    def forward(self, x: Tensor, rotation: Rotation, mask: Tensor | None, remember: Remember | None) -> Tensor:
-        """mask bool [N, rows] over the cache's rows; None: causal among the tokens of this pass."""
+    def forward(self, x: Tensor, rotation: Rotation, attend: Attend) -> Tensor:
         queries = rotate(self.queries(x), rotation)
         keys, values = self.keys_values(x)
-        keys = rotate(keys, rotation)
-        cached = None if remember is None else remember(keys, values)
-        if mask is None:
-            heads = F.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True)
-        else:
-            heads = attend_grouped(queries, *cached, mask)
-        return self.project_out(heads)
+        return self.project_out(attend(queries, rotate(keys, rotation), values))
 
 
 class CrossAttention(Attention):
@@ -223,6 +220,11 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     cos, sin = rotation
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat([-second, first], dim=-1) * sin
+
+
+def attend_causally(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attention [B, n_heads, N, head_dim] of every query over the keys [B, n_kv_heads, N, head_dim] up to its own."""
+    return F.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True)
 
 
 def attend_grouped(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
