@@ -8,8 +8,10 @@ import time
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import JumpThreshold
 from rclpy.duration import Duration
+from rclpy.event_handler import QoSMessageLostInfo, SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -20,6 +22,7 @@ from cosmos_ros.node.timers import steady_timer
 MESSAGE_TYPES = {"raw": Image, "compressed": CompressedImage}
 RELIABILITIES = {"best_effort": ReliabilityPolicy.BEST_EFFORT, "reliable": ReliabilityPolicy.RELIABLE}
 DEPTH = 10              # a third of a second at 30 Hz: bridges the pauses that Python's lock makes under load
+WATCH_PERIOD_S = 0.2    # in which a publisher that comes or goes is noticed
 SILENCE_S = 5.0         # without an image for so long: say why
 RATE_WINDOW_S = 2.0     # over which the incoming rate is taken
 WORTH_A_WARNING = (Added.DUPLICATE, Added.UNSTAMPED, Added.JUMPED_BACK, Added.CHANGED)
@@ -29,32 +32,34 @@ class CameraSubscription:
     """Subscribes to `image` and `camera_info` until `destroy`, and empties the buffer when the clock is set back.
 
     transport       "raw" (sensor_msgs/Image) or "compressed" (sensor_msgs/CompressedImage)
-    reliability     "best_effort" or "reliable"
+    reliability     "best_effort", "reliable", or "auto": reliable while every publisher of the topic is, because a
+                    best-effort image of more than a few hundred kilobytes seldom survives the way; else best effort,
+                    which hears every publisher
     """
 
     def __init__(self, node: Node, buffer: FrameBuffer, *, transport: str, reliability: str) -> None:
         self._node = node
         self._log = node.get_logger().get_child("camera")
         self._buffer = buffer
+        self._message_type = MESSAGE_TYPES[transport]
+        self._asked_reliability = RELIABILITIES.get(reliability)        # None: auto
         self._warned: set[str] = set()
         self._arrivals: collections.deque[float] = collections.deque(maxlen=1000)
         self._last_arrival = time.monotonic()
         self.info: CameraInfo | None = None
-        self.frame_id = ""                                      # of the newest frame in the buffer
-        self.counts: collections.Counter[str] = collections.Counter()  # of what became of each image
+        self.frame_id = ""                                              # of the newest frame in the buffer
+        self.counts: collections.Counter[str] = collections.Counter()   # of what became of each image
 
-        self._qos = QoSProfile(depth=DEPTH, reliability=RELIABILITIES[reliability])
         # The images have a callback group to themselves: whatever else the node does, the next one is taken at once.
-        self._images = node.create_subscription(
-            MESSAGE_TYPES[transport], "image", self._on_image, self._qos,
-            callback_group=MutuallyExclusiveCallbackGroup(),
-        )
+        self._image_group = MutuallyExclusiveCallbackGroup()
+        self._reliability = self._fitting_reliability()
+        self._images = self._subscribe()
         others = MutuallyExclusiveCallbackGroup()
         self._infos = node.create_subscription(
             CameraInfo, "camera_info", self._on_info, QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
             callback_group=others,
         )
-        self._watch = steady_timer(node, 1.0, self._look_for_silence, others)
+        self._watch_timer = steady_timer(node, WATCH_PERIOD_S, self._watch, others)
         self._jump = node.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1)), post_callback=self._on_time_jump
         )
@@ -62,6 +67,11 @@ class CameraSubscription:
     @property
     def topic(self) -> str:
         return self._images.topic_name
+
+    @property
+    def reliability(self) -> str:
+        """Of the subscription as it stands: "reliable" or "best_effort"."""
+        return self._reliability.name.lower()
 
     @property
     def rate(self) -> float:
@@ -76,9 +86,17 @@ class CameraSubscription:
 
     def destroy(self) -> None:
         self._jump.unregister()
-        self._node.destroy_timer(self._watch)
+        self._node.destroy_timer(self._watch_timer)
         self._node.destroy_subscription(self._images)
         self._node.destroy_subscription(self._infos)
+
+    def _subscribe(self) -> Subscription:
+        return self._node.create_subscription(
+            self._message_type, "image", self._on_image, QoSProfile(depth=DEPTH, reliability=self._reliability),
+            callback_group=self._image_group,
+            # A publisher that does not fit is no event of its own: `_why_silent` tells of it if nothing arrives.
+            event_callbacks=SubscriptionEventCallbacks(message_lost=self._on_lost, use_default_callbacks=False),
+        )
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         if self.silent_s > SILENCE_S:
@@ -100,26 +118,49 @@ class CameraSubscription:
     def _on_info(self, info: CameraInfo) -> None:
         self.info = info
 
+    def _on_lost(self, event: QoSMessageLostInfo) -> None:
+        self.counts["lost on the way"] += event.total_count_change
+        self._warn_once("lost", (
+            f"images on {self.topic} get lost on the way ({self.reliability}): publish them reliably, or give the "
+            "camera's process the shared memory that config/fastdds_large_images.xml describes"
+        ))
+
     def _on_time_jump(self, _: object) -> None:
         self._buffer.clear()
         self._warn_once("clock", "the clock was set back: the frame buffer starts afresh")
 
-    def _look_for_silence(self) -> None:
+    def _watch(self) -> None:
+        reliability = self._fitting_reliability()
+        if reliability is not self._reliability:
+            outgoing, self._reliability = self._images, reliability
+            self._images = self._subscribe()
+            self._node.destroy_subscription(outgoing)
+            self._log.info(f"subscribed to {self.topic} as {self.reliability}, like its publisher")
         if self.silent_s > SILENCE_S:
-            publishers = self._node.get_publishers_info_by_topic(self.topic)
-            self._warn_once("silence", f"no image on {self.topic} for {SILENCE_S:g} s: {self._why_silent(publishers)}")
+            self._warn_once("silence", f"no image on {self.topic} for {SILENCE_S:g} s: {self._why_silent()}")
 
-    def _why_silent(self, publishers: list[TopicEndpointInfo]) -> str:
+    def _fitting_reliability(self) -> ReliabilityPolicy:
+        if self._asked_reliability is not None:
+            return self._asked_reliability
+        offered = [publisher.qos_profile.reliability for publisher in self._publishers()]
+        all_reliable = offered and all(each is ReliabilityPolicy.RELIABLE for each in offered)
+        return ReliabilityPolicy.RELIABLE if all_reliable else ReliabilityPolicy.BEST_EFFORT
+
+    def _publishers(self) -> list[TopicEndpointInfo]:
+        return self._node.get_publishers_info_by_topic(self._node.resolve_topic_name("image"))
+
+    def _why_silent(self) -> str:
+        publishers = self._publishers()
         if not publishers:
             return "nobody publishes it; remap `image` to the camera's topic"
-        expected = f"sensor_msgs/msg/{self._images.msg_type.__name__}"
+        expected = f"sensor_msgs/msg/{self._message_type.__name__}"
         if others := sorted({publisher.topic_type for publisher in publishers} - {expected}):
             return f"its publisher sends {', '.join(others)}, this node expects {expected}; set `image_transport`"
-        ours = self._qos.reliability.name
-        theirs = ", ".join(sorted({publisher.qos_profile.reliability.name for publisher in publishers}))
-        if ours == "RELIABLE" and "BEST_EFFORT" in theirs:
-            return f"publisher's QoS is {theirs}, ours is {ours}; set `image_reliability: best_effort`"
-        return f"its publisher is there (QoS {theirs}, ours {ours}) but sends nothing that arrives"
+        theirs = ", ".join(sorted({publisher.qos_profile.reliability.name.lower() for publisher in publishers}))
+        qos = f"the publisher's QoS is {theirs}, ours is {self.reliability}"
+        if self.reliability == "reliable" and "best_effort" in theirs:
+            return f"{qos}; set `image_reliability` to auto or best_effort"
+        return f"{qos}, which fit; it sends nothing, or nothing survives the way"
 
     def _warn_once(self, cause: str, message: str) -> None:
         """Once per cause, not per frame."""

@@ -66,7 +66,12 @@ def camera_finding(camera: CameraSubscription, buffer: BufferState, now_ns: int)
     """What arrives, what became of it, what the buffer holds."""
     silent = camera.silent_s > SILENCE_S
     summary = f"no image on {camera.topic} for {camera.silent_s:.0f} s" if silent else f"{camera.rate:.1f} images/s"
-    values = {"topic": camera.topic, "images per second": f"{camera.rate:.1f}", "buffered frames": buffer.frames}
+    values = {
+        "topic": camera.topic,
+        "reliability": camera.reliability,
+        "images per second": f"{camera.rate:.1f}",
+        "buffered frames": buffer.frames,
+    }
     if buffer.frames:
         values["buffered seconds"] = f"{(buffer.newest_ns - buffer.oldest_ns) / NANOSECONDS:.2f}"
         values["newest frame's age in seconds"] = f"{(now_ns - buffer.newest_ns) / NANOSECONDS:.2f}"

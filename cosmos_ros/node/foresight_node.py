@@ -52,7 +52,6 @@ from cosmos_ros.rollout import GuardedRollout
 
 # One for the camera, one that waits for the running goal's end, one for a transition; the rest for all that is brief.
 EXECUTOR_THREADS = 6
-CONDITIONING_FRAMES = {Predict.Goal.VIDEO: 9, Predict.Goal.IMAGE: 1}
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,9 @@ class ForesightNode(LifecycleNode):
         """On the action's worker thread. Raises ForesightError."""
         self._limit_threads()
         request, configured = goal.request, self._configured
-        n_frames = _conditioning_frames(request)
+        if request.condition not in (Predict.Goal.VIDEO, Predict.Goal.IMAGE):
+            raise InvalidGoal(f"condition must be VIDEO (0) or IMAGE (1); got {request.condition}")
+        n_frames = configured.foresight.spec.conditioning_lengths[request.condition]    # a video's, an image's
         sampling = {
             "seed": request.seed if request.seed >= 0 else None,
             "temperature": self._or_default("temperature", request.temperature),
@@ -225,12 +226,6 @@ class ForesightNode(LifecycleNode):
                 return response
 
         self._service_change_state.callback = answer
-
-
-def _conditioning_frames(request: Predict.Goal) -> int:
-    if request.condition not in CONDITIONING_FRAMES:
-        raise InvalidGoal(f"condition must be VIDEO (0) or IMAGE (1); got {request.condition}")
-    return CONDITIONING_FRAMES[request.condition]
 
 
 def spin(node: ForesightNode) -> None:

@@ -98,7 +98,7 @@ DECLARATIONS = (
     Declaration(
         "cpu_threads", 0,
         "Threads that one operation may use on the CPU. 0: all cores but one, which is left to the camera.",
-        bounds=(0, 1024),
+        When.ANY_TIME, bounds=(0, 1024),
     ),
     Declaration(
         "guard_timeout", 10.0,
@@ -111,10 +111,11 @@ DECLARATIONS = (
         choices=("raw", "compressed"),
     ),
     Declaration(
-        "image_reliability", "best_effort",
-        "QoS of the image subscription. best_effort hears every publisher; reliable loses nothing on the wire, "
-        "but does not hear a best-effort camera.",
-        choices=("best_effort", "reliable"),
+        "image_reliability", "auto",
+        "QoS of the image subscription. auto: reliable while every publisher of the topic is, else best effort. "
+        "best_effort hears every publisher, but large images get lost on the way. reliable does not hear a "
+        "best-effort camera.",
+        choices=("auto", "best_effort", "reliable"),
     ),
     Declaration(
         "frame_rate", 0.0,
@@ -123,12 +124,12 @@ DECLARATIONS = (
     ),
     Declaration(
         "max_age", 1.0,
-        "Seconds by the node's clock after which the newest frame is too old to predict from.",
-        bounds=(0.01, 3600.0),
+        "Seconds by the node's clock after which the newest frame is too old to predict from. 0: never.",
+        bounds=(0.0, 3600.0),
     ),
     Declaration(
         "history", 3.0,
-        "Seconds of camera images that are kept: how far back a goal's `until` may reach.",
+        "Seconds of camera images that are kept, at least a clip's length: how far back a goal's `until` may reach.",
         bounds=(0.1, 600.0),
     ),
     Declaration(

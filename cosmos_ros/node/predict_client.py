@@ -1,0 +1,218 @@
+"""Sends one goal to the node's action, shows its progress, and writes what comes back.
+
+With --out it writes `frames.npy` (uint8 [n, height, width, 3] RGB, the guarded frames as the node sent them) and
+`rollout.json` (everything else that the result says). Exit status: 0 a rollout, 1 a goal that ended without one (its
+error code and message are printed), 2 no node to ask.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import rclpy
+from rclpy.action import ActionClient
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import remove_ros_args
+
+from cosmos_ros import images
+from cosmos_ros.action import Predict
+from cosmos_ros.errors import ForesightError
+from cosmos_ros.msg import Rollout
+from cosmos_ros.node.messages import nanoseconds_of, time_message
+from cosmos_ros.rollout import NANOSECONDS, Stage, Verdict
+
+# What a node answers that has only just started, until it is up and has seen the camera for a second.
+NOT_YET = ("NOT_ACTIVE", "NO_FRAMES", "UNEVEN_FRAMES")
+CONDITIONS = {"video": Predict.Goal.VIDEO, "image": Predict.Goal.IMAGE}
+BAR_WIDTH = 30
+
+
+class NoNode(RuntimeError):
+    """Nobody serves the action."""
+
+
+class PredictClient(Node):
+    """A client of the action `foresight/predict`, relative to its own namespace."""
+
+    def __init__(self) -> None:
+        super().__init__("predict_client")
+        self._client = ActionClient(self, Predict, "foresight/predict")
+
+    def predict(self, goal: Predict.Goal, patience_s: float) -> Predict.Result:
+        """Send the goal and wait for its result; ask again for `patience_s` seconds while the node is not ready yet.
+
+        Ctrl-C cancels the goal and waits for the answer to that. Raises NoNode.
+        """
+        deadline = time.monotonic() + patience_s
+        if not self._client.wait_for_server(timeout_sec=patience_s):
+            raise NoNode(
+                f"no node served foresight/predict within {patience_s:g} s: is it running, in this namespace "
+                "and this ROS_DOMAIN_ID?"
+            )
+        while True:
+            result = self._ask(goal)
+            if error_name(result.error_code) not in NOT_YET or time.monotonic() > deadline:
+                return result
+            time.sleep(0.2)
+
+    def wait_for_time(self, stamp_ns: int) -> None:
+        """Until the robot's clock has reached this time: a goal cannot ask for frames that are still to come."""
+        while self.get_clock().now().nanoseconds < stamp_ns:
+            rclpy.spin_once(self, timeout_sec=0.05)
+
+    def _ask(self, goal: Predict.Goal) -> Predict.Result:
+        bar = ProgressBar()
+        sent = self._client.send_goal_async(goal, feedback_callback=lambda message: bar.show(message.feedback))
+        rclpy.spin_until_future_complete(self, sent)
+        handle = sent.result()
+        answer = handle.get_result_async()
+        try:
+            rclpy.spin_until_future_complete(self, answer)
+        except KeyboardInterrupt:
+            handle.cancel_goal_async()
+            rclpy.spin_until_future_complete(self, answer)
+        bar.close()
+        return answer.result().result
+
+
+class ProgressBar:
+    """One line that is drawn over on a terminal; elsewhere a line per stage."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._stage: int | None = None
+
+    def show(self, feedback: Predict.Feedback) -> None:
+        line = f"{self._filled(feedback.progress)} {100 * feedback.progress:3.0f} %  {_words(feedback)}"
+        if self._terminal:
+            print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+        elif feedback.stage != self._stage:
+            print(line, file=sys.stderr, flush=True)
+        self._stage = feedback.stage
+
+    def close(self) -> None:
+        if self._terminal and self._stage is not None:
+            print(file=sys.stderr)
+
+    @staticmethod
+    def _filled(progress: float) -> str:
+        full = round(BAR_WIDTH * progress)
+        return "[" + "#" * full + "." * (BAR_WIDTH - full) + "]"
+
+
+def _words(feedback: Predict.Feedback) -> str:
+    words = Stage(feedback.stage).name.lower().replace("_", " ")
+    if feedback.stage == Stage.GENERATING:
+        remaining = nanoseconds_of(feedback.remaining) / NANOSECONDS
+        words += f", {feedback.frames_ready} frames, {feedback.tokens_per_second:.0f} tokens/s, {remaining:.0f} s left"
+    return words
+
+
+def error_name(code: int) -> str:
+    """The name of an error code of Predict's result; NONE for a rollout."""
+    return next((error.code for error in _errors() if getattr(Predict.Result, error.code) == code), "NONE")
+
+
+def _errors(base: type[ForesightError] = ForesightError) -> Iterator[type[ForesightError]]:
+    yield base
+    for error in base.__subclasses__():
+        yield from _errors(error)
+
+
+def write(rollout: Rollout, folder: Path) -> None:
+    """`frames.npy` and `rollout.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "frames.npy", np.stack([images.to_rgb(frame) for frame in rollout.frames]))
+    (folder / "rollout.json").write_text(json.dumps(summary(rollout), indent=2) + "\n")
+
+
+def summary(rollout: Rollout) -> dict:
+    """What a rollout says but for its pixels. Stamps are nanoseconds."""
+    return {
+        "model": rollout.model,
+        "seed": rollout.seed,
+        "prompt": rollout.prompt,
+        "frame_rate": round(rollout.frame_rate, 6),
+        "frame_id": rollout.header.frame_id,
+        "conditioning_stamps_ns": [nanoseconds_of(stamp) for stamp in rollout.conditioning_stamps],
+        "stamps_ns": [nanoseconds_of(frame.header.stamp) for frame in rollout.frames],
+        "timing_s": {time.stage: round(time.seconds, 4) for time in rollout.timing},
+        "guardrail": {
+            "profile": rollout.guardrail.profile,
+            "decisions": [
+                {
+                    "guard": decision.guard,
+                    "verdict": Verdict(decision.verdict).name,
+                    "detail": decision.detail,
+                    "weights": decision.weights,
+                    "milliseconds": round(decision.milliseconds, 2),
+                }
+                for decision in rollout.guardrail.decisions
+            ],
+        },
+    }
+
+
+def _arguments(args: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="predict_client", description="Ask the node for one prediction.")
+    parser.add_argument("--condition", choices=CONDITIONS, default="video", help="on 9 frames or on one image")
+    parser.add_argument("--prompt", default="", help="for models that take text")
+    parser.add_argument("--seed", type=int, default=-1, help="same seed, same frames: same rollout (default: drawn)")
+    parser.add_argument("--temperature", type=float, default=-1.0, help="0: greedy (default: the node's)")
+    parser.add_argument("--top-p", type=float, default=-1.0, help="in (0, 1] (default: the node's)")
+    parser.add_argument("--until", type=int, default=0, metavar="NANOSECONDS",
+                        help="wait for this ROS time, then condition on frames not newer than it (default: the newest)")
+    parser.add_argument("--patience", type=float, default=10.0, metavar="SECONDS",
+                        help="how long to wait for the node and its first frames (default: 10)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write frames.npy and rollout.json here")
+    return parser.parse_args(remove_ros_args(args if args is not None else sys.argv)[1:])
+
+
+def _goal(options: argparse.Namespace) -> Predict.Goal:
+    return Predict.Goal(
+        condition=CONDITIONS[options.condition],
+        prompt=options.prompt,
+        seed=options.seed,
+        temperature=options.temperature,
+        top_p=options.top_p,
+        until=time_message(options.until),
+        include_frames=options.out is not None,
+    )
+
+
+def main(args: list[str] | None = None) -> int:
+    options = _arguments(args)
+    # Ctrl-C stays Python's: rclpy's own handler would close the context before the goal could be cancelled.
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    client = PredictClient()
+    try:
+        client.wait_for_time(options.until)
+        result = client.predict(_goal(options), options.patience)
+    except NoNode as error:
+        print(f"predict_client: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        client.destroy_node()
+        rclpy.try_shutdown()
+    if result.error_code != Predict.Result.NONE:
+        print(f"predict_client: {error_name(result.error_code)}: {result.error_msg}", file=sys.stderr)
+        return 1
+    if options.out is not None:
+        write(result.rollout, options.out)
+    print(json.dumps(summary(result.rollout)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
