@@ -45,7 +45,7 @@ class BagPlayer(Node):
                 continue
             self._topics[connection.id] = self.create_publisher(message_type, connection.topic, _qos(connection))
         recorded_clock = any(connection.topic == "/clock" for connection in reader.connections)
-        self._clock = None if recorded_clock else self.create_publisher(Clock, "/clock", 10)
+        self._clock_publisher = None if recorded_clock else self.create_publisher(Clock, "/clock", 10)
 
     def wait_for_listeners(self, topics: Iterable[str] = ()) -> None:
         """Until each of these recorded topics has a subscriber; none given: until one of the image topics has.
@@ -84,8 +84,8 @@ class BagPlayer(Node):
         """Let the recording's time come to `stamp_ns`, telling it on /clock as it goes."""
         while True:
             now_ns = begin_ns + round((time.monotonic() - began) * rate * NANOSECONDS)
-            if self._clock is not None:
-                self._clock.publish(Clock(clock=time_message(min(now_ns, stamp_ns))))
+            if self._clock_publisher is not None:
+                self._clock_publisher.publish(Clock(clock=time_message(min(now_ns, stamp_ns))))
             if now_ns >= stamp_ns:
                 return
             self._pause(min(CLOCK_PERIOD_S, (stamp_ns - now_ns) / NANOSECONDS / rate))

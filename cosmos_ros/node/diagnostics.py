@@ -35,8 +35,8 @@ class Finding:
 class Diagnostics:
     """Publishes what `findings` returns, every second, in every lifecycle state."""
 
-    def __init__(self, node: Node, findings: Callable[[], list[Finding]], hardware_id: Callable[[], str]) -> None:
-        self._node, self._findings, self._hardware_id = node, findings, hardware_id
+    def __init__(self, node: Node, findings: Callable[[], list[Finding]]) -> None:
+        self._node, self._findings = node, findings
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         steady_timer(node, PERIOD_S, self._publish, MutuallyExclusiveCallbackGroup())
 
@@ -49,7 +49,6 @@ class Diagnostics:
                 level=finding.level,
                 name=f"{name}: {finding.subject}",
                 message=finding.summary,
-                hardware_id=self._hardware_id(),
                 values=[KeyValue(key=key, value=str(value)) for key, value in finding.values.items()],
             )
             for finding in self._findings()

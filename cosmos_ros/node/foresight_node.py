@@ -75,13 +75,13 @@ class ForesightNode(LifecycleNode):
 
     def __init__(self, **kwargs: object) -> None:
         super().__init__("foresight", **kwargs)
-        self._parameters = Parameters(self, is_configured=lambda: self.state != "unconfigured")
+        self._settings = Parameters(self, is_configured=lambda: self.state != "unconfigured")
         self._configured: Configured | None = None
         self._trouble = ""                      # why the last transition failed
-        self._action = PredictAction(self, self._predict, self._publish, lambda: self._parameters["when_busy"])
+        self._action = PredictAction(self, self._predict, self._publish, lambda: self._settings["when_busy"])
         Diagnostics(self, self._findings)
         self._survive_impossible_transitions()
-        if self._parameters["autostart"]:
+        if self._settings["autostart"]:
             # In the lifecycle services' callback group: a lifecycle manager cannot interfere half-way.
             self._autostart_timer = steady_timer(self, 0.0, self._autostart)
 
@@ -138,7 +138,7 @@ class ForesightNode(LifecycleNode):
         return TransitionCallbackReturn.FAILURE
 
     def _configure(self) -> None:
-        parameters = self._parameters
+        parameters = self._settings
         settings = {field.name: parameters[field.name] for field in fields(ForesightConfig)}
         foresight = Foresight(ForesightConfig(**settings))
         frame_rate = parameters["frame_rate"] or foresight.spec.frame_rate
@@ -192,13 +192,13 @@ class ForesightNode(LifecycleNode):
         """The goal's value; where it is negative the parameter's; where that is too, None: the model's own."""
         if not math.isfinite(requested):
             raise InvalidGoal(f"{name} must be finite; got {requested}")
-        value = requested if requested >= 0 else self._parameters[name]
+        value = requested if requested >= 0 else self._settings[name]
         # The goal's float32 0.8 would be 0.800000011920929: its shortest decimal is what the client wrote.
         return float(str(np.float32(value))) if value >= 0 else None
 
     def _limit_threads(self) -> None:
         """Leave a core to the camera. Torch keeps this per thread, so every thread that computes has to say it."""
-        threads = self._parameters["cpu_threads"] or max(1, len(os.sched_getaffinity(0)) - 1)
+        threads = self._settings["cpu_threads"] or max(1, len(os.sched_getaffinity(0)) - 1)
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
 

@@ -1,0 +1,185 @@
+"""A robot around the node under test: its own DDS domain, a camera, a client, an ear on the log. All of it real."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import domain_coordinator
+import numpy as np
+import pytest
+import rclpy
+from action_msgs.msg import GoalStatus
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.msg import Log
+from rclpy.action import ActionClient
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import CameraInfo, Image
+
+from cosmos_ros.action import Predict
+from cosmos_ros.node.foresight_node import ForesightNode, spin
+
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+
+PERIOD_NS = 100_000_000     # the tiny checkpoint's: 10 Hz
+SIZE = (48, 100)            # (height, width) of the camera: wider than the model's 1:2
+PATIENCE_S = 30.0           # for what must happen sooner or later; nothing here asserts how soon
+
+
+def wait_for(condition: Callable[[], object], what: str) -> object:
+    deadline = time.monotonic() + PATIENCE_S
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"never came: {what}"
+        time.sleep(0.005)
+    return value
+
+
+class Robot:
+    """Everything around the node: publishers, clients and what they heard."""
+
+    def __init__(self, domain: int) -> None:
+        self.domain = domain
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self.ros = rclpy.create_node("robot", context=self.context)
+        self.logged: list[Log] = []
+        latched = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self.ros.create_subscription(Log, "/rosout", self.logged.append, latched)
+        self.images = self.ros.create_publisher(Image, "image", 50)
+        self.infos = self.ros.create_publisher(CameraInfo, "camera_info", 10)
+        self.action = ActionClient(self.ros, Predict, "foresight/predict")
+        self.feedback: list[Predict.Feedback] = []
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.ros)
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        while self.context.ok():
+            with contextlib.suppress(Exception):    # the context is shut down under it at the end
+                self._executor.spin_once(timeout_sec=0.1)
+
+    def close(self) -> None:
+        rclpy.try_shutdown(context=self.context)
+        self._thread.join()
+
+    def done(self, future: rclpy.Future) -> object:
+        wait_for(future.done, "an answer")
+        return future.result()
+
+    def call(self, service_type: type, name: str, **request: object) -> object:
+        client = self.ros.create_client(service_type, name)
+        try:
+            assert client.wait_for_service(timeout_sec=PATIENCE_S), f"no service {name}"
+            return self.done(client.call_async(service_type.Request(**request)))
+        finally:
+            self.ros.destroy_client(client)
+
+    def change_state(self, transition: int) -> bool:
+        request = ChangeState.Request()
+        request.transition.id = transition
+        return self.call(ChangeState, "foresight/change_state", transition=request.transition).success
+
+    def state(self) -> str:
+        return self.call(GetState, "foresight/get_state").current_state.label
+
+    # -- the camera ---------------------------------------------------------------------------------------------------
+
+    def image(self, stamp_ns: int, **fields: object) -> Image:
+        """A colourful frame that is different for every stamp."""
+        height, width = SIZE
+        pixels = np.random.default_rng(stamp_ns % 2**32).integers(0, 255, (height, width, 3), dtype=np.uint8)
+        message = Image(height=height, width=width, encoding="rgb8", step=3 * width, data=pixels.tobytes())
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 10**9)
+        message.header.frame_id = "camera_optical"
+        for name, value in fields.items():
+            setattr(message, name, value)
+        return message
+
+    def film(self, node: ForesightNode, n: int = 9, last_ns: int | None = None) -> list[int]:
+        """n frames at the model's rate, the last of them now, and wait until the node has them. Their stamps."""
+        last_ns = last_ns or time.time_ns()
+        stamps = [last_ns - (n - 1 - i) * PERIOD_NS for i in range(n)]
+        for stamp in stamps:
+            self.images.publish(self.image(stamp))
+        wait_for(lambda: node._configured.buffer.state().newest_ns == stamps[-1], "the frames in the buffer")
+        return stamps
+
+    # -- the client ---------------------------------------------------------------------------------------------------
+
+    def send(self, **goal: object) -> object:
+        """Send a goal; the handle."""
+        fields = {"seed": 1, "temperature": -1.0, "top_p": -1.0} | goal
+        assert self.action.wait_for_server(timeout_sec=PATIENCE_S)
+        self.feedback.clear()
+        handle = self.done(self.action.send_goal_async(
+            Predict.Goal(**fields), feedback_callback=lambda message: self.feedback.append(message.feedback)
+        ))
+        assert handle.accepted, "goals are accepted, and aborted with a reason"
+        return handle
+
+    def result(self, handle: object) -> object:
+        """The answer: .status and .result."""
+        return self.done(handle.get_result_async())
+
+    def predict(self, **goal: object) -> Predict.Result:
+        return self.result(self.send(**goal)).result
+
+    def expect(self, code: int, **goal: object) -> Predict.Result:
+        """A goal that is aborted with this code, and says why."""
+        answer = self.result(self.send(**goal))
+        assert (answer.result.error_code, answer.status) == (code, GoalStatus.STATUS_ABORTED), answer.result.error_msg
+        assert answer.result.error_msg
+        return answer.result
+
+    def warnings(self, text: str) -> list[str]:
+        return [log.msg for log in list(self.logged) if log.level >= 30 and text in log.msg]
+
+
+@pytest.fixture(scope="module")
+def robot() -> Iterator[Robot]:
+    with domain_coordinator.domain_id() as domain:
+        robot = Robot(domain)
+        yield robot
+        robot.close()
+
+
+@pytest.fixture(scope="module")
+def start_node(robot) -> Iterator[Callable[..., ForesightNode]]:
+    """start_node(**parameters): a node in its own context, spinning in a thread as `main` would spin it."""
+    with contextlib.ExitStack() as cleanup:
+
+        def start(**parameters: object) -> ForesightNode:
+            context = Context()
+            rclpy.init(context=context, domain_id=robot.domain)
+            overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+            node = ForesightNode(context=context, parameter_overrides=overrides)
+            thread = threading.Thread(target=spin, args=(node,), daemon=True)
+            thread.start()
+
+            def stop() -> None:
+                node.destroy_node()
+                rclpy.try_shutdown(context=context)
+                thread.join(PATIENCE_S)
+                assert not thread.is_alive(), "the node does not stop"
+
+            cleanup.callback(stop)
+            return node
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def node(start_node, robot, tiny_checkpoint: Path) -> ForesightNode:
+    """The node with the tiny checkpoint, active, hearing the robot's camera."""
+    node = start_node(checkpoint=str(tiny_checkpoint), image_reliability="reliable", cpu_threads=1, max_age=30.0)
+    wait_for(lambda: node.state == "active", "the active node")
+    wait_for(lambda: robot.images.get_subscription_count() and robot.infos.get_subscription_count(), "its subscription")
+    return node
