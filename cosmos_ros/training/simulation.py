@@ -69,7 +69,7 @@ def simulate(scene: Scene, n_frames: int, frame_rate: float) -> Iterator[tuple[m
         if frame:
             for _ in range(round(steps)):
                 _step(scene, model, data)
-        scene.drive(model, data)
+        scene.aim(model, data)
         mujoco.mj_forward(model, data)
         yield model, data
 

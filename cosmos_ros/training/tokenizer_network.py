@@ -123,7 +123,7 @@ class HaarPatches(nn.Module):
         haar = torch.tensor([[1.0, 1.0], [1.0, -1.0]]) / math.sqrt(2)
         along_axis = torch.kron(haar, haar)
         transform = torch.kron(torch.kron(along_axis, along_axis), along_axis)
-        self.register_buffer("transform", transform / 8)  # keeps coefficients within [-1, 1] like the pixels
+        self.register_buffer("transform", transform / 4)  # for coefficients of about the pixels' size
 
     def forward(self, video: Tensor) -> Tensor:
         """[B, 3, 1 + 4k, H, W] -> [B, 1 + k, 192, H / 4, W / 4]."""
@@ -139,7 +139,7 @@ class HaarPatches(nn.Module):
         n = self.size
         batch, time, _, height, width = coefficients.shape
         cubes = coefficients.permute(0, 1, 3, 4, 2).reshape(batch, time, height, width, 3, n * n * n)
-        cubes = (cubes @ (self.transform * 64).to(coefficients.dtype)).unflatten(5, (n, n, n))
+        cubes = (cubes @ (self.transform * 16).to(coefficients.dtype)).unflatten(5, (n, n, n))
         video = cubes.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(batch, 3, time * n, height * n, width * n)
         return video[:, :, n - 1 :]
 
@@ -182,6 +182,7 @@ class Decoder(nn.Module):
         self.grow_time = TimeConv(fine, fine)
         self.fine = blocks(fine, n_fine)
         self.exit = Exit(fine, WAVELET_CHANNELS)
+        nn.init.normal_(self.exit.conv.weight, std=1e-3)  # begins as a grey picture
         self.patches = HaarPatches()
 
     def forward(self, codes: Tensor) -> Tensor:

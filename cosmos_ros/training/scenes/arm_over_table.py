@@ -130,12 +130,15 @@ def arm_over_table(rng: np.random.Generator) -> Scene:
             for i in range(n_objects):
                 data.joint(model.body(f"object{i}").jntadr[0]).qvel[:2] = kicks[i]
         data.ctrl[:] = arm.joint_angles(data.time)
-        for i, path in enumerate(paths.values()):
+
+    def aim(model: mujoco.MjModel, data: mujoco.MjData) -> None:
+        for name, path in paths.items():
             eye, target = path.pose(data.time)
-            data.mocap_pos[i], data.mocap_quat[i] = eye, look_at(eye, target)
+            body = model.body(name).mocapid[0]
+            data.mocap_pos[body], data.mocap_quat[body] = eye, look_at(eye, target)
 
     xml = palette.document("".join(world), Arm.ACTUATORS)
-    return Scene(xml, palette.textures, drive, cameras, settle_s=0.2)
+    return Scene(xml, palette.textures, drive, aim, cameras, settle_s=0.2)
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,10 @@ def corridor(rng: np.random.Generator) -> Scene:
     for name, path in drives.items():
         world.append(camera(name, *path.pose(0.0), fovy_deg=rng.uniform(45, 65)))
 
-    def drive(model: mujoco.MjModel, data: mujoco.MjData) -> None:
+    def drive(_model: mujoco.MjModel, _data: mujoco.MjData) -> None:
+        """Nothing here obeys physics."""
+
+    def aim(model: mujoco.MjModel, data: mujoco.MjData) -> None:
         if has_walker:
             body = model.body("other_robot").mocapid[0]
             data.mocap_pos[body] = [walker_start + walker_speed * data.time, walker_lane, 0]
@@ -75,8 +78,8 @@ def corridor(rng: np.random.Generator) -> Scene:
             body = model.body(name).mocapid[0]
             data.mocap_pos[body], data.mocap_quat[body] = eye, look_at(eye, target)
 
-    xml = palette.document("".join(world), height=HEIGHT, extent=12.0, timestep=0.02)
-    return Scene(xml, palette.textures, drive, tuple(drives))
+    xml = palette.document("".join(world), height=HEIGHT, extent=12.0, timestep=0.05)
+    return Scene(xml, palette.textures, drive, aim, tuple(drives))
 
 
 def walls(palette: Palette, half_width: float) -> str:

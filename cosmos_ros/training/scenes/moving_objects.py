@@ -32,10 +32,10 @@ def moving_objects(rng: np.random.Generator) -> Scene:
     cameras = {f"camera{i}": viewpoint(rng) for i in range(2)}
     for name, eye in cameras.items():
         world.append(camera(name, eye, np.array([0, 0, 0.2]), fovy_deg=rng.uniform(38, 52)))
-    lob_at = np.sort(rng.uniform(0.8, 6.5, 4))
-    lob_velocity = rng.uniform(0.5, 1.3, 4)
-    lobbed = rng.integers(n_objects, size=4)
-    done = np.zeros(4, bool)
+    lob_at = np.sort(rng.uniform(0.8, 4.5, 3))
+    lob_velocity = rng.uniform(0.5, 1.3, 3)
+    lobbed = rng.integers(n_objects, size=3)
+    done = np.zeros(3, bool)
 
     def drive(model: mujoco.MjModel, data: mujoco.MjData) -> None:
         if data.time == 0:
@@ -48,7 +48,10 @@ def moving_objects(rng: np.random.Generator) -> Scene:
             throw_back(data.joint(model.body(f"object{lobbed[k]}").jntadr[0]), lob_velocity[k])
             done[k] = True
 
-    return Scene(palette.document("".join(world)), palette.textures, drive, tuple(cameras))
+    def aim(_model: mujoco.MjModel, _data: mujoco.MjData) -> None:
+        """The cameras stand where the world puts them."""
+
+    return Scene(palette.document("".join(world)), palette.textures, drive, aim, tuple(cameras))
 
 
 def throw_back(joint: object, speed: float) -> None:

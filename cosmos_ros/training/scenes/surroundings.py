@@ -19,7 +19,8 @@ class Scene:
 
     xml       MJCF of the world, with at least one camera
     textures  PNG files that the MJCF names
-    drive     called before every physics step with (model, data); sets controls and mocap poses from data.time
+    drive     called before every physics step with (model, data); sets controls and velocities from data.time
+    aim       called likewise before every picture; sets the mocap bodies, the cameras among them
     cameras   names of the cameras that film it
     settle_s  seconds to simulate before filming, so that nothing starts in mid-air by accident
     """
@@ -27,6 +28,7 @@ class Scene:
     xml: str
     textures: dict[str, bytes]
     drive: Callable[[mujoco.MjModel, mujoco.MjData], None]
+    aim: Callable[[mujoco.MjModel, mujoco.MjData], None]
     cameras: tuple[str, ...]
     settle_s: float = 0.0
 
@@ -95,7 +97,7 @@ class Palette:
         )
 
     def document(
-        self, world: str, extra: str = "", height: float = 2.0, extent: float = 12.0, timestep: float = 0.005
+        self, world: str, extra: str = "", height: float = 2.0, extent: float = 10.0, timestep: float = 0.005
     ) -> str:
         """The whole MJCF around the bodies in `world`; `extra` holds further top-level sections.
 
@@ -109,7 +111,7 @@ class Palette:
   <option timestep="{timestep}" integrator="implicitfast" cone="elliptic"/>
   <visual>
     <headlight ambient="{ambient:.2f} {ambient:.2f} {ambient:.2f}" diffuse="0.2 0.2 0.2" specular="0 0 0"/>
-    <quality shadowsize="4096"/>
+    <quality shadowsize="2048"/>
     <map znear="0.01" zfar="20"/>
     <global offwidth="1280" offheight="1024"/>
   </visual>
@@ -152,7 +154,7 @@ def look_at(eye: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def camera(name: str, eye: np.ndarray, target: np.ndarray, fovy_deg: float) -> str:
-    """A camera on a mocap body of the same name, so that a drive may move it."""
+    """A camera on a mocap body of the same name, so that a scene may move it."""
     return (
         f'<body name="{name}" mocap="true" pos="{numbers(eye)}" quat="{numbers(look_at(eye, target))}">'
         f'<camera name="{name}" fovy="{fovy_deg:.2f}"/></body>'

@@ -1,0 +1,89 @@
+"""How good a tokenizer and a transformer are on clips they never saw, in dB, and pictures to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from cosmos_ros.training.dataset import as_video
+from cosmos_ros.world_model import Sampling, Transformer
+from cosmos_ros.world_model.sampling import sample
+from cosmos_ros.world_model.transformer import KVCache
+
+CONDITIONING_FRAMES = 9
+
+
+def frame_psnr(video: Tensor, truth: Tensor) -> Tensor:
+    """PSNR in dB of every frame of videos [B, 3, T, H, W] in [-1, 1] after rounding to 8 bits: [B, T]."""
+    difference = as_bytes(video).float() - as_bytes(truth).float()
+    error = difference.square().mean(dim=(2, 3, 4)).clamp(min=1e-3)
+    return 10 * torch.log10(255**2 / error)
+
+
+def mean_psnr(video: Tensor, truth: Tensor) -> float:
+    """Mean of `frame_psnr` over all frames of all clips."""
+    return frame_psnr(video, truth).mean().item()
+
+
+def as_bytes(video: Tensor) -> Tensor:
+    """[B, 3, T, H, W] in [-1, 1] -> uint8 [B, T, H, W, 3]."""
+    return ((video.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 4, 1)
+
+
+@torch.no_grad()
+def generate(transformer: Transformer, prompt: Tensor, sampling: Sampling) -> Tensor:
+    """Continue token videos int64 [B, N] to their full length, many at a time."""
+    n_tokens, device = transformer.config.n_tokens, prompt.device
+    cache = KVCache(transformer.config, batch=len(prompt), device=device, dtype=transformer.output.weight.dtype)
+    generator = sampling.generator(device)
+    tokens, positions = prompt, torch.arange(prompt.shape[1], device=device)
+    fresh = prompt
+    while tokens.shape[1] < n_tokens:
+        cache.reach = tokens.shape[1]
+        logits = transformer(fresh, positions, cache)[:, -1]
+        fresh = sample(logits, sampling, generator)[:, None]
+        positions = positions[-1:] + 1
+        tokens = torch.cat([tokens, fresh], dim=1)
+    return tokens
+
+
+@torch.no_grad()
+def evaluate(encode: torch.nn.Module, decode: torch.nn.Module, transformer: Transformer, clips: Tensor,
+             sampling: Sampling, pictures: Path | None = None) -> dict[str, float]:
+    """Measures on uint8 clips [N, 33, H, W, 3]; every figure a mean of single frames' PSNR in dB.
+
+    tokenizer        all 33 frames, encoded and decoded
+    rollout          the 24 predicted frames
+    repeat_last      the last conditioning frame in their place
+    ceiling          the 24 true frames, encoded and decoded: what a perfect transformer would reach
+    pictures         where to write contact sheets of the first clips
+    """
+    t, h, w = transformer.config.latent_shape
+    first = CONDITIONING_FRAMES
+    truth = as_video(clips)
+    indices = torch.cat([encode(part) for part in truth.split(8)])
+    reconstruction = torch.cat([decode(part) for part in indices.split(8)])
+    prompt = indices[:, :2].flatten(1)
+    tokens = torch.cat([generate(transformer, part, sampling) for part in prompt.split(64)])
+    rollout = torch.cat([decode(part) for part in tokens.unflatten(1, (t, h, w)).split(8)])
+    still = truth[:, :, first - 1 : first].expand(-1, -1, truth.shape[2] - first, -1, -1)
+    if pictures:
+        for i in range(min(len(clips), 12)):
+            rows = [as_bytes(v[i : i + 1])[0, 8::4] for v in (truth, reconstruction, rollout)]
+            write_contact_sheet(pictures / f"clip{i:02d}.png", rows)
+    return {
+        "tokenizer": mean_psnr(reconstruction, truth),
+        "rollout": mean_psnr(rollout[:, :, first:], truth[:, :, first:]),
+        "repeat_last": mean_psnr(still, truth[:, :, first:]),
+        "ceiling": mean_psnr(reconstruction[:, :, first:], truth[:, :, first:]),
+    }
+
+
+def write_contact_sheet(path: Path, rows: list[Tensor]) -> None:
+    """A PNG or JPEG of rows of frames, each uint8 [n, H, W, 3] RGB."""
+    sheet = np.concatenate([np.concatenate(list(row.cpu().numpy()), axis=1) for row in rows])
+    cv2.imwrite(str(path), sheet[..., ::-1])

@@ -1,0 +1,66 @@
+"""A trained model to and from the published directory layout: model.safetensors, config.json and the .jit files."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from cosmos_ros.training.dataset import FRAME_RATE
+from cosmos_ros.training.tokenizer_network import (
+    SPACE_COMPRESSION,
+    TIME_COMPRESSION,
+    IndicesToPixels,
+    PixelsToIndices,
+    VideoTokenizer,
+)
+from cosmos_ros.world_model import Sampling, Transformer, TransformerConfig
+
+
+def export_tokenizer(tokenizer: VideoTokenizer, directory: Path) -> None:
+    """Write encoder.jit and decoder.jit, weights in half precision; they run in whatever they are moved to."""
+    directory.mkdir(parents=True, exist_ok=True)
+    tokenizer = copy.deepcopy(tokenizer).cpu().half().eval()
+    for name, program in {"encoder": PixelsToIndices(tokenizer), "decoder": IndicesToPixels(tokenizer)}.items():
+        torch.jit.script(program.eval()).save(str(directory / f"{name}.jit"))
+
+
+def export_transformer(transformer: Transformer, directory: Path, sampling: Sampling) -> None:
+    """Write model.safetensors in bfloat16 with the published key names, and config.json."""
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {f"model.{key}": value.to("cpu", torch.bfloat16) for key, value in transformer.state_dict().items()}
+    save_file(tensors, str(directory / "model.safetensors"), metadata={"format": "pt"})
+    settings = describe(transformer.config, sampling, directory.name)
+    (directory / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def describe(config: TransformerConfig, sampling: Sampling, name: str) -> dict:
+    """What config.json says: the sizes for people, and what cannot be read off the tensors for the loader."""
+    return {
+        "name": name,
+        "input_types": ["video"],
+        "n_layers": config.n_layers,
+        "dim": config.dim,
+        "n_heads": config.n_heads,
+        "n_kv_heads": config.n_kv_heads,
+        "head_dim": config.head_dim,
+        "ffn_hidden_size": config.ffn_hidden,
+        "vocab_size": config.vocab_out,
+        "norm_eps": config.norm_eps,
+        "rope_theta": config.rope_theta,
+        "latent_shape": list(config.latent_shape),
+        "compression": [TIME_COMPRESSION, SPACE_COMPRESSION, SPACE_COMPRESSION],
+        "frame_rate": FRAME_RATE,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+    }
+
+
+def load_exported_tokenizer(tokenizer: VideoTokenizer, directory: Path) -> None:
+    """Fill a tokenizer with the weights of encoder.jit and decoder.jit. Raises RuntimeError where sizes differ."""
+    for name in ("encoder", "decoder"):
+        program = torch.jit.load(str(directory / f"{name}.jit"), map_location="cpu")
+        getattr(tokenizer, name).load_state_dict(getattr(program, name).state_dict())

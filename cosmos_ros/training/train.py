@@ -1,0 +1,160 @@
+"""`cosmos_ros train`: simulate robot cameras, train a tokenizer and a transformer on them, export, and measure.
+
+The model that ships with this package was made by this command on one GPU; with `--max-steps 2 --episodes 4` it runs
+on any CPU, to see that everything works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cosmos_ros.training.dataset import HEIGHT, WIDTH, EpisodeStore, FilmCrew
+from cosmos_ros.training.episodes import Split
+from cosmos_ros.training.evaluation import evaluate
+from cosmos_ros.training.export import export_tokenizer, export_transformer, load_exported_tokenizer
+from cosmos_ros.training.schedule import Journal
+from cosmos_ros.training.tokenizer_network import SPACE_COMPRESSION, TokenizerConfig, VideoTokenizer
+from cosmos_ros.training.train_tokenizer import train_tokenizer
+from cosmos_ros.training.train_transformer import initialise, train_transformer
+from cosmos_ros.world_model import Sampling, Transformer, TransformerConfig, load_transformer
+
+CAMERAS_PER_EPISODE = 2
+SAMPLING = Sampling(seed=0, temperature=1.0, top_p=0.8)
+CHECKPOINT_SECONDS = 60
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("output", type=Path, help="directory to write the model to")
+    parser.add_argument("--start-from", type=Path, help="directory of an exported model to go on from")
+    parser.add_argument("--episodes", type=int, default=3000, help="simulated episodes to train on (default: 3000)")
+    parser.add_argument("--first-episode", type=int, default=0, help="number of the first of them (default: 0)")
+    parser.add_argument("--validation-episodes", type=int, default=48, help="episodes to measure on (default: 48)")
+    parser.add_argument("--tokenizer-minutes", type=float, default=4.5, help="0 keeps that of --start-from")
+    parser.add_argument("--transformer-minutes", type=float, default=3.0)
+    parser.add_argument("--tokenizer-batch", type=int, default=32, help="clips per step")
+    parser.add_argument("--transformer-batch", type=int, default=64, help="clips per step")
+    parser.add_argument("--max-steps", type=int, default=10**9, help="end each stage after so many steps at the latest")
+    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 1) - 2), help="simulator processes")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train as the arguments say. The output directory always holds the newest model of each stage."""
+    args.output.mkdir(parents=True, exist_ok=True)
+    journal = Journal(args.output / "training.jsonl")
+    device = torch.device(args.device)
+    torch.set_float32_matmul_precision("high")
+    with tempfile.TemporaryDirectory(dir=scratch_directory()) as scratch:
+        validation = film_validation(args, Path(scratch) / "validation", device)
+        journal.note(stage="validation filmed", clips=len(validation))
+        crew = FilmCrew(
+            Split.TRAINING, args.first_episode, args.first_episode + args.episodes, Path(scratch) / "training",
+            args.workers,
+        )  # fmt: skip
+        with crew:
+            episodes = EpisodeStore(Path(scratch) / "training", args.episodes * CAMERAS_PER_EPISODE, device)
+            await_episodes(crew, episodes, at_least=2)
+            tokenizer = tokenizer_stage(args, episodes, validation, crew, journal)
+            transformer_stage(args, tokenizer, episodes, validation, crew, journal)
+    measure(args.output, validation, journal)
+    return 0
+
+
+def scratch_directory() -> str | None:
+    """Shared memory where there is some: episodes are large and read once."""
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+
+def film_validation(args: argparse.Namespace, folder: Path, device: torch.device) -> Tensor:
+    """One clip per camera of every validation episode, uint8 [N, 33, H, W, 3]."""
+    store = EpisodeStore(folder, args.validation_episodes * CAMERAS_PER_EPISODE, device)
+    with FilmCrew(Split.VALIDATION, 0, args.validation_episodes, folder, args.workers) as crew:
+        await_episodes(crew, store, at_least=store.capacity)
+    return store.first_clips()
+
+
+def await_episodes(crew: FilmCrew, episodes: EpisodeStore, at_least: int) -> None:
+    while len(episodes) < at_least:
+        crew.at_work()
+        episodes.collect()
+        time.sleep(0.05)
+
+
+def tokenizer_stage(
+    args: argparse.Namespace, episodes: EpisodeStore, validation: Tensor, crew: FilmCrew, journal: Journal
+) -> VideoTokenizer:
+    tokenizer = VideoTokenizer(TokenizerConfig())
+    if args.start_from:
+        load_exported_tokenizer(tokenizer, args.start_from)
+    tokenizer.to(validation.device)
+    if args.tokenizer_minutes:
+        train_tokenizer(
+            tokenizer, episodes, validation, journal, args.tokenizer_minutes * 60, args.tokenizer_batch,
+            args.max_steps, compiled=validation.is_cuda,
+            on_progress=regularly(crew, lambda: export_tokenizer(tokenizer, args.output)),
+        )  # fmt: skip
+    export_tokenizer(tokenizer, args.output)
+    return tokenizer
+
+
+def transformer_stage(
+    args: argparse.Namespace, tokenizer: VideoTokenizer, episodes: EpisodeStore, validation: Tensor, crew: FilmCrew,
+    journal: Journal,
+) -> None:  # fmt: skip
+    if args.start_from:
+        transformer = load_transformer(args.start_from, device="cpu", dtype=torch.float32)
+    else:
+        transformer = Transformer(small_config(tokenizer.config))
+        initialise(transformer)
+    transformer.to(validation.device)
+    train_transformer(
+        transformer, tokenizer, episodes, validation, journal, args.transformer_minutes * 60, args.transformer_batch,
+        args.max_steps, compiled=validation.is_cuda,
+        on_progress=regularly(crew, lambda: export_transformer(transformer, args.output, SAMPLING)),
+    )  # fmt: skip
+    export_transformer(transformer, args.output, SAMPLING)
+
+
+def small_config(tokenizer: TokenizerConfig) -> TransformerConfig:
+    """With the tokenizer just under 40 MB."""
+    return TransformerConfig(
+        n_layers=6, dim=384, n_heads=6, n_kv_heads=2, head_dim=64, ffn_hidden=960,
+        vocab_in=tokenizer.vocabulary, vocab_out=tokenizer.vocabulary,
+        latent_shape=(5, HEIGHT // SPACE_COMPRESSION, WIDTH // SPACE_COMPRESSION),
+    )  # fmt: skip
+
+
+def regularly(crew: FilmCrew, save: Callable[[], None]) -> Callable[[int], None]:
+    """A progress callback that checks on the film crew, and saves once a minute."""
+    last = time.monotonic()
+
+    def on_progress(step: int) -> None:
+        nonlocal last
+        crew.at_work()
+        if time.monotonic() - last > CHECKPOINT_SECONDS:
+            save()
+            last = time.monotonic()
+
+    return on_progress
+
+
+def measure(directory: Path, validation: Tensor, journal: Journal) -> None:
+    """Measure the exported files themselves, write evaluation.json and contact sheets beside them."""
+    device = validation.device
+    files = (directory / "encoder.jit", directory / "decoder.jit")
+    encode, decode = (torch.jit.load(str(file)).to(device, torch.float32).eval() for file in files)
+    transformer = load_transformer(directory, device=device, dtype=torch.float32)
+    pictures = directory / "pictures"
+    pictures.mkdir(exist_ok=True)
+    figures = {"clips": len(validation)} | evaluate(encode, decode, transformer, validation, SAMPLING, pictures)
+    (directory / "evaluation.json").write_text(json.dumps(figures, indent=2) + "\n")
+    journal.note(stage="evaluation", **figures)

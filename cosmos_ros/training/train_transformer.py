@@ -1,0 +1,90 @@
+"""Trains the transformer to predict the tokens of clips, as the published models were: next token, raster order.
+
+Loss and schedule after the published post-training recipe (nvidia-cosmos/cosmos-predict1): cross-entropy plus 1e-4
+times the squared log-partition, the first latent frame's tokens not counted, AdamW, cosine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cosmos_ros.training.dataset import EpisodeStore, as_video, camera_noise, vary
+from cosmos_ros.training.schedule import Journal, Schedule
+from cosmos_ros.training.tokenizer_network import PixelsToIndices, VideoTokenizer
+from cosmos_ros.world_model import Transformer
+
+RATE = 1.5e-3
+Z_LOSS = 1e-4
+
+
+def initialise(transformer: Transformer) -> None:
+    """Normal weights of deviation 0.02, those that write into the residual stream smaller by its depth (GPT-2)."""
+    for name, parameter in transformer.named_parameters():
+        if parameter.ndim == 2:
+            deep = name.endswith(("wo.weight", "w2.weight"))
+            torch.nn.init.normal_(parameter, std=0.02 / (2 * transformer.config.n_layers) ** (0.5 * deep))
+
+
+def train_transformer(
+    transformer: Transformer,
+    tokenizer: VideoTokenizer,
+    episodes: EpisodeStore,
+    validation: Tensor,
+    journal: Journal,
+    seconds: float,
+    batch: int,
+    max_steps: int,
+    compiled: bool,
+    rate: float = RATE,
+    on_progress: Callable[[int], None] = lambda step: None,
+) -> None:
+    """Trains in place, for `seconds` or `max_steps`; see train_tokenizer for the arguments."""
+    device = validation.device
+    matrices = [p for p in transformer.parameters() if p.ndim == 2]
+    others = [p for p in transformer.parameters() if p.ndim != 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}],
+        lr=rate, betas=(0.9, 0.95), fused=device.type == "cuda",
+    )  # fmt: skip
+    encode = PixelsToIndices(tokenizer).eval()
+    encode = torch.compile(encode) if compiled else encode
+    forward = torch.compile(transformer) if compiled else transformer
+    held_out = tokenize(encode, as_video(validation), batch)
+    transformer.train()
+    for step in Schedule(optimizer, rate, seconds, max_steps):
+        episodes.collect()
+        tokens = tokenize(encode, camera_noise(vary(as_video(episodes.random_clips(batch)))), batch)
+        loss, z_loss = token_loss(forward, transformer, tokens)
+        optimizer.zero_grad(set_to_none=True)
+        (loss + Z_LOSS * z_loss).backward()
+        torch.nn.utils.clip_grad_norm_(transformer.parameters(), 1.0)
+        optimizer.step()
+        if step % 100 == 0:
+            on_progress(step)
+            with torch.no_grad():
+                validation_loss = token_loss(forward, transformer, held_out[:batch])[0].item()
+            journal.note(stage="transformer", step=step, loss=round(loss.item(), 4),
+                         validation_loss=round(validation_loss, 4), episodes=len(episodes))
+    transformer.eval()
+
+
+@torch.no_grad()
+def tokenize(encode: Callable[[Tensor], Tensor], video: Tensor, batch: int) -> Tensor:
+    """Video [N, 3, 33, H, W] in [-1, 1] -> tokens int64 [N, 5 h w] in raster order."""
+    # Half precision with 10 bits of mantissa: with bfloat16 many codes would round to their neighbours.
+    with torch.autocast(video.device.type, dtype=torch.float16, enabled=video.device.type == "cuda"):
+        return torch.cat([encode(part).flatten(1) for part in video.split(batch)])
+
+
+def token_loss(forward: Callable[[Tensor, Tensor], Tensor], transformer: Transformer, tokens: Tensor) -> tuple:
+    """Mean cross-entropy in nats, and mean squared log-partition, over all tokens after the first latent frame."""
+    positions = torch.arange(tokens.shape[1] - 1, device=tokens.device)
+    with torch.autocast(tokens.device.type, dtype=torch.bfloat16):
+        logits = forward(tokens[:, :-1], positions)
+    first = transformer.config.tokens_per_latent_frame - 1
+    logits, targets = logits[:, first:].float().flatten(0, 1), tokens[:, first + 1 :].flatten()
+    return F.cross_entropy(logits, targets), logits.logsumexp(-1).square().mean()
