@@ -1,8 +1,8 @@
 """Reading a transformer from disk: the published layout in all its forms, strictly, without a second copy.
 
-A checkpoint is mapped, not read: shapes come from its header, and each tensor's data goes from the file straight to
-the device. On the CPU in the file's own precision the weights stay mapped, so a file in use must be replaced by
-renaming, never overwritten in place.
+What it is comes from its header alone. Its data is mapped, and goes from the file straight to the device. On the CPU
+in the file's own precision the weights stay mapped, so a file in use must be replaced by renaming, never overwritten
+in place.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from cosmos_ros.world_model.transformer import Transformer
 
 WEIGHTS_FILES = ("model.pt", "model.safetensors")
 SHARD_NAME = re.compile(r"(?P<stem>.*model_mp_)(?P<rank>\d+)\.(pt|safetensors)")
+SAFETENSORS_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+WEIGHT_DTYPES = tuple(SAFETENSORS_DTYPES.values())
 SHARD_TOLERANCE = 1e-3  # between the ranks' copies of a weight that every rank holds
 LISTED_PROBLEMS = 40
 
@@ -49,23 +51,34 @@ OTHER_KINDS = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An opened checkpoint.
+    """An opened checkpoint, its header read.
 
-    path     the file, or the directory of the shards
-    tensors  name without the `model.` prefix -> its tensor on every tensor-parallel rank, mapped from the file
+    path   the file, or the directory of the shards
+    files  one for each tensor-parallel rank
+    ranks  for each, its tensors without data (on the meta device) by name, without the `model.` prefix
     """
 
     path: Path
-    tensors: Mapping[str, tuple[Tensor, ...]]
+    files: tuple[Path, ...]
+    ranks: tuple[Mapping[str, Tensor], ...]
 
     @property
     def shapes(self) -> dict[str, Shape]:
         """Of the whole tensors, ranks put together."""
-        return {name: _merged_shape(parts, shard_axis(name)) for name, parts in self.tensors.items()}
+        return {name: self._whole_shape(name) for name in self.ranks[0]}
 
-    def tensor(self, name: str, device: torch.device | str, dtype: torch.dtype) -> Tensor:
-        """A whole tensor on the device, ranks put together. Raises ModelUnavailable where the ranks disagree."""
-        parts, axis = self.tensors[name], shard_axis(name)
+    @property
+    def dtypes(self) -> dict[str, torch.dtype]:
+        return {name: tensor.dtype for name, tensor in self.ranks[0].items()}
+
+    def mapped(self) -> dict[str, tuple[Tensor, ...]]:
+        """Every tensor's part on every rank, mapped from the files: data is read where it is used."""
+        ranks = [_entries(file, mapped=True) for file in self.files]
+        return {name: tuple(rank[name] for rank in ranks) for name in self.ranks[0]}
+
+    def merged(self, name: str, parts: tuple[Tensor, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+        """The whole of a mapped tensor, on the device. Raises ModelUnavailable where the ranks disagree."""
+        axis = shard_axis(name)
         if len(parts) == 1:
             return parts[0].to(device, dtype)
         if axis is None:
@@ -73,10 +86,16 @@ class Checkpoint:
             if not torch.allclose(copies, copies[:1], rtol=SHARD_TOLERANCE, atol=SHARD_TOLERANCE):
                 raise ModelUnavailable(f"{self.path}: the shards disagree on {name}; they are not of one checkpoint")
             return copies.mean(dim=0).to(dtype)
-        whole = torch.empty(_merged_shape(parts, axis), device=device, dtype=dtype)
+        whole = torch.empty(self._whole_shape(name), device=device, dtype=dtype)
         for part, place in zip(parts, whole.split([part.shape[axis] for part in parts], dim=axis), strict=True):
             place.copy_(part)
         return whole
+
+    def _whole_shape(self, name: str) -> Shape:
+        shape, axis = list(self.ranks[0][name].shape), shard_axis(name)
+        if axis is not None and axis < len(shape):
+            shape[axis] = sum(rank[name].shape[axis] for rank in self.ranks)
+        return tuple(shape)
 
 
 def shard_axis(name: str) -> int | None:
@@ -87,20 +106,19 @@ def shard_axis(name: str) -> int | None:
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
-    """Map a checkpoint: model.pt (flat, or nested under "model"; keys with or without `model.`), .safetensors, or a
-    directory that holds one of these or tensor-parallel shards.
+    """Read a checkpoint's header: model.pt (flat, or nested under "model"; keys with or without `model.`),
+    .safetensors, or a directory that holds one of these or tensor-parallel shards.
 
     Raises ModelUnavailable where it is missing, unreadable, damaged, or a checkpoint of another kind.
     """
     path = Path(path)
     files = _weights_files(path)
-    ranks = [_state_dict(file) for file in files]
+    ranks = [_entries(file, mapped=False) for file in files]
     for file, rank in zip(files, ranks, strict=True):
         _refuse_other_kinds(file, rank)
-        if rank.keys() != ranks[0].keys():
+        if {name: value.ndim for name, value in rank.items()} != {name: v.ndim for name, v in ranks[0].items()}:
             raise ModelUnavailable(f"{file.name} and {files[0].name} hold other tensors: not of one checkpoint")
-    where = files[0] if len(files) == 1 else path
-    return Checkpoint(where, {name: tuple(rank[name] for rank in ranks) for name in ranks[0]})
+    return Checkpoint(files[0] if len(files) == 1 else path, tuple(files), tuple(ranks))
 
 
 def read_settings(path: str | Path) -> dict:
@@ -160,7 +178,8 @@ def load_transformer(
     checkpoint = open_checkpoint(path)
     config = config or config_of(checkpoint, read_settings(path))
     _require_shapes(checkpoint, transformer_shapes(config))
-    weights = {name: checkpoint.tensor(name, device, dtype) for name in checkpoint.tensors}
+    mapped = checkpoint.mapped()
+    weights = {name: checkpoint.merged(name, parts, device, dtype) for name, parts in mapped.items()}
     _require_finite(checkpoint.path, weights)
     with torch.device("meta"):
         model = Transformer(config)
@@ -171,13 +190,6 @@ def load_transformer(
 
 def default_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" else torch.float32
-
-
-def _merged_shape(parts: tuple[Tensor, ...], axis: int | None) -> Shape:
-    shape = list(parts[0].shape)
-    if axis is not None and axis < len(shape):
-        shape[axis] = sum(part.shape[axis] for part in parts)
-    return tuple(shape)
 
 
 def _weights_files(path: Path) -> list[Path]:
@@ -205,10 +217,13 @@ def _weights_files(path: Path) -> list[Path]:
     return [by_rank[rank] for rank in sorted(by_rank)]
 
 
-def _state_dict(file: Path) -> dict[str, Tensor]:
-    """Every entry of the file's model, `model.` taken off the names; tensors are mapped, no data is read."""
+def _entries(file: Path, mapped: bool) -> dict[str, Tensor]:
+    """Every entry of the file's model, `model.` taken off the names; without data unless mapped."""
     try:
-        entries = _mapped_safetensors(file) if file.suffix == ".safetensors" else _mapped_torch(file)
+        if file.suffix == ".safetensors":
+            entries = _map_safetensors(file) if mapped else _safetensors_header(file)
+        else:
+            entries = _torch_entries(file, mapped)
     except FileNotFoundError as error:
         raise ModelUnavailable(f"{file} does not exist") from error
     except OSError as error:
@@ -216,16 +231,36 @@ def _state_dict(file: Path) -> dict[str, Tensor]:
     return {name.removeprefix("model."): value for name, value in entries.items() if "_extra_state" not in name}
 
 
-def _mapped_safetensors(file: Path) -> dict[str, Tensor]:
+def _safetensors_header(file: Path) -> dict[str, Tensor]:
+    """Format: 8 bytes little-endian length, JSON of that length, data."""
+    size = file.stat().st_size
+    try:
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            header = json.loads(opened.read(min(length, size)))
+        header.pop("__metadata__", None)
+        end = 8 + length + max(entry["data_offsets"][1] for entry in header.values())
+        tensors = {
+            name: torch.empty(entry["shape"], dtype=SAFETENSORS_DTYPES.get(entry["dtype"], torch.uint8), device="meta")
+            for name, entry in header.items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ModelUnavailable(f"{file} is damaged or cut short, or not a safetensors file: {error}") from error
+    if size < end:
+        raise ModelUnavailable(f"{file} is cut short: {size} bytes of {end}; download it again")
+    return tensors
+
+
+def _map_safetensors(file: Path) -> dict[str, Tensor]:
     try:
         with safe_open(file, framework="pt") as reader:
             names = reader.keys()
             return {name: reader.get_tensor(name) for name in names}
-    except SafetensorError as error:
-        raise ModelUnavailable(f"{file} is damaged or cut short, or not a safetensors file: {error}") from error
+    except (SafetensorError, RuntimeError) as error:
+        raise ModelUnavailable(f"{file} cannot be mapped: {error}") from error
 
 
-def _mapped_torch(file: Path) -> dict:
+def _torch_entries(file: Path, mapped: bool) -> dict:
     with file.open("rb") as opened:
         if not zipfile.is_zipfile(opened):
             raise ModelUnavailable(
@@ -236,11 +271,15 @@ def _mapped_torch(file: Path) -> dict:
     if "constants.pkl" in inside:
         raise ModelUnavailable(f"{file} is a TorchScript program, such as a video tokenizer; expected weights")
     try:
-        entries = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+        if mapped:
+            entries = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+        else:
+            with torch.serialization.skip_data():
+                entries = torch.load(file, map_location="meta", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelUnavailable(f"{file} holds Python objects that could run code when loaded; refused") from error
     except (RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise ModelUnavailable(f"{file} is damaged: {error}") from error
+        raise ModelUnavailable(f"{file} cannot be {'mapped' if mapped else 'read'}: {error}") from error
     if isinstance(entries, dict) and isinstance(entries.get("model"), dict):
         entries = entries["model"]
     if not isinstance(entries, dict) or not all(isinstance(name, str) for name in entries):
@@ -275,9 +314,9 @@ def _require_shapes(checkpoint: Checkpoint, expected: Mapping[str, Shape]) -> No
         if name in found and found[name] != shape
     ]
     problems += [
-        f"{name} is {parts[0].dtype}, expected floating point"
-        for name, parts in checkpoint.tensors.items()
-        if not parts[0].is_floating_point()
+        f"{name} is {dtype}, expected {' or '.join(str(t) for t in WEIGHT_DTYPES)}"
+        for name, dtype in checkpoint.dtypes.items()
+        if dtype not in WEIGHT_DTYPES
     ]
     _refuse(checkpoint.path, "does not hold the expected tensors", problems)
 
