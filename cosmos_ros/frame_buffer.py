@@ -73,6 +73,10 @@ class Added(enum.Enum):
     CHANGED = "the size, encoding or frame_id changed: the buffer starts afresh with this frame"
 
 
+# The frames before these belong to another recording, as it were.
+RESTARTS = (Added.JUMPED_BACK, Added.CHANGED)
+
+
 class BufferState(NamedTuple):
     """What the buffer holds; `rate` in Hz is the mean over its span, 0 where fewer than two frames are there."""
 
@@ -102,7 +106,7 @@ class FrameBuffer:
         for name, value in {"frame_rate": frame_rate, "max_age_s": max_age_s, "history_s": history_s}.items():
             if not (math.isfinite(value) and value >= 0) or (value == 0 and name != "max_age_s"):
                 raise ValueError(f"{name} must be positive and finite; got {value}")
-        if history_s * frame_rate < CONDITIONING_FRAMES:
+        if history_s * frame_rate < CONDITIONING_FRAMES - 0.5:
             raise ValueError(
                 f"history_s must hold a clip, {CONDITIONING_FRAMES} frames at {frame_rate:g} Hz: at least "
                 f"{CONDITIONING_FRAMES / frame_rate:.3f} s; got {history_s}"
@@ -111,27 +115,26 @@ class FrameBuffer:
         self.max_age_ns = round(max_age_s * NANOSECONDS)
         self.history_ns = round(history_s * NANOSECONDS)
         self.period_ns = NANOSECONDS / frame_rate
+        self._reach_ns = math.ceil(self.period_ns / 2)
         self._frames: list[StampedFrame] = []  # stamps rise
         self._lock = threading.Lock()
 
     def add(self, frame: StampedFrame) -> Added:
         """Take the frame in, or say why not."""
-        if frame.stamp_ns <= 0:
-            return Added.UNSTAMPED
         with self._lock:
-            frames = self._frames
-            at = bisect.bisect_left(frames, frame.stamp_ns, key=_stamp)
-            if frames and frame.source != frames[-1].source:
+            happened = self._judge(frame)
+            if happened in RESTARTS:
                 self._frames = [frame]
-                return Added.CHANGED
-            if frames and frame.stamp_ns < frames[-1].stamp_ns - self.period_ns:
-                self._frames = [frame]
-                return Added.JUMPED_BACK
-            if at < len(frames) and frames[at].stamp_ns == frame.stamp_ns:
-                return Added.DUPLICATE
-            frames.insert(at, frame)
-            del frames[: bisect.bisect_left(frames, frames[-1].stamp_ns - self.history_ns, key=_stamp)]
-            return Added.ADDED if frame is frames[-1] else Added.LATE
+            elif happened in (Added.ADDED, Added.LATE):
+                bisect.insort(self._frames, frame, key=_stamp)
+                oldest = self._frames[-1].stamp_ns - self.history_ns
+                del self._frames[: bisect.bisect_left(self._frames, oldest, key=_stamp)]
+            return happened
+
+    def judge(self, frame: StampedFrame) -> Added:
+        """What would become of the frame, without adding it."""
+        with self._lock:
+            return self._judge(frame)
 
     def clear(self) -> None:
         """Forget all frames, as after a jump of the clock."""
@@ -166,13 +169,36 @@ class FrameBuffer:
             self._check_until(until_ns, now_ns)
             frames = _not_after(frames, until_ns)
             self._check_age(frames[-1].stamp_ns, until_ns, now_ns)
-            chosen = self._pick(frames, n)
-            try:
-                pixels = np.stack([_pixels(frame) for frame in chosen])
-            except _Unreadable as unreadable:
-                self._forget(unreadable.frame)
-                continue
-            return Clip(pixels, tuple(map(_stamp, chosen)), self.frame_rate)
+            ideals = [frames[-1].stamp_ns - round(back * self.period_ns) for back in range(n)]
+            if (clip := self._load(self._pick(frames, ideals, "conditioning frame"))) is not None:
+                return clip
+
+    def following(self, stamp_ns: int, n: int) -> Clip:
+        """The n frames that came after `stamp_ns` at the model's rate, picked as a clip's frames are.
+
+        What a prediction from a clip that ends at `stamp_ns` is held against. Raises UnevenFrames.
+        """
+        while True:
+            with self._lock:
+                frames = self._frames[bisect.bisect_right(self._frames, stamp_ns, key=_stamp) :]
+            ideals = [stamp_ns + round(k * self.period_ns) for k in range(n, 0, -1)]
+            if (clip := self._load(self._pick(frames, ideals, "frame"))) is not None:
+                return clip
+
+    def _judge(self, frame: StampedFrame) -> Added:
+        frames = self._frames
+        if frame.stamp_ns <= 0:
+            return Added.UNSTAMPED
+        if not frames:
+            return Added.ADDED
+        if frame.source != frames[-1].source:
+            return Added.CHANGED
+        if frame.stamp_ns < frames[-1].stamp_ns - self.period_ns:
+            return Added.JUMPED_BACK
+        at = bisect.bisect_left(frames, frame.stamp_ns, key=_stamp)
+        if at == len(frames):
+            return Added.ADDED
+        return Added.DUPLICATE if frames[at].stamp_ns == frame.stamp_ns else Added.LATE
 
     def _check_until(self, until_ns: int | None, now_ns: int | None) -> None:
         if until_ns is None or now_ns is None or not self.max_age_ns:
@@ -201,33 +227,40 @@ class FrameBuffer:
                 "and nobody publishes /clock"
             )
 
-    def _pick(self, frames: list[StampedFrame], n: int) -> list[StampedFrame]:
-        """The n frames of a clip that ends with the last of `frames`, oldest first."""
-        newest = frames[-1].stamp_ns
-        chosen = [frames[-1]]
-        free = len(frames) - 1  # frames[:free] are older than every chosen one
-        for back in range(1, n):
-            ideal = newest - round(back * self.period_ns)
+    def _pick(self, frames: list[StampedFrame], ideals: list[int], what: str) -> list[StampedFrame]:
+        """A frame for each of the falling times `ideals`; oldest first."""
+        chosen: list[StampedFrame] = []
+        free = len(frames)  # frames[:free] are older than every chosen one
+        for ideal in ideals:
             at = _nearest(frames, free, ideal)
-            if at is None or abs(frames[at].stamp_ns - ideal) > math.ceil(self.period_ns / 2):
-                raise UnevenFrames(self._missing(frames, free, n, back, ideal))
+            if at is None or abs(frames[at].stamp_ns - ideal) > self._reach_ns:
+                which = f"{what} {len(ideals) - len(chosen)} of {len(ideals)} is missing at {self.frame_rate:g} Hz"
+                raise UnevenFrames(f"{which}: {self._why_missing(frames, free, ideals, ideal)}")
             chosen.append(frames[at])
             free = at
         return chosen[::-1]
 
-    def _missing(self, frames: list[StampedFrame], free: int, n: int, back: int, ideal: int) -> str:
-        which = f"conditioning frame {n - back} of {n} is missing at {self.frame_rate:g} Hz"
+    def _why_missing(self, frames: list[StampedFrame], free: int, ideals: list[int], ideal: int) -> str:
         if not free or ideal < frames[0].stamp_ns:
-            early = _seconds(frames[0].stamp_ns - ideal)
+            begins = f", which begin {_seconds(frames[0].stamp_ns - ideal)} after that frame's time" if frames else ""
             return (
-                f"{which}: the buffer holds {len(frames)} frames and begins {early} after that frame's time {ideal} ns;"
-                f" wait until the camera has run for {_seconds(round((n - 1) * self.period_ns))}"
+                f"the buffer holds {len(frames)} frames{begins} ({ideal} ns); a camera must have run for "
+                f"{_seconds(ideals[0] - ideals[-1])}"
             )
         nearest = min(abs(frame.stamp_ns - ideal) for frame in frames[:free])
         return (
-            f"{which}: the nearest free frame is {_seconds(nearest)} from its time {ideal} ns, half a period is "
-            f"{_seconds(math.ceil(self.period_ns / 2))}; the camera gives {_rate(frames):.1f} Hz"
+            f"the nearest free frame is {_seconds(nearest)} from its time {ideal} ns, half a period is "
+            f"{_seconds(self._reach_ns)}; the camera gives {_rate(frames):.1f} Hz"
         )
+
+    def _load(self, chosen: list[StampedFrame]) -> Clip | None:
+        """The clip; None where a frame could not be read, which is then forgotten."""
+        try:
+            pixels = np.stack([_pixels(frame) for frame in chosen])
+        except _Unreadable as unreadable:
+            self._forget(unreadable.frame)
+            return None
+        return Clip(pixels, tuple(map(_stamp, chosen)), self.frame_rate)
 
     def _forget(self, frame: StampedFrame) -> None:
         with self._lock:

@@ -118,7 +118,7 @@ def test_a_missing_frame_is_named_with_its_distance():
 
 
 def test_a_buffer_that_is_still_too_short_says_how_long_to_wait():
-    with pytest.raises(UnevenFrames, match=r"frame 1 of 9 .*holds 8 frames and begins 0\.100 s after .*wait .*0\.8"):
+    with pytest.raises(UnevenFrames, match=r"frame 1 of 9 .*holds 8 frames, which begin 0\.100 s after .*run for 0\.8"):
         filled(steady(8)).clip()
 
 
@@ -208,6 +208,26 @@ def test_an_unreadable_frame_without_a_neighbour_is_a_missing_one():
         buffer.add(unreadable(stamp) if i == 3 else frame(stamp))
     with pytest.raises(UnevenFrames, match="frame 4 of 9"):
         buffer.clip()
+
+
+def test_what_followed_a_clip_is_picked_like_a_clip():
+    stamps = steady(60, 33_333_333)
+    buffer = filled(stamps)
+    last = buffer.clip(until_ns=stamps[29]).stamps_ns[-1]
+    assert last == stamps[29]
+    truth = buffer.following(last, 10)
+    assert truth.stamps_ns == tuple(stamps[32:60:3]) and truth.frames.shape == (10, 2, 4, 3)
+    with pytest.raises(UnevenFrames, match=r"frame 11 of 11 is missing .*nearest free frame is 0\.100 s"):
+        buffer.following(last, 11)
+    with pytest.raises(UnevenFrames, match="frame 3 of 3 is missing at 10 Hz: the buffer holds 0 frames"):
+        buffer.following(stamps[-1], 3)
+
+
+def test_judging_changes_nothing():
+    buffer = filled(steady(9))
+    assert buffer.judge(frame(START)) is Added.JUMPED_BACK
+    assert buffer.judge(frame(START + 9 * PERIOD, width=8)) is Added.CHANGED
+    assert buffer.state().frames == 9
 
 
 def test_clearing_forgets():

@@ -7,7 +7,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
 
+from cosmos_ros import images
 from cosmos_ros.guardrail import Guardrail
 from cosmos_ros.rollout import Clip, Crop, GuardedRollout
 
@@ -46,3 +49,57 @@ def guarded(guardrail):
             return clip, screening.release(clip, crop, model="painted", seed=7, timing=tuple)
 
     return make
+
+
+TYPES = get_typestore(Stores.ROS2_JAZZY)
+
+
+def image_message(frame: np.ndarray, stamp_ns: int, encoding: str):
+    """A sensor_msgs/Image, or for "jpeg" and "png" a CompressedImage."""
+    types = TYPES.types
+    stamp = types["builtin_interfaces/msg/Time"](*divmod(stamp_ns, 1_000_000_000))
+    header = types["std_msgs/msg/Header"](stamp, "camera_optical_frame")
+    if encoding in ("jpeg", "png"):
+        image_format, data = images.compress(frame, encoding)
+        return types["sensor_msgs/msg/CompressedImage"](header, image_format, np.frombuffer(data, np.uint8))
+    image = images.from_rgb(frame, encoding)
+    return types["sensor_msgs/msg/Image"](
+        header, image.height, image.width, encoding, image.is_bigendian, image.step, np.frombuffer(image.data, np.uint8)
+    )
+
+
+@pytest.fixture(scope="session")
+def write_bag():
+    """Writes frames as a rosbag2 bag; `encoding` is one for all or one per frame."""
+
+    def write(
+        path: Path,
+        frames: np.ndarray,
+        stamps_ns: list[int],
+        *,
+        topic: str = "/camera/image_raw",
+        encoding: str | list[str] = "rgb8",
+        storage: StoragePlugin = StoragePlugin.MCAP,
+        compression: CompressionMode = CompressionMode.NONE,
+        other_topics: tuple[str, ...] = (),
+    ) -> Path:
+        encodings = [encoding] * len(frames) if isinstance(encoding, str) else encoding
+        messages = [image_message(*each) for each in zip(frames, stamps_ns, encodings, strict=True)]
+        writer = Writer(path, version=9, storage_plugin=storage)
+        if compression is not CompressionMode.NONE:
+            writer.set_compression(compression, CompressionFormat.ZSTD)
+        with writer:
+            kind = messages[0].__msgtype__ if messages else "sensor_msgs/msg/Image"
+            names = (topic, *other_topics)
+            connections = [writer.add_connection(name, kind, typestore=TYPES) for name in names]
+            for message, stamp in zip(messages, stamps_ns, strict=True):
+                for connection in connections:
+                    writer.write(connection, stamp, TYPES.serialize_cdr(message, message.__msgtype__))
+        return path
+
+    return write
+
+
+def steady(n: int, rate: float = 10.0) -> list[int]:
+    """n stamps at so many Hz."""
+    return [START + round(i * 1e9 / rate) for i in range(n)]
