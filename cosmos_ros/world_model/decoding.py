@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cosmos_ros.world_model.sampling import Sampling, sample
 from cosmos_ros.world_model.transformer import KeysValues, KVCache, Transformer
@@ -16,12 +16,17 @@ from cosmos_ros.world_model.transformer import KeysValues, KVCache, Transformer
 # After every pass: new tokens done, new tokens in all, latent frames of new tokens complete. May raise, to stop.
 OnPass = Callable[[int, int, int], None]
 
-PREFILL_TOKENS = 1024   # of one pass over the prompt: its activations stay small beside the KV cache
+PREFILL_TOKENS = 512    # of one pass over the prompt: its activations stay small beside the KV cache
 PASSES_AHEAD = 4        # that may be queued on a GPU before the oldest is reported: hides the launching, not a cancel
 
 
 class DecodeEngine(Protocol):
-    """Completes token videos."""
+    """Completes token videos.
+
+    module  what must be on the device for it
+    """
+
+    module: nn.Module
 
     def generate(
         self, prompt: Tensor, sampling: Sampling, context: Tensor | None, on_pass: OnPass
@@ -47,7 +52,7 @@ class SequentialDecoder:
     """
 
     def __init__(self, transformer: Transformer) -> None:
-        self.transformer = transformer
+        self.module = self.transformer = transformer
         self._state: _State | None = None
         self._graph: _Graph | None = None
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,9 @@ class Part:
         with self._lock:
             module = self._loaded().to(self.device)
         yield module
+
+    def rest(self) -> None:
+        """Be where the part waits for its next use, after a load has put the module on the device."""
 
     def leave(self) -> None:
         """Give the device's memory back until the next use."""
@@ -89,8 +93,11 @@ class Parked(Part):
                     if self._users == 0:
                         self.leave()
 
+    def rest(self) -> None:
+        self.leave()
+
     def leave(self) -> None:
-        """Go to host memory now, where a load has put the module on the device. No effect while it is in use."""
+        """Go to host memory now. No effect while the part is in use."""
         with self._lock:
             if self._module is None or self._users > 0:
                 return
@@ -152,6 +159,39 @@ class Arena:
                            self.block.nbytes / 1e9, error)
         else:
             weakref.finalize(self, runtime.cudaHostUnregister, address)
+
+
+class HostEmbedding(nn.Module):
+    """A table of which a pass reads few rows: it stays in host memory, and the GPU reads the rows over the bus.
+
+    table   [rows, width], on the CPU or the device
+    device  that reads it
+    """
+
+    def __init__(self, table: Tensor, device: torch.device) -> None:
+        super().__init__()
+        # A plain attribute, no parameter: whoever moves the module's parameters leaves it where it is.
+        self._table = mapped(table, device) if device.type == "cuda" else table
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return F.embedding(tokens, self._table)
+
+
+def mapped(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CUDA tensor whose memory is a pinned copy of the given one on the host (unified virtual addressing)."""
+    host = tensor.cpu().contiguous().pin_memory()
+    with torch.cuda.device(device):
+        return torch.as_tensor(_HostBytes(host), device=device).view(tensor.dtype).view(tensor.shape)
+
+
+class _HostBytes:
+    """Pinned host memory by the address at which the device sees it; lives as long as the tensor made of it."""
+
+    def __init__(self, host: Tensor) -> None:
+        self._host = host
+        self.__cuda_array_interface__ = {
+            "shape": (host.nbytes,), "typestr": "|u1", "data": (host.data_ptr(), False), "strides": None, "version": 3,
+        }
 
 
 def tensors_of(module: nn.Module) -> list[Tensor]:

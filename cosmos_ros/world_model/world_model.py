@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cosmos_ros import paths
 from cosmos_ros.errors import ModelUnavailable
@@ -18,6 +18,8 @@ from cosmos_ros.world_model.checkpoint import config_of, default_dtype, load_tra
 from cosmos_ros.world_model.config import PUBLISHED_KINDS, TransformerConfig, published_kind
 from cosmos_ros.world_model.decoding import DecodeEngine, SequentialDecoder
 from cosmos_ros.world_model.memory import return_memory
+from cosmos_ros.world_model.memory_plan import TOKENIZER, TRANSFORMER, DeviceMemory
+from cosmos_ros.world_model.parts import HostEmbedding
 from cosmos_ros.world_model.preprocessing import to_model_input
 from cosmos_ros.world_model.sampling import Sampling
 from cosmos_ros.world_model.text_encoder import CONTEXT_LENGTH, TextEncoder
@@ -107,34 +109,63 @@ class _WarmedUp(Exception):
 
 
 class WorldModel:
-    """Tokenizer, transformer and decode engine on one device. Unguarded: use `cosmos_ros.Foresight` outside of it."""
+    """Tokenizer, transformer and decode engine on one device. Unguarded: use `cosmos_ros.Foresight` outside of it.
 
-    def __init__(self, spec: ModelSpec, tokenizer: VideoTokenizer, engine: DecodeEngine) -> None:
+    memory  keeps the parts on the device, or brings them there while they work
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        tokenizer: VideoTokenizer,
+        engine: DecodeEngine,
+        text_encoder: TextEncoder | None,
+        memory: DeviceMemory,
+    ) -> None:
         self.spec = spec
         self._tokenizer: VideoTokenizer | None = tokenizer
         self._engine: DecodeEngine | None = engine
-        self._text_encoder: TextEncoder | None = None
+        self._text_encoder: TextEncoder | None = text_encoder
+        self._programs = memory.hold(TOKENIZER, nn.ModuleList([tokenizer.encoder, tokenizer.decoder]))
+        self._transformer = memory.hold(TRANSFORMER, engine.module, on_leave=engine.release)
+        self._programs.rest()
+        self._transformer.rest()
 
     @classmethod
     def from_checkpoint(
-        cls, directory: str | Path = "", tokenizer: str | Path = "", device: str = "auto", dtype: str = "auto"
+        cls,
+        directory: str | Path = "",
+        tokenizer: str | Path = "",
+        device: str = "auto",
+        dtype: str = "auto",
+        memory: DeviceMemory | None = None,
     ) -> WorldModel:
-        """Load a checkpoint and its tokenizer.
+        """Load a checkpoint, its tokenizer and, where it reads prompts, what encodes them.
 
         directory  "": the model that ships with this package
         tokenizer  directory with encoder.jit and decoder.jit; "": looked for in and beside the checkpoint
         device     "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1"
         dtype      "auto" (bfloat16 on CUDA, float32 on the CPU), "bfloat16", "float32"
+        memory     None: every part stays on the device
 
         Raises ModelUnavailable.
         """
         place = resolve_device(device)
         precision = resolve_dtype(dtype, place)
+        memory = memory or DeviceMemory(place)
         spec = ModelSpec.of_checkpoint(directory)
         tokenizer_directory = find_tokenizer(spec.directory, tokenizer)
-        transformer = load_transformer(spec.directory, spec.config, device=place, dtype=precision)
+        text_encoder = None
+        if spec.takes_prompt:
+            text_encoder = TextEncoder.for_checkpoint(
+                spec.directory, place, width=spec.config.context_dim, memory=memory
+            )
+        # The tokenizer first: it is tried out when it is loaded, which takes more memory than it keeps.
         programs = VideoTokenizer.load(tokenizer_directory, spec.chunking, spec.config.vocab_out, place, precision)
-        return cls(spec, programs, SequentialDecoder(transformer))
+        transformer = load_transformer(spec.directory, spec.config, device=place, dtype=precision)
+        if memory.lean:
+            transformer.tok_embeddings = HostEmbedding(transformer.tok_embeddings.weight, place)
+        return cls(spec, programs, SequentialDecoder(transformer), text_encoder, memory)
 
     def warm_up(self) -> None:
         """Take every path once, so that the first prediction is as fast as the next: a few passes of each part."""
@@ -145,34 +176,31 @@ class WorldModel:
 
         spec = self.spec
         context = torch.zeros(1, CONTEXT_LENGTH, spec.config.context_dim) if spec.takes_prompt else None
+        sampling = Sampling(0, spec.temperature, spec.top_p)
         for n_conditioning in spec.conditioning_lengths:
             tokens = self.tokenize(np.zeros((n_conditioning, *spec.frame_size, 3), np.uint8))
             with contextlib.suppress(_WarmedUp):
-                self.generate(tokens, context, Sampling(seed=0, temperature=1.0, top_p=0.8), enough)
+                self.generate(tokens, context, sampling, enough)
         for _ in self.decode(torch.zeros(spec.config.n_tokens, dtype=torch.long), n_conditioning=0):
             pass
 
     def release(self) -> None:
         """Give the device's memory back. The model is of no use afterwards."""
-        self._tokenizer = self._engine = self._text_encoder = None
+        self._tokenizer = self._engine = self._text_encoder = self._programs = self._transformer = None
         return_memory()
 
     def tokenize(self, frames: np.ndarray) -> Tensor:
         """Tokens int64 [N] of camera frames uint8 [n, H, W, 3] of any size; n is 1 + 8k, oldest first."""
-        return self._tokenizer.encode(to_model_input(frames, self.spec.frame_size))
+        pixels = to_model_input(frames, self.spec.frame_size)
+        with self._programs.in_use():
+            return self._tokenizer.encode(pixels)
 
     def encode_text(self, prompt: str) -> Tensor | None:
         """The context [1, M, context_dim] of a prompt; None for a model that takes none.
 
         Raises ModelUnavailable where the text encoder is missing.
         """
-        if not self.spec.takes_prompt:
-            return None
-        if self._text_encoder is None:
-            self._text_encoder = TextEncoder.for_checkpoint(
-                self.spec.directory, self._tokenizer.device, width=self.spec.config.context_dim
-            )
-        return self._text_encoder.encode(prompt)
+        return self._text_encoder.encode(prompt) if self._text_encoder else None
 
     def generate(self, tokens: Tensor, context: Tensor | None, sampling: Sampling, on_pass: OnPass) -> Tensor:
         """All tokens of the video, int64 [t*h*w], the given ones first.
@@ -182,13 +210,16 @@ class WorldModel:
         on_pass  called after every pass; what it raises ends the generation
         """
         per_latent_frame = self.spec.compression[0]
-        return self._engine.generate(
-            tokens, sampling, context, lambda done, total, latent: on_pass(done, total, latent * per_latent_frame)
-        )
+        with self._transformer.in_use():
+            return self._engine.generate(
+                tokens, sampling, context, lambda done, total, latent: on_pass(done, total, latent * per_latent_frame)
+            )
 
     def decode(self, tokens: Tensor, n_conditioning: int) -> Iterator[np.ndarray]:
         """Frames uint8 [k, h, w, 3] RGB at the model's resolution, in order, after the first n of the video."""
-        for frames in self._tokenizer.decode(tokens, n_conditioning):
+        with self._programs.in_use():
+            decoded = list(self._tokenizer.decode(tokens, n_conditioning))
+        for frames in decoded:
             yield frames.numpy()
 
 

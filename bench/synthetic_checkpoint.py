@@ -1,0 +1,91 @@
+"""Checkpoints of exactly the published format and size, with random weights: they cost what the real ones cost.
+
+NVIDIA's weights are gated, so nothing here can be run on them by default; random ones take the same memory and time.
+The tokenizer is this project's own network at about the published width, a stand-in for DV8x16x16's cost.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+from pathlib import Path
+
+import torch
+
+from cosmos_ros.training.tokenizer_network import (
+    IndicesToPixels,
+    PixelsToIndices,
+    TokenizerConfig,
+    VideoTokenizer,
+)
+from cosmos_ros.world_model import TransformerConfig
+from cosmos_ros.world_model.config import transformer_shapes
+
+TOKENIZER = TokenizerConfig(
+    channels=(256, 512, 512), encoder_blocks=(2, 2, 2), decoder_blocks=(3, 3, 3), levels=(8, 8, 8, 5, 5, 5)
+)
+T5_11B = {
+    "vocab_size": 32128, "d_model": 1024, "d_kv": 128, "d_ff": 65536, "num_layers": 24, "num_heads": 128,
+    "feed_forward_proj": "relu",
+}  # fmt: skip
+
+
+def write_transformer(directory: Path, config: TransformerConfig, device: torch.device) -> Path:
+    """model.pt: the flat dictionary of bfloat16 tensors, every key with its `model.` prefix, filled on the device."""
+    directory.mkdir(parents=True, exist_ok=True)
+    file = directory / "model.pt"
+    state = {f"model.{name}": torch.empty(shape, dtype=torch.bfloat16)
+             for name, shape in transformer_shapes(config).items()}
+    # A file with room for the data, then the data straight into its pages: no second copy in host memory.
+    with torch.serialization.skip_data():
+        torch.save(state, file)
+    torch.serialization.set_default_mmap_options(mmap.MAP_SHARED)
+    try:
+        for name, tensor in torch.load(file, mmap=True, weights_only=True).items():
+            tensor.copy_(torch.ones_like(tensor) if "norm" in name else random_weight(tensor.shape, device))
+    finally:
+        torch.serialization.set_default_mmap_options(mmap.MAP_PRIVATE)
+    return file
+
+
+def random_weight(shape: torch.Size, device: torch.device) -> torch.Tensor:
+    """Rows of about unit length, so that activations stay in range through any number of layers."""
+    return torch.randn(shape, device=device, dtype=torch.bfloat16) / shape[-1] ** 0.5
+
+
+def write_tokenizer(directory: Path, config: TokenizerConfig = TOKENIZER) -> Path:
+    """encoder.jit and decoder.jit in bfloat16."""
+    directory.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    network = VideoTokenizer(config).eval().requires_grad_(False).to(torch.bfloat16)
+    for name, program in (("encoder.jit", PixelsToIndices(network)), ("decoder.jit", IndicesToPixels(network))):
+        torch.jit.script(program).save(str(directory / name))
+    return directory
+
+
+def write_t5(folder: Path, device: torch.device, sizes: dict | None = None) -> Path:
+    """A T5 folder in Hugging Face's layout: config.json, model.safetensors in bfloat16, spiece.model."""
+    import sentencepiece
+    import transformers
+
+    folder.mkdir(parents=True, exist_ok=True)
+    words = folder / "words.txt"
+    words.write_text("\n".join(["a robot arm moves a red cube over the table while the camera drives past"] * 20))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(words), model_prefix=str(folder / "spiece"), vocab_size=29, pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
+        minloglevel=2,
+    )  # fmt: skip
+    config = transformers.T5Config(**(sizes or T5_11B))
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with device:
+            model = transformers.T5EncoderModel(config)
+    finally:
+        torch.set_default_dtype(default)
+    model.save_pretrained(folder)
+    return folder
+
+
+def write_settings(directory: Path, settings: dict) -> None:
+    (directory / "config.json").write_text(json.dumps(settings))

@@ -1,0 +1,253 @@
+"""`cosmos_ros doctor`: one line for each thing that this machine, robot and checkpoint have or lack, with its remedy.
+
+It runs where PyTorch, ROS or both are missing, and says so: whatever needs them is imported only where it is looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from cosmos_ros.errors import ForesightError
+from cosmos_ros.paths import cache_directory
+
+if TYPE_CHECKING:
+    from cosmos_ros.world_model import ModelSpec
+
+SUPPORTED_PYTHON = ((3, 10), (3, 13))
+ROOM_FOR_CACHES = 2_000_000_000     # bytes: prompt embeddings, and what a build leaves
+
+TEXT = "pip install -r requirements-text.txt"
+GUARDRAIL = "pip install -r requirements-guardrail.txt"
+# package to import -> (what it is for, how to get it)
+EXTRAS = {
+    "transformers": ("prompts of Video2World checkpoints, the published guardrail", TEXT),
+    "sentencepiece": ("prompts of Video2World checkpoints", TEXT),
+    "peft": ("the published prompt guard", GUARDRAIL),
+    "nltk": ("the published prompt guard", GUARDRAIL),
+    "better_profanity": ("the published prompt guard", GUARDRAIL),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was found, and what to do about it.
+
+    mark   "ok", "note" for what is only worth knowing, "FAIL" for what keeps the node from working
+    """
+
+    mark: str
+    subject: str
+    text: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        line = f"{self.mark:<5} {self.subject:<11} {self.text}"
+        return f"{line} -> {self.remedy}" if self.remedy else line
+
+
+def ok(subject: str, text: str) -> Finding:
+    return Finding("ok", subject, text)
+
+
+def note(subject: str, text: str, remedy: str = "") -> Finding:
+    return Finding("note", subject, text, remedy)
+
+
+def fail(subject: str, text: str, remedy: str = "") -> Finding:
+    """`remedy` is empty where the text, an error's message, already says what to do."""
+    return Finding("FAIL", subject, text, remedy)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", default="", metavar="DIR", help="world model to judge; default: the small one")
+    parser.add_argument("--tokenizer", default="", metavar="DIR", help="its tokenizer; default: in or beside it")
+    parser.add_argument("--guardrail", default="", metavar="DIR", help="its guardrail; default: beside or in it")
+    parser.add_argument("--image-topic", default="", metavar="TOPIC", help="camera topic to listen to")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print every finding as it is made. Exit status 1 where one of them keeps the node from working."""
+    status = 0
+    for finding in findings(args):
+        print(finding, flush=True)
+        status |= finding.mark == "FAIL"
+    return status
+
+
+def findings(args: argparse.Namespace) -> Iterator[Finding]:
+    yield python()
+    yield from torch_and_gpu()
+    spec, finding = checkpoint(args.checkpoint)
+    yield finding
+    if spec is not None:
+        yield guardrail(spec, args.guardrail)
+        yield from memory(spec, args)
+    yield from ros(args.image_topic, spec.frame_rate if spec else 0.0)
+    yield disk()
+    yield from extras()
+
+
+def python() -> Finding:
+    low, high = SUPPORTED_PYTHON
+    text = f"{platform.python_version()} ({sys.executable})"
+    if low <= sys.version_info[:2] <= high:
+        return ok("python", text)
+    return fail("python", text, "use Python {}.{} to {}.{}".format(*low, *high))
+
+
+def torch_and_gpu() -> Iterator[Finding]:
+    torch, finding = imported("torch", "PyTorch", "pip install 'torch>=2.6'; pytorch.org names the build for your GPU")
+    yield finding
+    if torch is None:
+        return
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            free, total = torch.cuda.mem_get_info(index)
+            yield ok("GPU", f"{torch.cuda.get_device_name(index)}: {gigabytes(free)} of {gigabytes(total)} free")
+    elif Path("/proc/driver/nvidia/version").is_file() or shutil.which("nvidia-smi"):
+        yield fail("GPU", "PyTorch sees none, though there is an NVIDIA driver",
+                   "install a CUDA build of PyTorch that this driver supports")
+    else:
+        yield note("GPU", "none; only a small model is quick on the CPU")
+
+
+def checkpoint(directory: str) -> tuple[ModelSpec | None, Finding]:
+    if importlib.util.find_spec("torch") is None:
+        return None, note("checkpoint", "not looked at: that needs PyTorch")
+    from cosmos_ros.world_model import ModelSpec
+
+    try:
+        spec = ModelSpec.of_checkpoint(directory)
+    except (ForesightError, OSError) as error:
+        return None, fail("checkpoint", str(error))
+    height, width = spec.frame_size
+    what = f"{width}x{height} at {spec.frame_rate:g} Hz, {'reads a prompt' if spec.takes_prompt else 'takes no prompt'}"
+    return spec, ok("checkpoint", f"{spec.name}: {what}; {spec.directory}")
+
+
+def guardrail(spec: ModelSpec, folder: str) -> Finding:
+    from cosmos_ros.guardrail.profiles import EMBEDDED, find_folder
+
+    if not (spec.published or folder):
+        return ok("guardrail", f"the {EMBEDDED} one, which comes with this package")
+    try:
+        return ok("guardrail", str(find_folder(spec.directory, folder)))
+    except ForesightError as error:
+        return fail("guardrail", str(error))
+
+
+def memory(spec: ModelSpec, args: argparse.Namespace) -> Iterator[Finding]:
+    """What fits in which mode, with the peak that is expected."""
+    import torch
+
+    from cosmos_ros.needs import needs_of
+    from cosmos_ros.world_model.memory_plan import MODES, free_memory, plan_memory
+
+    on_gpu = torch.cuda.is_available()
+    try:
+        needs = needs_of(spec, tokenizer=args.tokenizer, guardrail=args.guardrail, bytes_per_weight=2 if on_gpu else 4)
+    except ForesightError as error:
+        yield fail("memory", str(error))
+        return
+    host = available_host_memory()
+    if not on_gpu:
+        peak = plan_memory(needs, free=host, mode="fast").peak
+        text = f"expected peak {gigabytes(peak)} on the CPU of {gigabytes(host)} available"
+        yield ok("memory", text) if peak <= host else fail("memory", text, "use a GPU, or a smaller checkpoint")
+        return
+    plans = {mode: plan_memory(needs, free_memory(torch.device("cuda")), mode) for mode in MODES}
+    for plan in plans.values():
+        yield ok("memory", str(plan)) if plan.fits else note("memory", str(plan), "does not fit")
+    if not plans["auto"].fits:
+        yield fail("memory", "no mode fits", "free memory on the GPU, use several, or run a smaller checkpoint")
+    elif plans["auto"].host > host:
+        yield fail("memory", f"{gigabytes(host)} of host memory are available, auto parks "
+                   f"{gigabytes(plans['auto'].host)} there", "free host memory")
+
+
+def ros(topic: str, model_rate: float) -> Iterator[Finding]:
+    """The middleware, then the camera's topic, or which there are."""
+    rclpy, finding = imported("rclpy", "ROS", "source /opt/ros/jazzy/setup.bash or pip install -r requirements-ros.txt")
+    if rclpy is None:
+        yield finding
+        return
+    try:
+        from cosmos_ros.node import probe
+
+        distribution, domain = os.environ.get("ROS_DISTRO", "from wheels"), os.environ.get("ROS_DOMAIN_ID", "0")
+        yield ok("ROS", f"{distribution}, RMW {probe.middleware()}, domain {domain}")
+        if topic:
+            yield from camera(topic, probe.camera(topic), model_rate)
+        elif topics := probe.image_topics():
+            yield note("camera", f"image topics: {', '.join(topics)}", "name one with --image-topic")
+        else:
+            yield note("camera", "no image topic is published", "start the camera; check ROS_DOMAIN_ID")
+    except (ImportError, RuntimeError) as error:
+        yield fail("ROS", f"{type(error).__name__}: {error}", "unset RMW_IMPLEMENTATION, or install what it names")
+
+
+def camera(topic: str, seen, model_rate: float) -> Iterator[Finding]:
+    """What a probe.CameraReport means for the node."""
+    if not seen.publishers:
+        yield fail("camera", f"nobody publishes {topic}", "start the camera; check the topic and ROS_DOMAIN_ID")
+        return
+    if not seen.transport:
+        yield fail("camera", f"{topic} carries {', '.join(seen.types)}", "name a topic of sensor_msgs/Image")
+        return
+    qos = f"{topic} ({seen.transport}): publisher's QoS {seen.theirs}, ours {seen.ours}"
+    yield ok("camera", qos) if seen.compatible else fail("camera", qos, "set image_reliability: best_effort")
+    if seen.transport == "compressed":
+        yield note("camera", f"{topic} is compressed", "set image_transport: compressed")
+    if not seen.images:
+        yield fail("camera", f"{topic}: no image arrived", "see that the camera runs and the network lets it through")
+    elif not seen.usable:
+        yield fail("camera", f"{topic}: {seen.images}", "publish an encoding that the README lists")
+    elif seen.rate < model_rate:
+        yield fail("camera", f"{topic}: {seen.images}, {seen.rate:.1f} images/s; the model's rate is {model_rate:g} Hz",
+                   "raise the camera's rate, or set frame_rate to it")
+    else:
+        yield ok("camera", f"{topic}: {seen.images}, {seen.rate:.1f} images/s")
+
+
+def disk() -> Finding:
+    place = cache_directory()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    text = f"{gigabytes(free)} free in {place}"
+    return ok("disk", text) if free > ROOM_FOR_CACHES else fail("disk", text, "free some, or set XDG_CACHE_HOME")
+
+
+def extras() -> Iterator[Finding]:
+    for package, (purpose, remedy) in EXTRAS.items():
+        if importlib.util.find_spec(package) is None:
+            yield note("extra", f"{package} is not installed: {purpose}", remedy)
+
+
+def imported(module: str, name: str, remedy: str) -> tuple[ModuleType | None, Finding]:
+    try:
+        found = importlib.import_module(module)
+    except Exception as error:      # a broken installation may raise anything at import
+        return None, fail(name, f"cannot be imported ({type(error).__name__}: {error})", remedy)
+    return found, ok(name, str(getattr(found, "__version__", "installed")))
+
+
+def available_host_memory() -> int:
+    """Bytes that this process may still take, as the kernel reckons."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))
+
+
+def gigabytes(n: int) -> str:
+    return f"{n / 1e9:.1f} GB"

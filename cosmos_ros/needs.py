@@ -1,0 +1,90 @@
+"""How much memory each part of a prediction needs, known from headers and file sizes before anything is loaded."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from cosmos_ros.guardrail.profiles import find_folder
+from cosmos_ros.world_model import ModelSpec, TransformerConfig
+from cosmos_ros.world_model.config import transformer_shapes
+from cosmos_ros.world_model.decoding import PREFILL_TOKENS
+from cosmos_ros.world_model.memory_plan import (
+    PROMPT_GUARD,
+    TEXT_ENCODER,
+    TOKENIZER,
+    TRANSFORMER,
+    VIDEO_GUARD,
+    Need,
+)
+from cosmos_ros.world_model.text_encoder import CONTEXT_LENGTH, find_t5, t5_bytes
+from cosmos_ros.world_model.video_tokenizer import DECODER, ENCODER, find_tokenizer
+
+# Activations at their peak, as measured with bench/published_models.py.
+TOKENIZER_BYTES_PER_PIXEL = 100         # of a chunk of frames, in bfloat16
+TEXT_ENCODER_WORK = 300_000_000
+PROMPT_GUARD_WORK = 500_000_000
+VIDEO_GUARD_WORK = 2_000_000_000
+WEIGHTS_FILES = (".safetensors", ".pt", ".pth")
+
+
+def needs_of(
+    spec: ModelSpec, *, tokenizer: str | Path = "", guardrail: str | Path = "", bytes_per_weight: int = 2
+) -> tuple[Need, ...]:
+    """What a checkpoint, its tokenizer, text encoder and guardrail need.
+
+    tokenizer, guardrail   directories as ForesightConfig has them
+    bytes_per_weight       of the transformer: 2 in bfloat16, 4 in float32
+
+    Raises ModelUnavailable or GuardrailUnavailable where one of them is not there.
+    """
+    needs = [
+        transformer_need(spec.config, bytes_per_weight),
+        tokenizer_need(spec, find_tokenizer(spec.directory, tokenizer), bytes_per_weight),
+    ]
+    t5 = find_t5(spec.directory) if spec.takes_prompt else None
+    if t5 is not None:
+        needs.append(Need(TEXT_ENCODER, t5_bytes(t5), work=TEXT_ENCODER_WORK))
+    if spec.published or guardrail:
+        needs += guardrail_needs(find_folder(spec.directory, guardrail), spec.takes_prompt)
+    return tuple(needs)
+
+
+def transformer_need(config: TransformerConfig, bytes_per_weight: int) -> Need:
+    """The KV cache and the activations of one pass of the prefill are its work."""
+    parameters = sum(math.prod(shape) for shape in transformer_shapes(config).values())
+    row = config.n_layers * 2 * config.n_kv_heads * config.head_dim
+    activations = PREFILL_TOKENS * (4 * config.ffn_hidden + 16 * config.dim)
+    tables = config.position_rows * (2 * config.head_dim + (config.dim if config.has_text else 0))
+    context = CONTEXT_LENGTH * row if config.has_text else 0
+    return Need(
+        TRANSFORMER,
+        weights=(parameters + tables) * bytes_per_weight,
+        work=(config.position_rows * row + context + activations) * bytes_per_weight,
+        on_host=config.vocab_in * config.dim * bytes_per_weight,
+    )
+
+
+def tokenizer_need(spec: ModelSpec, directory: Path, bytes_per_weight: int) -> Need:
+    programs = [directory / name for name in (ENCODER, DECODER)]
+    pixels = spec.chunking.n_frames * math.prod(spec.frame_size)
+    return Need(
+        TOKENIZER,
+        weights=sum(program.stat().st_size for program in programs if program.is_file()),
+        work=TOKENIZER_BYTES_PER_PIXEL * pixels * bytes_per_weight // 2,
+    )
+
+
+def guardrail_needs(folder: Path, takes_prompt: bool) -> list[Need]:
+    """Of a Cosmos-1.0-Guardrail folder. SigLIP's text half, about as large as the half in use, is counted with it."""
+    video = weights_in(folder / "video_content_safety_filter") + weights_in(folder / "face_blur_filter")
+    needs = [Need(VIDEO_GUARD, video, work=VIDEO_GUARD_WORK)]
+    if takes_prompt:
+        needs.append(Need(PROMPT_GUARD, weights_in(folder / "aegis"), work=PROMPT_GUARD_WORK))
+    return needs
+
+
+def weights_in(folder: Path) -> int:
+    """Bytes of the weights below a folder, each file once: caches link to them by several names."""
+    files = {path.resolve() for path in folder.rglob("*") if path.suffix in WEIGHTS_FILES}
+    return sum(file.stat().st_size for file in files if file.is_file())
