@@ -18,6 +18,7 @@ from typing import Any
 
 from cosmos_ros.errors import GuardrailUnavailable
 from cosmos_ros.guardrail.guard import PASSED, Judgement, PromptGuard, sha256_of
+from cosmos_ros.guardrail.hub import not_installed
 from cosmos_ros.rollout import Verdict
 
 CENSORED = "\u2588"  # no prompt can hold it: prompts are reduced to ASCII first
@@ -46,8 +47,6 @@ class Blocklist(PromptGuard):
     name = "blocklist"
 
     def __init__(self, folder: Path, near: NearMatch = COSMOS_1_0) -> None:
-        self.weights = sha256_of(path for path in folder.rglob("*") if path.is_file())
-        self.settings = f"{near.min_chars}, {near.letters}"
         custom = _read_list(folder / "custom")
         exact = _read_list(folder / "exact_match")
         for name, entries in (("custom", custom), ("exact_match", exact)):
@@ -57,6 +56,8 @@ class Blocklist(PromptGuard):
         self._profanity = _profanity(custom, self._whitelist)
         self._lemmatize = _lemmatizer(folder / "nltk_data")
         self._exact = [_Entry(entry, near) for entry in exact]
+        self.weights = sha256_of(path for path in folder.rglob("*") if path.is_file())
+        self.settings = f"{near.min_chars}, {near.letters}"
 
     def judge(self, prompt: str) -> Judgement:
         if not prompt:
@@ -192,7 +193,7 @@ def _profanity(custom: list[str], whitelist: set[str]) -> Any:
     try:
         from better_profanity import Profanity
     except ImportError as error:
-        raise _not_installed("better-profanity") from error
+        raise not_installed("better-profanity") from error
     # Made with its own list first, as published: the longest phrase there counts for how far phrases are looked for.
     profanity = Profanity()
     profanity.load_censor_words(custom, whitelist_words=list(whitelist))
@@ -208,7 +209,7 @@ def _lemmatizer(nltk_data: Path) -> Callable[[str], str]:
     try:
         import nltk
     except ImportError as error:
-        raise _not_installed("nltk") from error
+        raise not_installed("nltk") from error
     data = str(nltk_data.absolute())
     if data not in nltk.data.path:
         nltk.data.path.insert(0, data)  # before whatever the machine has
@@ -238,8 +239,3 @@ def _require_data(name: str, folder: str) -> None:
     except LookupError:
         find(f"{name}.zip", paths=[folder])
 
-
-def _not_installed(package: str) -> GuardrailUnavailable:
-    return GuardrailUnavailable(
-        f"Cosmos-1.0-Guardrail needs the package {package}: pip install -r requirements-guardrail.txt"
-    )

@@ -45,6 +45,12 @@ class Guard(ABC):
     weights: str
     settings: str = ""
 
+    def load(self) -> None:  # noqa: B027 (most guards have nothing to bring)
+        """Bring the weights to the device; a guard that was asked something has done so by itself."""
+
+    def unload(self) -> None:  # noqa: B027
+        """Give the device's memory back."""
+
 
 class PromptGuard(Guard):
     @abstractmethod

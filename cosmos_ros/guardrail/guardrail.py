@@ -79,26 +79,37 @@ class Guardrail:
         self.prompt_guards = tuple(prompt_guards)
         self.content_guards = tuple(content_guards)
         self.filters = tuple(filters)
-        everyone: list[Guard] = [*prompt_guards, *content_guards, *filters]
-        self.guards = tuple(GuardPosture(guard.name, guard.weights) for guard in everyone)
+        self._everyone: tuple[Guard, ...] = (*prompt_guards, *content_guards, *filters)
+        self.guards = tuple(GuardPosture(guard.name, guard.weights) for guard in self._everyone)
         # A guard judges one thing at a time, whoever asks: OpenCV's cascades, for one, do not bear two threads.
-        self.locks = {guard.name: threading.Lock() for guard in everyone}
+        self.locks = {guard.name: threading.Lock() for guard in self._everyone}
 
     @classmethod
-    def for_model(cls, spec: Model, folder: str | Path = "", timeout_s: float = 10.0) -> Guardrail:
+    def for_model(
+        cls, spec: Model, folder: str | Path = "", timeout_s: float = 10.0, device: str = "auto"
+    ) -> Guardrail:
         """The guardrail under which a checkpoint may run.
 
         One of NVIDIA's published checkpoints runs under Cosmos-1.0-Guardrail alone: from `folder`, else from
         `Cosmos-1.0-Guardrail` beside the checkpoint's directory, else from `guardrail` inside it. Any other
         checkpoint runs under the embedded profile, or, where a folder is given, under the one in the folder.
+        `device` ("auto", "cpu", "cuda", "cuda:1") is where the folder's guards compute.
 
         Raises GuardrailUnavailable where that cannot be had, with what to do about it.
         """
         if spec.published or folder:
-            profile, guards = profiles.published(spec, folder)
+            profile, guards = profiles.published(spec, folder, device)
         else:
             profile, guards = profiles.embedded()
         return cls(profile, *guards, takes_prompt=spec.takes_prompt, timeout_s=timeout_s)
+
+    def load(self) -> None:
+        """Bring the guards' weights to the device, so that the first goal does not wait for it."""
+        self._each(lambda guard: guard.load())
+
+    def unload(self) -> None:
+        """Give the device's memory back; the guards stay in force, and bring what they need when they are asked."""
+        self._each(lambda guard: guard.unload())
 
     @property
     def posture(self) -> str:
@@ -108,6 +119,15 @@ class Guardrail:
     def screen(self, prompt: str) -> Screening:
         """A context in which one prediction is screened; the prompt guards start at once, on a thread of their own."""
         return Screening(self, prompt)
+
+    def _each(self, act: Callable[[Guard], None]) -> None:
+        for guard in self._everyone:
+            if not self.locks[guard.name].acquire(timeout=self.timeout_s):
+                raise GuardrailUnavailable(f"guard {guard.name} is still occupied after {self.timeout_s:g} s")
+            try:
+                act(guard)
+            finally:
+                self.locks[guard.name].release()
 
 
 class Screening:

@@ -23,6 +23,12 @@ class FaceDetector(ABC):
     def detect(self, frames: np.ndarray) -> list[np.ndarray]:
         """Boxes for frames uint8 [k, h, w, 3] RGB: k arrays float [n, 4] of x1, y1, x2, y2 in pixels."""
 
+    def load(self) -> None:  # noqa: B027 (a cascade has nothing to bring)
+        """As Guard.load."""
+
+    def unload(self) -> None:  # noqa: B027
+        """As Guard.unload."""
+
 
 class FaceBlur(FrameFilter):
     """Pixelates what a detector finds, on a copy of the frames."""
@@ -32,6 +38,7 @@ class FaceBlur(FrameFilter):
     def __init__(self, detector: FaceDetector) -> None:
         self.weights = detector.weights
         self._detector = detector
+        self.load, self.unload = detector.load, detector.unload
 
     def filter(self, frames: np.ndarray) -> tuple[np.ndarray, Judgement]:
         boxes = self._detector.detect(frames)

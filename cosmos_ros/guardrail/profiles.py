@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from cosmos_ros.errors import GuardrailUnavailable
+from cosmos_ros.guardrail.aegis import Aegis
+from cosmos_ros.guardrail.blocklist import COSMOS_1_0, PREDICT1, Blocklist
+from cosmos_ros.guardrail.device import chosen_device
 from cosmos_ros.guardrail.embedded import CascadeFaceDetector, DegenerateVideoGuard, EmbeddedBlocklist
+from cosmos_ros.guardrail.face_blur import RetinaFaceDetector
 from cosmos_ros.guardrail.guard import ContentGuard, FrameFilter, PromptGuard
 from cosmos_ros.guardrail.pixelation import FaceBlur
+from cosmos_ros.guardrail.video_content import VideoContentGuard
 
+T = TypeVar("T")
 Guards = tuple[list[PromptGuard], list[ContentGuard], list[FrameFilter]]
 
 EMBEDDED = "embedded"
 PUBLISHED = "Cosmos-1.0-Guardrail"
+FETCH = "hf download nvidia/Cosmos-1.0-Guardrail"
 
 
 class Model(Protocol):
@@ -29,10 +37,32 @@ def embedded() -> tuple[str, Guards]:
     return EMBEDDED, ([EmbeddedBlocklist()], [DegenerateVideoGuard()], [FaceBlur(CascadeFaceDetector())])
 
 
-def published(spec: Model, folder: str | Path = "") -> tuple[str, Guards]:
-    """The guards of a Cosmos-1.0-Guardrail folder. Raises GuardrailUnavailable, saying what to fetch."""
-    directory = find_folder(spec.directory, folder)
-    raise GuardrailUnavailable(f"the guards in {directory} cannot be loaded by this version")
+def published(spec: Model, folder: str | Path, device: str) -> tuple[str, Guards]:
+    """The guards of a Cosmos-1.0-Guardrail folder, both prompt guards only for a model that takes text.
+
+    Raises GuardrailUnavailable where the folder is not found, saying what to fetch, and where a guard does not load.
+    """
+    home = find_folder(spec.directory, folder)
+    where = chosen_device(device)
+    near = PREDICT1 if "predict1" in spec.directory.absolute().name.lower() else COSMOS_1_0
+    prompt: list[PromptGuard] = []
+    if spec.takes_prompt:
+        prompt.append(_loaded(Blocklist, home / "blocklist", near))
+        prompt.append(_loaded(Aegis, home / "aegis", where))
+    content = _loaded(VideoContentGuard, home / "video_content_safety_filter", where)
+    faces = _loaded(RetinaFaceDetector, home / "face_blur_filter" / "Resnet50_Final.pth", where)
+    return PUBLISHED, (prompt, [content], [FaceBlur(faces)])
+
+
+def _loaded(kind: Callable[..., T], path: Path, *args: object) -> T:
+    try:
+        return kind(path, *args)
+    except GuardrailUnavailable:
+        raise
+    except Exception as error:  # each library has its own for a file that does not parse
+        raise GuardrailUnavailable(
+            f"the guardrail's {path} cannot be loaded: {type(error).__name__}: {error}; fetch it anew: {FETCH}"
+        ) from error
 
 
 def find_folder(checkpoint: Path, folder: str | Path = "") -> Path:
@@ -47,5 +77,5 @@ def find_folder(checkpoint: Path, folder: str | Path = "") -> Path:
     raise GuardrailUnavailable(
         f"{checkpoint.name} is a published NVIDIA Cosmos checkpoint and runs only with its guardrail; none found at "
         f"{' or '.join(map(str, candidates))}. Accept the licence of nvidia/Cosmos-1.0-Guardrail on Hugging Face, "
-        f"then: hf download nvidia/Cosmos-1.0-Guardrail --local-dir {checkpoint.parent / PUBLISHED}"
+        f"then: {FETCH} --local-dir {checkpoint.parent / PUBLISHED}"
     )

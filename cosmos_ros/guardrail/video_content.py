@@ -1,0 +1,109 @@
+"""The video content safety filter: SigLIP features of every frame, and a classifier over seven classes.
+
+Unlike the published code it fails closed: a frame that cannot be judged refuses the rollout, and so does a feature
+that is not finite. All frames given are judged in one go.
+"""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from cosmos_ros.guardrail import hub
+from cosmos_ros.guardrail.device import give_back
+from cosmos_ros.guardrail.guard import PASSED, ContentGuard, Judgement, sha256_of
+from cosmos_ros.rollout import Verdict
+
+ENCODER = "google/siglip-so400m-patch14-384"
+CLASSES = ("Safe", "Sexual_Content", "Violence", "Drugs", "Child_Abuse", "Hate_and_Harassment", "Self-Harm")
+HIDDEN = (512, 256)
+
+
+class Classifier(nn.Module):
+    """Features [n, width] -> logits [n, 7]; key names as in safety_filter.pt, below `network.`."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inputs, outputs in zip((width, HIDDEN[0]), HIDDEN, strict=True):
+            layers += [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.Linear(HIDDEN[-1], len(CLASSES)))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.layers(features)
+
+
+class VideoContentGuard(ContentGuard):
+    """SigLIP out of a folder in Hugging Face's cache layout and `safety_filter.pt` beside it, in float32, as published.
+
+    Raises GuardrailUnavailable where SigLIP is missing or incomplete, OSError or RuntimeError where the classifier's
+    file cannot be read or does not fit.
+    """
+
+    name = "video_content"
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        encoder, classifier = hub.snapshot(folder, ENCODER), folder / "safety_filter.pt"
+        self.weights = sha256_of([*hub.files_of(encoder), classifier])
+        self._device = device
+        self._encoder = hub.load(hub.transformers().SiglipVisionModel, encoder, dtype=torch.float32)
+        self._preparation = _Preparation(encoder / "preprocessor_config.json")
+        self._classifier = _load_classifier(classifier, width=self._encoder.config.hidden_size)
+
+    def load(self) -> None:
+        self._encoder.to(self._device)
+        self._classifier.to(self._device)
+
+    def unload(self) -> None:
+        give_back(self._encoder, self._classifier)
+
+    def judge(self, frames: np.ndarray) -> Judgement:
+        for index, logits in enumerate(self.logits(frames)):
+            if (label := int(logits.argmax())) != 0:
+                return Judgement(Verdict.REFUSED, CLASSES[label], frame=index)
+        return PASSED
+
+    @torch.inference_mode()
+    def logits(self, frames: np.ndarray) -> torch.Tensor:
+        """Logits [k, 7] on the host for frames uint8 [k, h, w, 3] RGB. Raises ValueError where one is not finite."""
+        self.load()
+        pixels = self._preparation(frames).to(self._device)
+        features = self._encoder(pixel_values=pixels).pooler_output
+        features = features / features.norm(dim=-1, keepdim=True)
+        logits = self._classifier(features).cpu()
+        if logits.shape != (len(frames), len(CLASSES)) or not torch.isfinite(logits).all():
+            raise ValueError(f"the classifier's logits {list(logits.shape)} are not finite, or too few")
+        return logits
+
+
+class _Preparation:
+    """Frames as SigLIP takes them: squashed to its square by PIL's bicubic (the aspect is not kept), normalised."""
+
+    def __init__(self, config: Path) -> None:
+        values = json.loads(config.read_text())
+        self._size = int(values["size"]["width"]), int(values["size"]["height"])
+        self._mean = torch.tensor(values["image_mean"]).view(3, 1, 1)
+        self._std = torch.tensor(values["image_std"]).view(3, 1, 1)
+        self._scale = float(values["rescale_factor"])
+
+    def __call__(self, frames: np.ndarray) -> torch.Tensor:
+        """float32 [k, 3, size, size] for frames uint8 [k, h, w, 3]."""
+        with ThreadPoolExecutor(max_workers=len(frames)) as pool:  # PIL releases the GIL
+            squashed = torch.from_numpy(np.stack(list(pool.map(self._squash, frames))))
+        return (squashed.permute(0, 3, 1, 2) * self._scale - self._mean) / self._std
+
+    def _squash(self, frame: np.ndarray) -> np.ndarray:
+        return np.asarray(Image.fromarray(frame).resize(self._size, Image.Resampling.BICUBIC))
+
+
+def _load_classifier(file: Path, width: int) -> Classifier:
+    stored = torch.load(file, map_location="cpu", weights_only=True)["model"]
+    classifier = Classifier(width)
+    classifier.load_state_dict({key.removeprefix("network."): value for key, value in stored.items()})
+    return classifier.float().eval()

@@ -1,0 +1,218 @@
+"""Fault injection: every guard of Cosmos-1.0-Guardrail, every fault, and no pixel that leaves.
+
+Faults of files are made in the files, faults of a running guard in the guard that was loaded from them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cosmos_ros.errors import GuardrailUnavailable
+from cosmos_ros.guardrail import Guardrail
+from cosmos_ros.guardrail.guard import Judgement
+from cosmos_ros.rollout import Clip, Crop
+
+COMMIT = "snapshots/0123456789abcdef0123456789abcdef01234567"
+BASE = f"aegis/models--meta-llama--LlamaGuard-7b/{COMMIT}"
+ADAPTER = f"aegis/models--nvidia--Aegis-AI-Content-Safety-LlamaGuard-Defensive-1.0/{COMMIT}"
+SIGLIP = f"video_content_safety_filter/models--google--siglip-so400m-patch14-384/{COMMIT}"
+CLASSIFIER = "video_content_safety_filter/safety_filter.pt"
+RETINAFACE = "face_blur_filter/Resnet50_Final.pth"
+
+
+@dataclass(frozen=True)
+class Spec:
+    directory: Path
+    name: str = "Cosmos-1.0-Autoregressive-5B-Video2World"
+    published: bool = True
+    takes_prompt: bool = True
+
+
+# Faults of files
+
+
+def gone(name: str) -> Callable[[Path], None]:
+    def act(folder: Path) -> None:
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return act
+
+
+def emptied(name: str) -> Callable[[Path], None]:
+    def act(folder: Path) -> None:
+        gone(name)(folder)
+        (folder / name).mkdir()
+
+    return act
+
+
+def cut(name: str) -> Callable[[Path], None]:
+    def act(folder: Path) -> None:
+        data = (folder / name).read_bytes()
+        (folder / name).unlink()  # it may be a link to what other tests read
+        (folder / name).write_bytes(data[: len(data) // 2])
+
+    return act
+
+
+def garbled(name: str) -> Callable[[Path], None]:
+    def act(folder: Path) -> None:
+        (folder / name).unlink()
+        (folder / name).write_bytes(b"\xff\xfe not what it was \x80")
+
+    return act
+
+
+def tensors(name: str, change: Callable[[dict], None]) -> Callable[[Path], None]:
+    """A change to the tensors in a .pt, .pth or .safetensors file."""
+
+    def act(folder: Path) -> None:
+        from safetensors.torch import load_file, save_file
+
+        path = folder / name
+        if path.suffix == ".safetensors":
+            stored = load_file(path)
+            change(stored)
+            save_file(stored, path, metadata={"format": "pt"})
+        else:
+            stored = torch.load(path, weights_only=True)
+            change(stored.get("model", stored))
+            path.unlink()
+            torch.save(stored, path)
+
+    return act
+
+
+def without(part: str) -> Callable[[dict], None]:
+    return lambda stored: [stored.pop(name) for name in list(stored) if part in name]
+
+
+def with_nan(part: str) -> Callable[[dict], None]:
+    return lambda stored: [value.fill_(float("nan")) for name, value in stored.items() if part in name]
+
+
+def reshaped(part: str) -> Callable[[dict], None]:
+    return lambda stored: stored.update({n: v.repeat_interleave(2, 0) for n, v in stored.items() if part in n})
+
+
+FILE_FAULTS: dict[tuple[str, str], Callable[[Path], None]] = {
+    ("blocklist", "folder missing"): gone("blocklist"),
+    ("blocklist", "folder empty"): emptied("blocklist"),
+    ("blocklist", "list missing"): gone("blocklist/custom"),
+    ("blocklist", "list empty"): emptied("blocklist/custom"),
+    ("blocklist", "exact_match empty"): emptied("blocklist/exact_match"),
+    ("blocklist", "whitelist missing"): gone("blocklist/whitelist"),
+    ("blocklist", "not text"): garbled("blocklist/custom/tools"),
+    ("blocklist", "nltk_data missing"): gone("blocklist/nltk_data"),
+    ("blocklist", "WordNet missing"): gone("blocklist/nltk_data/corpora/wordnet"),
+    ("aegis", "folder missing"): gone("aegis"),
+    ("aegis", "folder empty"): emptied("aegis"),
+    ("aegis", "base cut"): cut(f"{BASE}/model.safetensors"),
+    ("aegis", "base lacks a weight"): tensors(f"{BASE}/model.safetensors", without("lm_head")),
+    ("aegis", "base config not JSON"): garbled(f"{BASE}/config.json"),
+    ("aegis", "tokenizer missing"): gone(f"{BASE}/tokenizer.json"),
+    ("aegis", "adapter missing"): gone(ADAPTER),
+    ("aegis", "adapter cut"): cut(f"{ADAPTER}/adapter_model.safetensors"),
+    ("aegis", "adapter lacks a weight"): tensors(f"{ADAPTER}/adapter_model.safetensors", without("lora_B")),
+    ("aegis", "NaN in the base"): tensors(f"{BASE}/model.safetensors", with_nan("lm_head")),
+    ("aegis", "NaN in the adapter"): tensors(f"{ADAPTER}/adapter_model.safetensors", with_nan("lora_A")),
+    ("aegis", "unknown label"): tensors(f"{BASE}/model.safetensors", lambda stored: stored["lm_head.weight"].zero_()),
+    ("video_content", "folder missing"): gone("video_content_safety_filter"),
+    ("video_content", "folder empty"): emptied("video_content_safety_filter"),
+    ("video_content", "SigLIP missing"): gone(SIGLIP),
+    ("video_content", "SigLIP cut"): cut(f"{SIGLIP}/model.safetensors"),
+    ("video_content", "SigLIP lacks a weight"): tensors(f"{SIGLIP}/model.safetensors", without("vision_model.head")),
+    ("video_content", "preparation not JSON"): garbled(f"{SIGLIP}/preprocessor_config.json"),
+    ("video_content", "classifier missing"): gone(CLASSIFIER),
+    ("video_content", "classifier cut"): cut(CLASSIFIER),
+    ("video_content", "classifier not a file of tensors"): garbled(CLASSIFIER),
+    ("video_content", "classifier lacks a weight"): tensors(CLASSIFIER, without("running_mean")),
+    ("video_content", "unknown label"): tensors(CLASSIFIER, reshaped("layers.6")),
+    ("video_content", "NaN in SigLIP"): tensors(f"{SIGLIP}/model.safetensors", with_nan("post_layernorm")),
+    ("video_content", "NaN in the classifier"): tensors(CLASSIFIER, with_nan("layers.3.weight")),
+    ("face_blur", "folder missing"): gone("face_blur_filter"),
+    ("face_blur", "folder empty"): emptied("face_blur_filter"),
+    ("face_blur", "file cut"): cut(RETINAFACE),
+    ("face_blur", "not a file of tensors"): garbled(RETINAFACE),
+    ("face_blur", "lacks a weight"): tensors(RETINAFACE, without("layer4.2.bn3.running_var")),
+    ("face_blur", "NaN in the network"): tensors(RETINAFACE, with_nan("fpn.merge1.0.weight")),
+    ("face_blur", "NaN in a head"): tensors(RETINAFACE, with_nan("ClassHead.0.conv1x1.bias")),
+}
+
+# Faults of a running guard
+
+
+def raises(_: object) -> None:
+    raise RuntimeError("the device is lost")
+
+
+def hangs(_: object) -> None:
+    time.sleep(2)
+
+
+RUNNING_FAULTS: dict[str, Callable[[object], object]] = {
+    "exception": raises,
+    "timeout": hangs,
+    "unknown answer": lambda _: "Safe",
+    "unknown verdict": lambda _: Judgement(7),  # type: ignore[arg-type]
+    "wrong number of frames": lambda given: (given[:1], Judgement(0)),  # type: ignore[arg-type,index]
+}
+GUARDS = {"blocklist": "prompt_guards", "aegis": "prompt_guards", "video_content": "content_guards",
+          "face_blur": "filters"}  # fmt: skip
+
+
+def run(guardrail: Guardrail, frames: np.ndarray, prompt: str) -> tuple[int, str]:
+    """A goal: how many numbers of pixels left, and why not where they did not."""
+    clip = Clip(frames[:1], (0,), 10.0)
+    try:
+        with guardrail.screen(prompt) as screening:
+            screening.admit_prompt()
+            screening.inspect(frames)
+            return screening.release(clip, Crop(0, 0, 96, 64), "a model", 0, tuple).frames.size, ""
+    except GuardrailUnavailable as refusal:
+        return 0, str(refusal)
+
+
+def spec(folder: Path) -> Spec:
+    return Spec(folder.parent / "Cosmos-1.0-Autoregressive-5B-Video2World")
+
+
+@pytest.mark.parametrize("guard, fault", FILE_FAULTS)
+def test_a_fault_in_a_file_lets_no_pixel_out(damaged, noise, guard, fault):
+    FILE_FAULTS[guard, fault](damaged)
+    try:
+        guardrail = Guardrail.for_model(spec(damaged), timeout_s=60)
+    except GuardrailUnavailable as refusal:
+        assert str(damaged) in str(refusal)  # it says where to look
+    else:
+        assert "NaN" in fault or fault == "unknown label"
+        pixels, reason = run(guardrail, noise(4), "a red cube")
+        assert pixels == 0 and reason.startswith(f"guard {guard} failed")
+
+
+@pytest.fixture(scope="module")
+def whole(published) -> Guardrail:
+    return Guardrail.for_model(spec(published), timeout_s=60)
+
+
+@pytest.mark.parametrize("fault", RUNNING_FAULTS)
+@pytest.mark.parametrize("name", GUARDS)
+def test_a_guard_that_fails_while_it_runs_lets_no_pixel_out(whole, noise, monkeypatch, name, fault):
+    guard = next(guard for guard in getattr(whole, GUARDS[name]) if guard.name == name)
+    prompt = f"a cube, {name}, {fault}"  # one that no test before it had judged
+    with monkeypatch.context() as patch:
+        patch.setattr(guard, "filter" if name == "face_blur" else "judge", RUNNING_FAULTS[fault])
+        patch.setattr(whole, "timeout_s", 0.5 if fault == "timeout" else 60)
+        pixels, reason = run(whole, noise(4), prompt)
+        assert pixels == 0 and reason.startswith(f"guard {name} ")
+    time.sleep(2.0 if fault == "timeout" else 0)  # until the hung guard is free again
+    assert run(whole, noise(4), prompt) == (noise(4).size, ""), "the next goal must be served"
