@@ -20,6 +20,14 @@ def share_directory() -> Path:
     raise FileNotFoundError(f"cosmos_ros was installed without its models: no share/cosmos_ros above {package}")
 
 
+def executable(name: str) -> Path:
+    """A program of `ros2 run cosmos_ros`. Raises FileNotFoundError in a checkout that is not installed."""
+    program = share_directory().parents[1] / "lib" / "cosmos_ros" / name
+    if not program.is_file():
+        raise FileNotFoundError(f"{program} is missing: install the package (pip install . or colcon build)")
+    return program
+
+
 def embedded_model() -> Path:
     """The directory of the small world model that ships with this package."""
     return share_directory() / "models" / "foresight-small"
