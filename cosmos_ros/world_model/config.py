@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -24,9 +25,10 @@ class Yarn:
     original_latent_shape: tuple[int, int, int]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "original_latent_shape", tuple(self.original_latent_shape))
-        if self.scale <= 0 or self.beta_fast <= self.beta_slow or not _is_latent_shape(self.original_latent_shape):
-            raise ValueError(f"YaRN needs scale > 0, beta_fast > beta_slow and a latent shape (t, h, w); got {self}")
+        object.__setattr__(self, "original_latent_shape", _latent_shape(self.original_latent_shape))
+        numbers = (self.scale, self.beta_fast, self.beta_slow)
+        if not all(map(_is_positive, numbers)) or self.beta_fast <= self.beta_slow:
+            raise ValueError(f"YaRN needs positive numbers with beta_fast above beta_slow; got {self}")
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,12 @@ class TransformerConfig:
     norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "latent_shape", tuple(self.latent_shape))
+        object.__setattr__(self, "latent_shape", _latent_shape(self.latent_shape))
         sizes = ("n_layers", "dim", "n_heads", "n_kv_heads", "head_dim", "ffn_hidden", "vocab_in", "vocab_out")
         if wrong := [name for name in sizes if not _is_size(getattr(self, name))]:
             raise ValueError(f"{', '.join(wrong)} must be positive whole numbers in {self}")
-        if not _is_latent_shape(self.latent_shape):
-            raise ValueError(f"latent_shape must be three positive whole numbers (t, h, w); got {self.latent_shape}")
+        if not (_is_positive(self.rope_theta) and _is_positive(self.norm_eps)):
+            raise ValueError(f"rope_theta and norm_eps must be positive numbers in {self}")
         if self.n_heads % self.n_kv_heads:
             raise ValueError(f"n_heads {self.n_heads} must be a multiple of n_kv_heads {self.n_kv_heads}")
         if self.head_dim % 2 or self.head_dim < 6:
@@ -105,8 +107,14 @@ def _is_size(value: object) -> bool:
     return isinstance(value, int) and value > 0
 
 
-def _is_latent_shape(shape: tuple) -> bool:
-    return len(shape) == 3 and all(_is_size(size) for size in shape)
+def _is_positive(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value) and value > 0
+
+
+def _latent_shape(value: object) -> tuple[int, int, int]:
+    if not isinstance(value, (list, tuple)) or len(value) != 3 or not all(map(_is_size, value)):
+        raise ValueError(f"latent_shape must be three positive whole numbers (t, h, w); got {value!r}")
+    return tuple(value)
 
 
 @dataclass(frozen=True)
@@ -240,15 +248,21 @@ def config_from_shapes(shapes: Mapping[str, Shape], settings: Mapping | None = N
 
 
 def _what_shapes_cannot_say(settings: Mapping) -> dict:
-    found: dict = {}
+    found = {
+        "latent_shape": settings.get("latent_shape", settings.get("video_latent_shape")),
+        "rope_theta": settings.get("rope_theta"),
+        "norm_eps": settings.get("norm_eps"),
+        "yarn": _yarn(settings),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _yarn(settings: Mapping) -> Yarn | None:
     try:
-        for ours, published in (("latent_shape", "video_latent_shape"), ("norm_eps",) * 2, ("rope_theta",) * 2):
-            if (value := settings.get(ours, settings.get(published))) is not None:
-                found[ours] = value
-        if settings.get("yarn"):
-            found["yarn"] = Yarn(**settings["yarn"])
-        elif settings.get("apply_yarn"):
-            found["yarn"] = Yarn(
+        if settings.get("yarn") is not None:
+            return Yarn(**settings["yarn"])
+        if settings.get("apply_yarn"):
+            return Yarn(
                 scale=settings["yarn_scale"],
                 beta_fast=settings["yarn_beta_fast"],
                 beta_slow=settings["yarn_beta_slow"],
@@ -256,4 +270,4 @@ def _what_shapes_cannot_say(settings: Mapping) -> dict:
             )
     except (TypeError, KeyError) as error:
         raise ValueError(f"its YaRN settings are incomplete: {error}") from error
-    return found
+    return None
