@@ -50,7 +50,7 @@ $(VENV)/.package: $(PACKAGE) $(VENV)/.torch $(VENV)/.ros
 	$(PIP) --no-build-isolation .
 	@touch $@
 
-$(VENV)/.test: requirements-test.txt $(VENV)/.package
+$(VENV)/.test: $(wildcard requirements*.txt) $(VENV)/.package
 	$(PIP) -r requirements-test.txt
 	@touch $@
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from cosmos_ros.paths import share_directory
+from cosmos_ros.rollout import NANOSECONDS
 from cosmos_ros.ros_processes import Processes, ProcessFailed
 
 IMAGE_TOPIC, CAMERA_INFO_TOPIC = "/camera/image_raw", "/camera/camera_info"
@@ -63,13 +64,10 @@ class Outcome:
 
     def psnr_db(self) -> dict[str, list[float]]:
         """Frame by frame against the truth: the prediction's, and the last seen frame's if it were the prediction."""
-        from skimage.metrics import peak_signal_noise_ratio
+        from cosmos_ros.replay.metrics import psnr
 
         repeated = np.broadcast_to(self.seen[-1], self.truth.shape)
-        return {
-            name: [float(peak_signal_noise_ratio(*pair)) for pair in zip(self.truth, frames, strict=True)]
-            for name, frames in {"predicted": self.predicted, "last frame repeated": repeated}.items()
-        }
+        return {"predicted": psnr(self.predicted, self.truth), "last frame repeated": psnr(repeated, self.truth)}
 
 
 def predict_over_ros(bag: Path, seed: int) -> Outcome:
@@ -81,42 +79,35 @@ def predict_over_ros(bag: Path, seed: int) -> Outcome:
                         "-r", f"image:={IMAGE_TOPIC}", "-r", f"camera_info:={CAMERA_INFO_TOPIC}")
         processes.start("bag_player", str(bag), "--wait-for", IMAGE_TOPIC)
         print(f"replaying {bag.name} into the node, in ROS domain {processes.domain}", flush=True)
-        recording = Recording(bag)
-        processes.start("predict_client", "--until", str(recording.goal_ns), "--seed", str(seed),
+        film = Film(bag)
+        processes.start("predict_client", "--until", str(film.goal_ns), "--seed", str(seed),
                         "--patience", str(DEADLINE_S), "--out", name, *on_bag_time, shows_progress=True)
         processes.wait_for("predict_client", deadline)
         summary = json.loads((folder / "rollout.json").read_text())
         predicted = np.load(folder / "frames.npy")
-    seen, truth = (recording.seen(summary[stamps]) for stamps in ("conditioning_stamps_ns", "stamps_ns"))
-    return Outcome(summary, seen, predicted, truth)
+    return Outcome(summary, film.at(summary["conditioning_stamps_ns"]), predicted, film.at(summary["stamps_ns"]))
 
 
-class Recording:
-    """The bag's images, to compare with.
+class Film:
+    """The bag's images, as the model sees them.
 
     goal_ns  the latest time of a goal whose whole future is in the bag
     """
 
     def __init__(self, bag: Path) -> None:
         # Loaded here, while the node starts: torch takes its seconds.
-        from rosbags.highlevel import AnyReader
-        from rosbags.typesys import Stores, get_typestore
-
-        from cosmos_ros.frame_buffer import frame_of
+        from cosmos_ros.replay.bag import Recording
         from cosmos_ros.world_model import ModelSpec
         from cosmos_ros.world_model.preprocessing import camera_view
 
-        with AnyReader([bag], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
-            connections = [connection for connection in reader.connections if connection.topic == IMAGE_TOPIC]
-            messages = (reader.deserialize(data, c.msgtype) for c, _, data in reader.messages(connections))
-            self._frames = [frame_of(message) for message in messages]
-        spec = ModelSpec.of_checkpoint("")
-        future_s = spec.new_frames(9) / spec.frame_rate
-        self.goal_ns = self._frames[-1].stamp_ns - round(future_s * 1e9)
+        self._frames = list(Recording(bag).frames(IMAGE_TOPIC))
+        spec = ModelSpec.of_checkpoint()
+        future_s = spec.new_frames(max(spec.conditioning_lengths)) / spec.frame_rate
+        self.goal_ns = self._frames[-1].stamp_ns - round(future_s * NANOSECONDS)
         self._view = camera_view((self._frames[0].height, self._frames[0].width), spec.frame_size)
 
-    def seen(self, stamps_ns: Iterable[int]) -> np.ndarray:
-        """The images nearest to these times, cropped to what the model sees; uint8 [n, H, W, 3] RGB."""
+    def at(self, stamps_ns: Iterable[int]) -> np.ndarray:
+        """The images nearest to these times, cropped to what the model sees: uint8 [n, H, W, 3] RGB."""
         nearest = [min(self._frames, key=lambda frame: abs(frame.stamp_ns - stamp)) for stamp in stamps_ns]
         return self._view.of(np.stack([frame.load() for frame in nearest]))
 

@@ -59,7 +59,7 @@ def package_keys() -> set[str]:
 def requirements(path: Path) -> dict[str, str]:
     """distribution -> version specifier."""
     lines = [line.split("#")[0].strip() for line in path.read_text().splitlines()]
-    return {m[1].lower(): m[2].strip() for line in lines if (m := re.match(r"([A-Za-z0-9._-]+)(.*)", line))}
+    return {m[1].lower(): m[2].strip() for line in lines if (m := re.match(r"(\w[\w.-]*)(.*)", line))}
 
 
 def imported_packages() -> set[str]:

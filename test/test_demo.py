@@ -1,0 +1,76 @@
+"""`cosmos_ros demo`: what it makes of a prediction. That it runs from every install is shown in test/packaging."""
+
+from __future__ import annotations
+
+import json
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from cosmos_ros import demo
+
+RATE = 10.0
+
+
+@pytest.fixture
+def outcome() -> demo.Outcome:
+    """A square that moves right; the prediction has it 40 grey levels too dark."""
+
+    def frame(k: int) -> np.ndarray:
+        picture = np.full((64, 96, 3), 60, np.uint8)
+        picture[20:40, 2 * k : 2 * k + 20] = 200
+        return picture
+
+    summary = {
+        "conditioning_stamps_ns": [k * 10**8 for k in range(9)],
+        "stamps_ns": [(9 + k) * 10**8 for k in range(24)],
+        "timing_s": {"tokenizing": 0.25, "prompt_guard": 0.0, "generating": 3.5},
+        "frame_rate": RATE,
+        "seed": 7,
+    }
+    seen = np.stack([frame(k) for k in range(9)])
+    truth = np.stack([frame(9 + k) for k in range(24)])
+    return demo.Outcome(summary, seen, truth - 40, truth)
+
+
+def test_psnr_is_taken_of_each_frame_against_the_truth(outcome):
+    psnr = outcome.psnr_db()
+    assert psnr["predicted"] == pytest.approx([20 * np.log10(255 / 40)] * 24)
+    # The last frame repeated is the further from the truth the further the square has moved, until they part.
+    assert len(psnr["last frame repeated"]) == 24
+    assert psnr["last frame repeated"][0] > psnr["last frame repeated"][5] > psnr["last frame repeated"][9]
+    assert psnr["last frame repeated"][15] == pytest.approx(psnr["last frame repeated"][23])
+
+
+def test_the_table_names_stages_and_both_rows(outcome):
+    table = demo.table(outcome)
+    rows = dict(line.rsplit(maxsplit=1) for line in table.splitlines() if line[-1:].isdigit())
+    assert rows["tokenizing"] == "0.25"
+    assert rows["prompt guard"] == "0.00"
+    assert rows["all"] == "3.75"
+    assert rows["predicted"] == "16.09"
+    assert float(rows["last frame repeated"]) > 0
+    assert "mean over the frames" in table
+
+
+def test_video_sheet_and_numbers_are_written(outcome, tmp_path):
+    assert demo.write(outcome, tmp_path) == [tmp_path / n for n in ("rollout.mp4", "contact_sheet.png", "rollout.json")]
+    with av.open(str(tmp_path / "rollout.mp4")) as video:
+        assert sum(1 for _ in video.decode(video=0)) == 33
+        assert video.streams.video[0].average_rate == RATE
+    assert cv2.imread(str(tmp_path / "contact_sheet.png")).ndim == 3
+    written = json.loads((tmp_path / "rollout.json").read_text())
+    assert written["seed"] == 7
+    assert written["psnr_db_per_frame"]["predicted"] == pytest.approx([20 * np.log10(255 / 40)] * 24, abs=1e-3)
+
+
+def test_a_disk_that_refuses_is_an_error_in_one_line(outcome, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(demo, "predict_over_ros", lambda bag, seed: outcome)
+    from cosmos_ros.cli import main
+
+    assert main(["demo", "--out", str(tmp_path / "file")]) == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith("cosmos_ros demo: ") and errors.count("\n") == 1
