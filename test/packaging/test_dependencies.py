@@ -19,10 +19,12 @@ THIRD_PARTY = {
     "better_profanity": ("better-profanity", None),
     "cv2": ("opencv-python-headless", "python3-opencv"),
     "google": ("protobuf", None),
+    "lz4": ("lz4", None),
     "mujoco": ("mujoco", None),
     "nltk": ("nltk", None),
     "numpy": ("numpy", "python3-numpy"),
     "peft": ("peft", None),
+    "PIL": ("pillow", "python3-pil"),
     "ray": ("ray", None),
     "rosbags": ("rosbags", "python3-rosbags-pip"),
     "safetensors": ("safetensors", None),
@@ -33,6 +35,7 @@ THIRD_PARTY = {
     "transformers": ("transformers", None),
     "triton": ("torch", "python3-pytorch-pip"),     # comes with the CUDA build
     "yaml": ("pyyaml", "python3-yaml"),
+    "zstandard": ("zstandard", None),
 }
 # Installed with ROS, not by pip; imported only where it is there.
 ROS = {
