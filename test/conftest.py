@@ -44,6 +44,24 @@ def tiny_checkpoint(make_checkpoint, tmp_path_factory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny")
 
 
+@pytest.fixture(scope="session")
+def known_prompt() -> str:
+    """The only prompt whose embedding the tiny text checkpoint holds."""
+    return "a robot arm moves a red cube over the table"
+
+
+@pytest.fixture(scope="session")
+def tiny_text_checkpoint(make_checkpoint, known_prompt, tmp_path_factory) -> Path:
+    """A checkpoint that needs a prompt. Do not change its files."""
+    import torch
+
+    from cosmos_ros.world_model.text_encoder import EMBEDDINGS_FILE, write_embeddings
+
+    directory = make_checkpoint(tmp_path_factory.mktemp("text_checkpoint") / "tiny", context_dim=16)
+    write_embeddings(directory / EMBEDDINGS_FILE, {known_prompt: torch.randn(7, 16)})
+    return directory
+
+
 def _script_tokenizer(directory: Path) -> None:
     """encoder.jit and decoder.jit: a token is the mean colour of 16x16 pixels of one latent frame, in few levels."""
     import torch

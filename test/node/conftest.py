@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import rclpy
 from action_msgs.msg import GoalStatus
+from builtin_interfaces.msg import Time
+from cosmos_ros.action import Predict
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Log
 from rclpy.action import ActionClient
@@ -21,9 +23,9 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from cosmos_ros.action import Predict
+from cosmos_ros import images
 from cosmos_ros.node.foresight_node import ForesightNode, spin
 
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
@@ -42,17 +44,17 @@ def wait_for(condition: Callable[[], object], what: str) -> object:
 
 
 class Robot:
-    """Everything around the node: publishers, clients and what they heard."""
+    """Everything around the node, in one namespace: publishers, clients and what they heard."""
 
-    def __init__(self, domain: int) -> None:
-        self.domain = domain
+    def __init__(self, domain: int, namespace: str = "", image_type: type = Image) -> None:
+        self.domain, self.namespace = domain, namespace
         self.context = Context()
         rclpy.init(context=self.context, domain_id=domain)
-        self.ros = rclpy.create_node("robot", context=self.context)
+        self.ros = rclpy.create_node("robot", namespace=namespace, context=self.context)
         self.logged: list[Log] = []
         latched = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.ros.create_subscription(Log, "/rosout", self.logged.append, latched)
-        self.images = self.ros.create_publisher(Image, "image", 50)
+        self.images = self.ros.create_publisher(image_type, "image", 50)
         self.infos = self.ros.create_publisher(CameraInfo, "camera_info", 10)
         self.action = ActionClient(self.ros, Predict, "foresight/predict")
         self.feedback: list[Predict.Feedback] = []
@@ -92,24 +94,37 @@ class Robot:
 
     # -- the camera ---------------------------------------------------------------------------------------------------
 
+    @staticmethod
+    def time(stamp_ns: int) -> Time:
+        return Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+
     def image(self, stamp_ns: int, **fields: object) -> Image:
         """A colourful frame that is different for every stamp."""
         height, width = SIZE
         pixels = np.random.default_rng(stamp_ns % 2**32).integers(0, 255, (height, width, 3), dtype=np.uint8)
         message = Image(height=height, width=width, encoding="rgb8", step=3 * width, data=pixels.tobytes())
-        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 10**9)
+        message.header.stamp = self.time(stamp_ns)
         message.header.frame_id = "camera_optical"
         for name, value in fields.items():
             setattr(message, name, value)
         return message
 
+    def picture(self, stamp_ns: int) -> Image | CompressedImage:
+        """What this robot's camera publishes."""
+        raw = self.image(stamp_ns)
+        if self.images.msg_type is Image:
+            return raw
+        form, data = images.compress(images.to_rgb(raw))
+        return CompressedImage(header=raw.header, format=form, data=data)
+
     def film(self, node: ForesightNode, n: int = 9, last_ns: int | None = None) -> list[int]:
-        """n frames at the model's rate, the last of them now, and wait until the node has them. Their stamps."""
+        """n frames at the model's rate, the last of them stamped now; the node has them all. Their stamps."""
         last_ns = last_ns or time.time_ns()
         stamps = [last_ns - (n - 1 - i) * PERIOD_NS for i in range(n)]
+        buffer = node._configured.buffer
         for stamp in stamps:
-            self.images.publish(self.image(stamp))
-        wait_for(lambda: node._configured.buffer.state().newest_ns == stamps[-1], "the frames in the buffer")
+            self.images.publish(self.picture(stamp))
+            wait_for(lambda stamp=stamp: buffer.state().newest_ns == stamp, "a frame in the buffer")
         return stamps
 
     # -- the client ---------------------------------------------------------------------------------------------------
@@ -140,27 +155,45 @@ class Robot:
         return answer.result
 
     def warnings(self, text: str) -> list[str]:
+        """What the log says with this text in it, warnings and worse."""
         return [log.msg for log in list(self.logged) if log.level >= 30 and text in log.msg]
 
 
 @pytest.fixture(scope="module")
-def robot() -> Iterator[Robot]:
+def domain() -> Iterator[int]:
     with domain_coordinator.domain_id() as domain:
-        robot = Robot(domain)
-        yield robot
-        robot.close()
+        yield domain
 
 
 @pytest.fixture(scope="module")
-def start_node(robot) -> Iterator[Callable[..., ForesightNode]]:
-    """start_node(**parameters): a node in its own context, spinning in a thread as `main` would spin it."""
+def make_robot(domain) -> Iterator[Callable[..., Robot]]:
+    """make_robot(namespace="", image_type=Image)"""
     with contextlib.ExitStack() as cleanup:
 
-        def start(**parameters: object) -> ForesightNode:
+        def make(*args: object) -> Robot:
+            robot = Robot(domain, *args)
+            cleanup.callback(robot.close)
+            return robot
+
+        yield make
+
+
+@pytest.fixture(scope="module")
+def robot(make_robot) -> Robot:
+    return make_robot()
+
+
+@pytest.fixture(scope="module")
+def start_node(domain) -> Iterator[Callable[..., ForesightNode]]:
+    """start_node(namespace="", **parameters): a node in its own context, spinning as `main` would let it spin."""
+    with contextlib.ExitStack() as cleanup:
+
+        def start(namespace: str = "", **parameters: object) -> ForesightNode:
             context = Context()
-            rclpy.init(context=context, domain_id=robot.domain)
-            overrides = [Parameter(name, value=value) for name, value in parameters.items()]
-            node = ForesightNode(context=context, parameter_overrides=overrides)
+            rclpy.init(context=context, domain_id=domain)
+            given = {"image_reliability": "reliable", "cpu_threads": 1, "max_age": 30.0} | parameters
+            overrides = [Parameter(name, value=value) for name, value in given.items()]
+            node = ForesightNode(context=context, namespace=namespace, parameter_overrides=overrides)
             thread = threading.Thread(target=spin, args=(node,), daemon=True)
             thread.start()
 
@@ -179,7 +212,37 @@ def start_node(robot) -> Iterator[Callable[..., ForesightNode]]:
 @pytest.fixture(scope="module")
 def node(start_node, robot, tiny_checkpoint: Path) -> ForesightNode:
     """The node with the tiny checkpoint, active, hearing the robot's camera."""
-    node = start_node(checkpoint=str(tiny_checkpoint), image_reliability="reliable", cpu_threads=1, max_age=30.0)
+    node = start_node(checkpoint=str(tiny_checkpoint))
+    ready(node, robot)
+    return node
+
+
+def ready(node: ForesightNode, robot: Robot) -> None:
     wait_for(lambda: node.state == "active", "the active node")
     wait_for(lambda: robot.images.get_subscription_count() and robot.infos.get_subscription_count(), "its subscription")
-    return node
+
+
+@pytest.fixture(scope="session", name="ready")
+def _ready() -> Callable[[ForesightNode, Robot], None]:
+    return ready
+
+
+@pytest.fixture(scope="session", name="wait_for")
+def _wait_for() -> Callable[[Callable[[], object], str], object]:
+    return wait_for
+
+
+@pytest.fixture
+def parameter() -> Callable[..., contextlib.AbstractContextManager]:
+    """with parameter(node, name, value): a parameter that has another value for a while"""
+
+    @contextlib.contextmanager
+    def changed(node: ForesightNode, name: str, value: object) -> Iterator[None]:
+        before = node.get_parameter(name).value
+        assert node.set_parameters([Parameter(name, value=value)])[0].successful
+        try:
+            yield
+        finally:
+            node.set_parameters([Parameter(name, value=before)])
+
+    return changed
