@@ -14,8 +14,8 @@ import torch
 from cosmos_ros.errors import GuardrailUnavailable
 from cosmos_ros.guardrail import hub
 from cosmos_ros.guardrail.aegis_policy import CATEGORIES, question
-from cosmos_ros.guardrail.device import give_back
-from cosmos_ros.guardrail.guard import PASSED, Judgement, PromptGuard, sha256_of
+from cosmos_ros.guardrail.guard import PASSED, Hold, Judgement, PromptGuard, sha256_of
+from cosmos_ros.parts import Part
 from cosmos_ros.rollout import Verdict
 
 BASE = "meta-llama/LlamaGuard-7b"
@@ -39,13 +39,17 @@ class Aegis(PromptGuard):
         self.weights = sha256_of(hub.files_of(base) + hub.files_of(adapter))
         self._device = device
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(str(base), local_files_only=True)
-        self._model = _adapted(hub.load(transformers.AutoModelForCausalLM, base, dtype=torch.bfloat16), adapter)
+        model = _adapted(hub.load(transformers.AutoModelForCausalLM, base, dtype=torch.bfloat16), adapter)
+        self._part = Part(self.name, model, device)
+
+    def hold(self, hold: Hold) -> None:
+        self._part = hold(self._part.source)
 
     def load(self) -> None:
-        self._model.to(self._device)
+        self._part.rest()
 
     def unload(self) -> None:
-        give_back(self._model)
+        self._part.leave()
 
     def judge(self, prompt: str) -> Judgement:
         return judgement_of(self._complete(question(prompt)))
@@ -53,7 +57,6 @@ class Aegis(PromptGuard):
     @torch.inference_mode()
     def _complete(self, text: str) -> str:
         """The model's answer, cut short once nothing in it can change the verdict."""
-        self.load()
         asked = self._tokenizer([text], add_special_tokens=False, return_tensors="pt").to(self._device)
         length = asked["input_ids"].shape[1]
 
@@ -64,12 +67,13 @@ class Aegis(PromptGuard):
             )
             return torch.full((len(tokens),), done, device=tokens.device)
 
-        tokens = self._model.generate(
-            **asked,
-            max_new_tokens=MAX_NEW_TOKENS,
-            pad_token_id=self._tokenizer.eos_token_id,
-            stopping_criteria=[decided],
-        )
+        with self._part.in_use() as model:
+            tokens = model.generate(
+                **asked,
+                max_new_tokens=MAX_NEW_TOKENS,
+                pad_token_id=self._tokenizer.eos_token_id,
+                stopping_criteria=[decided],
+            )
         return self._answer(tokens, length)
 
     def _answer(self, tokens: torch.Tensor, length: int) -> str:

@@ -8,11 +8,3 @@ import torch
 def chosen_device(name: str) -> torch.device:
     """"auto" is CUDA where there is one, else the CPU; any other name is torch's."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else torch.device(name)
-
-
-def give_back(*modules: torch.nn.Module) -> None:
-    """Move networks to the host's memory, and return the device's to the system."""
-    for module in modules:
-        module.to("cpu")
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

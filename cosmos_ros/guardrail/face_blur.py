@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from cosmos_ros.errors import GuardrailUnavailable
-from cosmos_ros.guardrail.device import give_back
-from cosmos_ros.guardrail.guard import sha256_of
+from cosmos_ros.guardrail.guard import Hold, sha256_of
 from cosmos_ros.guardrail.pixelation import FaceDetector
 from cosmos_ros.guardrail.retinaface import RetinaFace
+from cosmos_ros.parts import Part
 
 MEAN_BGR = (104.0, 117.0, 123.0)
 LEVELS = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))  # stride, sizes of the anchors in each cell; pixels
@@ -34,21 +34,24 @@ class RetinaFaceDetector(FaceDetector):
     def __init__(self, file: Path, device: torch.device) -> None:
         self.weights = sha256_of([file])
         self._device = device
-        self._network = load_network(file)
+        self._part = Part("face_blur", load_network(file), device)
         self._mean = torch.tensor(MEAN_BGR).view(3, 1, 1)
 
+    def hold(self, hold: Hold) -> None:
+        self._part = hold(self._part.source)
+
     def load(self) -> None:
-        self._network.to(self._device)
+        self._part.rest()
 
     def unload(self) -> None:
-        give_back(self._network)
+        self._part.leave()
 
     @torch.inference_mode()
     def detect(self, frames: np.ndarray) -> list[np.ndarray]:
         """Raises ValueError where the network's output is not finite."""
-        self.load()
         pixels = torch.from_numpy(frames.copy()).to(self._device).permute(0, 3, 1, 2).flip(1)
-        offsets, scores = self._network(pixels.float() - self._mean.to(self._device))
+        with self._part.in_use() as network:
+            offsets, scores = network(pixels.float() - self._mean.to(self._device))
         if not (torch.isfinite(offsets).all() and torch.isfinite(scores).all()):
             raise ValueError("the face detector's output is not finite")
         height, width = frames.shape[1:3]

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from cosmos_ros.errors import GuardrailUnavailable
+from cosmos_ros.parts import Part
 from cosmos_ros.rollout import Verdict
+
+# Makes of a network the part of memory that brings it to its device: see cosmos_ros.parts.
+Hold = Callable[[nn.Module], Part]
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,11 @@ class Guard(ABC):
     weights: str
     settings: str = ""
 
-    def load(self) -> None:  # noqa: B027 (most guards have nothing to bring)
-        """Bring the weights to the device; a guard that was asked something has done so by itself."""
+    def hold(self, hold: Hold) -> None:  # noqa: B027 (most guards have nothing to hold)
+        """Let `hold` say where the weights wait from now on."""
+
+    def load(self) -> None:  # noqa: B027
+        """Bring the weights to where they wait; a guard that was asked something has done so by itself."""
 
     def unload(self) -> None:  # noqa: B027
         """Give the device's memory back."""

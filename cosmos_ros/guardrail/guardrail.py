@@ -11,12 +11,14 @@ from typing import NoReturn, Protocol, TypeVar
 
 import cv2
 import numpy as np
+from torch import nn
 
 from cosmos_ros.errors import GuardrailError, GuardrailUnavailable, PromptBlocked, VideoBlocked
 from cosmos_ros.guardrail import profiles
 from cosmos_ros.guardrail.guard import ContentGuard, FrameFilter, Guard, Judgement, PromptGuard
 from cosmos_ros.guardrail.lane import Lane
 from cosmos_ros.guardrail.verdicts import VERDICTS
+from cosmos_ros.parts import PROMPT_GUARD, VIDEO_GUARD, Part
 from cosmos_ros.rollout import (
     _GUARDRAIL_SEAL,
     Clip,
@@ -103,8 +105,16 @@ class Guardrail:
             profile, guards = profiles.embedded()
         return cls(profile, *guards, takes_prompt=spec.takes_prompt, timeout_s=timeout_s)
 
+    def hold(self, hold: Callable[[str, nn.Module], Part]) -> None:
+        """Let `hold(name, network)` say where the guards' weights wait between judgements, before they are loaded.
+
+        The name is PROMPT_GUARD or VIDEO_GUARD.
+        """
+        for guard in self._everyone:
+            guard.hold(partial(hold, PROMPT_GUARD if guard in self.prompt_guards else VIDEO_GUARD))
+
     def load(self) -> None:
-        """Bring the guards' weights to the device, so that the first goal does not wait for it."""
+        """Bring the guards' weights to where they wait, so that the first goal does not wait for it."""
         self._each(lambda guard: guard.load())
 
     def unload(self) -> None:

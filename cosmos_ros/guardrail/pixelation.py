@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import cv2
 import numpy as np
 
-from cosmos_ros.guardrail.guard import PASSED, FrameFilter, Judgement
+from cosmos_ros.guardrail.guard import PASSED, FrameFilter, Hold, Judgement
 from cosmos_ros.rollout import Verdict
 
 BLOCKS = 5
@@ -23,7 +23,10 @@ class FaceDetector(ABC):
     def detect(self, frames: np.ndarray) -> list[np.ndarray]:
         """Boxes for frames uint8 [k, h, w, 3] RGB: k arrays float [n, 4] of x1, y1, x2, y2 in pixels."""
 
-    def load(self) -> None:  # noqa: B027 (a cascade has nothing to bring)
+    def hold(self, hold: Hold) -> None:  # noqa: B027 (a cascade has nothing to hold)
+        """As Guard.hold."""
+
+    def load(self) -> None:  # noqa: B027
         """As Guard.load."""
 
     def unload(self) -> None:  # noqa: B027
@@ -38,7 +41,7 @@ class FaceBlur(FrameFilter):
     def __init__(self, detector: FaceDetector) -> None:
         self.weights = detector.weights
         self._detector = detector
-        self.load, self.unload = detector.load, detector.unload
+        self.hold, self.load, self.unload = detector.hold, detector.load, detector.unload
 
     def filter(self, frames: np.ndarray) -> tuple[np.ndarray, Judgement]:
         boxes = self._detector.detect(frames)

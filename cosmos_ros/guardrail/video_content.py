@@ -16,8 +16,8 @@ from PIL import Image
 from torch import nn
 
 from cosmos_ros.guardrail import hub
-from cosmos_ros.guardrail.device import give_back
-from cosmos_ros.guardrail.guard import PASSED, ContentGuard, Judgement, sha256_of
+from cosmos_ros.guardrail.guard import PASSED, ContentGuard, Hold, Judgement, sha256_of
+from cosmos_ros.parts import Part
 from cosmos_ros.rollout import Verdict
 
 ENCODER = "google/siglip-so400m-patch14-384"
@@ -52,16 +52,19 @@ class VideoContentGuard(ContentGuard):
         encoder, classifier = hub.snapshot(folder, ENCODER), folder / "safety_filter.pt"
         self.weights = sha256_of([*hub.files_of(encoder), classifier])
         self._device = device
-        self._encoder = hub.load(hub.transformers().SiglipVisionModel, encoder, dtype=torch.float32)
         self._preparation = _Preparation(encoder / "preprocessor_config.json")
-        self._classifier = _load_classifier(classifier, width=self._encoder.config.hidden_size)
+        siglip = hub.load(hub.transformers().SiglipVisionModel, encoder, dtype=torch.float32)
+        networks = nn.ModuleList([siglip, _load_classifier(classifier, width=siglip.config.hidden_size)])
+        self._part = Part(self.name, networks, device)
+
+    def hold(self, hold: Hold) -> None:
+        self._part = hold(self._part.source)
 
     def load(self) -> None:
-        self._encoder.to(self._device)
-        self._classifier.to(self._device)
+        self._part.rest()
 
     def unload(self) -> None:
-        give_back(self._encoder, self._classifier)
+        self._part.leave()
 
     def judge(self, frames: np.ndarray) -> Judgement:
         for index, logits in enumerate(self.logits(frames)):
@@ -72,11 +75,11 @@ class VideoContentGuard(ContentGuard):
     @torch.inference_mode()
     def logits(self, frames: np.ndarray) -> torch.Tensor:
         """Logits [k, 7] on the host for frames uint8 [k, h, w, 3] RGB. Raises ValueError where one is not finite."""
-        self.load()
         pixels = self._preparation(frames).to(self._device)
-        features = self._encoder(pixel_values=pixels).pooler_output
-        features = features / features.norm(dim=-1, keepdim=True)
-        logits = self._classifier(features).cpu()
+        with self._part.in_use() as (encoder, classifier):
+            features = encoder(pixel_values=pixels).pooler_output
+            features = features / features.norm(dim=-1, keepdim=True)
+            logits = classifier(features).cpu()
         if logits.shape != (len(frames), len(CLASSES)) or not torch.isfinite(logits).all():
             raise ValueError(f"the classifier's logits {list(logits.shape)} are not finite, or too few")
         return logits
