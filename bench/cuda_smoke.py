@@ -15,11 +15,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from cosmos_ros.parts import HostEmbedding, Parked, bytes_of
 from cosmos_ros.world_model import Sampling, Transformer, TransformerConfig
 from cosmos_ros.world_model.config import PUBLISHED_KINDS
 from cosmos_ros.world_model.decoding import SequentialDecoder
 from cosmos_ros.world_model.memory_plan import free_memory
-from cosmos_ros.world_model.parts import HostEmbedding, Parked, bytes_of
 from cosmos_ros.world_model.transformer import attend_grouped, cache_attention
 
 DEVICE = torch.device("cuda")

@@ -10,18 +10,20 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from cosmos_ros.world_model.parts import Parked, Part
+from cosmos_ros.parts import (
+    DIFFUSION_DECODER,
+    PROMPT_GUARD,
+    TEXT_ENCODER,
+    TOKENIZER,
+    TRANSFORMER,
+    VIDEO_GUARD,
+    Parked,
+    Part,
+)
 
 logger = logging.getLogger(__name__)
 
 MODES = ("auto", "fast", "balanced", "low")
-
-TRANSFORMER = "transformer"
-TOKENIZER = "tokenizer"
-TEXT_ENCODER = "text encoder"
-PROMPT_GUARD = "prompt guard"
-VIDEO_GUARD = "video guard"
-DIFFUSION_DECODER = "diffusion decoder"
 
 # From the first to leave the GPU to the last: what works once per new prompt, then what works once per rollout and
 # is small next to its work, then the transformer.

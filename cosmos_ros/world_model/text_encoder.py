@@ -22,8 +22,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cosmos_ros.errors import ModelUnavailable
+from cosmos_ros.parts import TEXT_ENCODER
 from cosmos_ros.paths import cache_directory
-from cosmos_ros.world_model.memory_plan import TEXT_ENCODER, DeviceMemory
+from cosmos_ros.world_model.memory_plan import DeviceMemory
 
 logger = logging.getLogger(__name__)
 

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from cosmos_ros import paths
 from cosmos_ros.errors import ModelUnavailable
+from cosmos_ros.parts import TOKENIZER, TRANSFORMER, HostEmbedding
 from cosmos_ros.world_model.checkpoint import config_of, default_dtype, load_transformer, open_checkpoint, read_settings
 from cosmos_ros.world_model.config import PUBLISHED_KINDS, TransformerConfig, published_kind
 from cosmos_ros.world_model.decoding import DecodeEngine, SequentialDecoder
 from cosmos_ros.world_model.memory import return_memory
-from cosmos_ros.world_model.memory_plan import TOKENIZER, TRANSFORMER, DeviceMemory
-from cosmos_ros.world_model.parts import HostEmbedding
+from cosmos_ros.world_model.memory_plan import DeviceMemory
 from cosmos_ros.world_model.preprocessing import to_model_input
 from cosmos_ros.world_model.sampling import Sampling
 from cosmos_ros.world_model.text_encoder import CONTEXT_LENGTH, TextEncoder

@@ -16,7 +16,7 @@ from cosmos_ros.world_model.memory_plan import (
     free_memory,
     plan_memory,
 )
-from cosmos_ros.world_model.parts import Parked
+from cosmos_ros.parts import Parked
 
 GB = 1_000_000_000
 

@@ -14,6 +14,13 @@ from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
 
+TRANSFORMER = "transformer"
+TOKENIZER = "tokenizer"
+TEXT_ENCODER = "text encoder"
+PROMPT_GUARD = "prompt guard"
+VIDEO_GUARD = "video guard"
+DIFFUSION_DECODER = "diffusion decoder"
+
 ALIGNMENT = 512     # bytes; what CUDA's allocator gives, so that a tensor in an arena is aligned as if on its own
 
 
@@ -26,7 +33,7 @@ class Part:
     def __init__(self, name: str, source: nn.Module | Callable[[], nn.Module], device: torch.device | str) -> None:
         self.name = name
         self.device = torch.device(device)
-        self._source = source
+        self.source = source
         self._module: nn.Module | None = source if isinstance(source, nn.Module) else None
         self._lock = threading.RLock()
 
@@ -38,17 +45,20 @@ class Part:
         yield module
 
     def rest(self) -> None:
-        """Be where the part waits for its next use, after a load has put the module on the device."""
+        """Be where the part waits for its next use, so that this does not wait for it."""
+        with self._lock:
+            self._loaded().to(self.device)
 
     def leave(self) -> None:
         """Give the device's memory back until the next use."""
         with self._lock:
             if self._module is not None:
                 self._module.to("cpu")
+                empty_cache(self.device)
 
     def _loaded(self) -> nn.Module:
         if self._module is None:
-            self._module = self._source()
+            self._module = self.source()
         return self._module
 
 
@@ -94,7 +104,9 @@ class Parked(Part):
                         self.leave()
 
     def rest(self) -> None:
-        self.leave()
+        with self._lock:
+            self._loaded()
+            self.leave()
 
     def leave(self) -> None:
         """Go to host memory now. No effect while the part is in use."""
@@ -104,8 +116,7 @@ class Parked(Part):
             self._on_leave()
             self._host = self._host or Arena.on_host(self._module)
             self._host.carry(self._module)
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+            empty_cache(self.device)
 
 
 class Arena:
@@ -192,6 +203,12 @@ class _HostBytes:
         self.__cuda_array_interface__ = {
             "shape": (host.nbytes,), "typestr": "|u1", "data": (host.data_ptr(), False), "strides": None, "version": 3,
         }
+
+
+def empty_cache(device: torch.device) -> None:
+    """What was freed on the device is free for everybody."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def tensors_of(module: nn.Module) -> list[Tensor]:

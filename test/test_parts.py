@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from cosmos_ros.world_model.parts import Arena, Parked, Part, bytes_of, tensors_of
+from cosmos_ros.parts import Arena, Parked, Part, bytes_of, tensors_of
 
 
 def module() -> nn.Module:
