@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 
@@ -32,7 +33,7 @@ from cosmos_ros.guardrail.guard import PASSED, PromptGuard
 from cosmos_ros.guardrail.guardrail import Guardrail
 from cosmos_ros.guardrail.pixelation import FaceBlur
 from cosmos_ros.guardrail.retinaface import RetinaFace
-from cosmos_ros.guardrail.video_content import CLASSES, ENCODER, HIDDEN, Classifier, VideoContentGuard
+from cosmos_ros.guardrail.video_content import CLASSES, ENCODER, HIDDEN, Classifier, VideoContentGuard, logits_of
 from cosmos_ros.rollout import Clip, Crop
 
 PROMPT = " ".join(["The arm of a robot moves over a wooden table and grips a red cube beside a blue cup ."] * 10)
@@ -92,6 +93,7 @@ def measure(folder: Path, size: dict, device: torch.device) -> dict:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "torch": torch.__version__,
         "video_s": time_video(content, faces, size["frame"]),
+        "logits_half_against_float32": logit_difference(content, size["frame"]),
         "prompt_s": time_prompt(aegis),
     }
     if device.type == "cuda":
@@ -118,8 +120,22 @@ def time_video(content: VideoContentGuard, faces: FaceBlur, frame: tuple[int, in
     times = {"first goal": once(guardrail.load) + once(goal)}
     times["24 frames through the guardrail"] = median(goal)
     times["of that video_content"] = median(lambda: [content.judge(chunk) for chunk in chunks])
+    pixels = content._preparation(frames).to(content._device)
+    with torch.inference_mode(), content._part.in_use() as networks:
+        times["video_content were it in float32"] = median(lambda: logits_of(networks, pixels, torch.float32).cpu())
     times["of that face_blur"] = median(lambda: [faces.filter(chunk) for chunk in chunks])
     return times
+
+
+@torch.inference_mode()
+def logit_difference(content: VideoContentGuard, frame: tuple[int, int]) -> float:
+    """Largest difference of a logit that the encoder's half precision makes, on frames of smooth random colours."""
+    rough = np.random.default_rng(1).integers(0, 256, (8, 5, 8, 3), dtype=np.uint8)
+    frames = np.stack([cv2.resize(picture, frame[::-1], interpolation=cv2.INTER_CUBIC) for picture in rough])
+    pixels = content._preparation(frames).to(content._device)
+    half = torch.float16 if content._device.type == "cuda" else torch.bfloat16
+    with content._part.in_use() as networks:
+        return float((logits_of(networks, pixels, half) - logits_of(networks, pixels, torch.float32)).abs().max())
 
 
 def time_prompt(aegis: Aegis) -> dict:
@@ -127,7 +143,7 @@ def time_prompt(aegis: Aegis) -> dict:
     tokens = len(aegis._tokenizer(question(PROMPT), add_special_tokens=False)["input_ids"])
     times: dict = {"tokens in the question": tokens}
     for name, follows in ANSWERS.items():
-        teach(aegis._model.get_output_embeddings().weight, aegis._tokenizer.get_vocab(), follows)
+        teach(aegis._part.source.get_output_embeddings().weight, aegis._tokenizer.get_vocab(), follows)
         times.setdefault("first prompt", once(lambda: aegis.judge(PROMPT)))
         times[f"answer: {name}"] = median(lambda: aegis.judge(PROMPT))
     return times
@@ -187,7 +203,7 @@ def write_aegis(folder: Path, size: dict, device: torch.device) -> None:
             layer.mlp.down_proj.weight.zero_()
         model.model.embed_tokens.weight.copy_(torch.eye(config.vocab_size, config.hidden_size))
         model.lm_head.weight.zero_()
-        model.save_pretrained(base)
+        model.save_pretrained(base, max_shard_size="5GB")
         parts = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
         get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules=parts)).save_pretrained(
             cached(folder, ADAPTER)
@@ -225,8 +241,8 @@ def write_video_content(folder: Path, size: dict) -> None:
 def write_face_blur(folder: Path) -> None:
     weights = RetinaFace().state_dict()
     for name, value in weights.items():
-        if name.startswith("ClassHead"):  # two anchors of no face and face: three faces in a thousand cells or so
-            value.copy_(torch.tensor([2.0, 0.0, 2.0, 0.0])) if name.endswith("bias") else value.mul_(0.5)
+        if name.startswith("ClassHead"):  # two anchors, each no face and face: none is seen
+            value.copy_(torch.tensor([3.0, 0.0, 3.0, 0.0])) if name.endswith("bias") else value.mul_(0.1)
     folder.mkdir()
     torch.save({f"module.{name}": value for name, value in weights.items()}, folder / "Resnet50_Final.pth")
 

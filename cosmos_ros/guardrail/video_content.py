@@ -7,6 +7,7 @@ that is not finite. All frames given are judged in one go.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from cosmos_ros.rollout import Verdict
 ENCODER = "google/siglip-so400m-patch14-384"
 CLASSES = ("Safe", "Sexual_Content", "Violence", "Drugs", "Child_Abuse", "Hate_and_Harassment", "Self-Harm")
 HIDDEN = (512, 256)
+CLEAR = 1.0  # logits between the first class and the second; half precision moves logits by hundredths
 
 
 class Classifier(nn.Module):
@@ -74,15 +76,42 @@ class VideoContentGuard(ContentGuard):
 
     @torch.inference_mode()
     def logits(self, frames: np.ndarray) -> torch.Tensor:
-        """Logits [k, 7] on the host for frames uint8 [k, h, w, 3] RGB. Raises ValueError where one is not finite."""
+        """Logits [k, 7] on the host for frames uint8 [k, h, w, 3] RGB.
+
+        On a GPU the encoder runs in half precision first; whatever frame that leaves in doubt is judged in float32.
+        Raises ValueError where a logit is not finite.
+        """
         pixels = self._preparation(frames).to(self._device)
-        with self._part.in_use() as (encoder, classifier):
-            features = encoder(pixel_values=pixels).pooler_output
-            features = features / features.norm(dim=-1, keepdim=True)
-            logits = classifier(features).cpu()
+        with self._part.in_use() as networks:
+            if self._device.type == "cuda":
+                logits = logits_of(networks, pixels, torch.float16)
+                doubtful = ~_clear(logits)
+                if doubtful.any():
+                    logits[doubtful] = logits_of(networks, pixels[doubtful], torch.float32)
+            else:
+                logits = logits_of(networks, pixels, torch.float32)
+        logits = logits.cpu()
         if logits.shape != (len(frames), len(CLASSES)) or not torch.isfinite(logits).all():
             raise ValueError(f"the classifier's logits {list(logits.shape)} are not finite, or too few")
         return logits
+
+
+def logits_of(networks: Iterable[nn.Module], pixels: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
+    """Logits float32 [k, 7] of encoder and classifier for prepared frames [k, 3, size, size].
+
+    The encoder runs in the precision, by autocast, which holds for this thread alone: torch's TF32 switch would reach
+    into the world model's arithmetic.
+    """
+    encoder, classifier = networks
+    with torch.autocast(pixels.device.type, dtype=precision, enabled=precision != torch.float32):
+        features = encoder(pixel_values=pixels).pooler_output.float()
+    return classifier(features / features.norm(dim=-1, keepdim=True))
+
+
+def _clear(logits: torch.Tensor) -> torch.Tensor:
+    """Which rows [k] of logits [k, 7] are finite with a first class well above the second."""
+    first, second = logits.topk(2, dim=-1).values.unbind(-1)
+    return torch.isfinite(logits).all(dim=-1) & (first - second > CLEAR)
 
 
 class _Preparation:
