@@ -63,7 +63,7 @@ def test_a_frame_of_the_models_size_is_only_scaled():
 
 
 def with_pillow(frame, model):
-    """Resized by another implementation of the same filter: Pillow's bilinear, antialiased, in float32."""
+    """Resized by another implementation of the same filter: Pillow's, whose weights are float64; a level is 8e-3."""
     fit = Fit.of(frame.shape[:2], model)
     channels = [
         np.asarray(
@@ -85,7 +85,7 @@ def test_pixels_are_those_of_an_antialiased_bilinear_resize(camera, model, seed)
     fit = Fit.of(camera, model)
     assume(fit.height <= MAX_RESIZED_FRAMES * model[0] and fit.width <= MAX_RESIZED_FRAMES * model[1])
     frames = np.random.default_rng(seed).integers(0, 256, (1, *camera, 3), dtype=np.uint8)
-    np.testing.assert_allclose(to_model_input(frames, model)[0, :, 0].numpy(), with_pillow(frames[0], model), atol=1e-5)
+    np.testing.assert_allclose(to_model_input(frames, model)[0, :, 0].numpy(), with_pillow(frames[0], model), atol=1e-4)
 
 
 @pytest.mark.parametrize("camera", [(1, 5000), (5000, 1), (2, 4999), (3000, 7)])
