@@ -91,7 +91,7 @@ def predict_over_ros(bag: Path, seed: int) -> Outcome:
 class Film:
     """The bag's images, as the model sees them.
 
-    goal_ns  the latest time of a goal whose whole future is in the bag
+    goal_ns  the latest time of a goal whose whole future is in the bag: just before the frame after the goal's last
     """
 
     def __init__(self, bag: Path) -> None:
@@ -103,7 +103,9 @@ class Film:
         self._frames = list(Recording(bag).frames(IMAGE_TOPIC))
         spec = ModelSpec.of_checkpoint()
         future_s = spec.new_frames(max(spec.conditioning_lengths)) / spec.frame_rate
-        self.goal_ns = self._frames[-1].stamp_ns - round(future_s * NANOSECONDS)
+        latest_ns = self._frames[-1].stamp_ns - round(future_s * NANOSECONDS)
+        # So the goal's last frame has long arrived when the clock reaches this: every run sees the same frames.
+        self.goal_ns = next(frame.stamp_ns for frame in self._frames if frame.stamp_ns > latest_ns) - 1
         self._view = camera_view((self._frames[0].height, self._frames[0].width), spec.frame_size)
 
     def at(self, stamps_ns: Iterable[int]) -> np.ndarray:
