@@ -14,9 +14,11 @@ import yaml
 
 from cosmos_ros.errors import InvalidGoal
 from cosmos_ros.guardrail import Guardrail
+from cosmos_ros.needs import planned_memory
 from cosmos_ros.rollout import Clip, GuardedRollout, Progress, Stage, StageTime
 from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel
 from cosmos_ros.world_model.memory import out_of_memory_as_error
+from cosmos_ros.world_model.memory_plan import MODES
 from cosmos_ros.world_model.preprocessing import camera_view
 
 MAX_PROMPT_WORDS = 300  # the published model card's limit
@@ -32,6 +34,8 @@ class ForesightConfig:
     tokenizer        directory with encoder.jit and decoder.jit; empty: looked for in and beside the checkpoint
     device           "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1"
     dtype            "auto" (bfloat16 on CUDA, float32 on the CPU), "bfloat16", "float32"
+    memory           what waits in host memory while it does not work: "fast" (nothing), "balanced" (what works once
+                     per prompt), "low" (everything, one part on the GPU at a time), "auto" (as little as fits)
     guard_timeout    seconds that one guard may take before it counts as failed
     """
 
@@ -40,7 +44,12 @@ class ForesightConfig:
     tokenizer: str = ""
     device: str = "auto"
     dtype: str = "auto"
+    memory: str = "auto"
     guard_timeout: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.memory not in MODES:
+            raise ValueError(f"memory must be one of {', '.join(MODES)}; got '{self.memory}'")
 
     @classmethod
     def of(cls, source: str | Path | Mapping) -> ForesightConfig:
@@ -65,7 +74,9 @@ class Foresight:
     def __init__(self, config: ForesightConfig) -> None:
         self.config = config
         self.spec = ModelSpec.of_checkpoint(config.checkpoint)
-        self.guardrail = Guardrail.for_model(self.spec, folder=config.guardrail, timeout_s=config.guard_timeout)
+        self.guardrail = Guardrail.for_model(
+            self.spec, folder=config.guardrail, timeout_s=config.guard_timeout, device=config.device
+        )
         self._model: WorldModel | None = None
         self._busy = threading.Lock()
 
@@ -89,6 +100,7 @@ class Foresight:
             model, self._model = self._model, None
             if model is not None:
                 model.release()
+                self.guardrail.unload()
 
     def predict(
         self,
@@ -137,14 +149,50 @@ class Foresight:
                     timing=clock.finish,
                 )
 
+    def reconstruct(self, frames: Clip, n_conditioning: int, prompt: str = "") -> GuardedRollout:
+        """True frames through the video tokenizer and back: the best that a rollout of this model could look like.
+
+        frames  a whole chunk, uint8 [n_conditioning + new_frames(n_conditioning), H, W, 3]: a clip and what followed
+
+        Nothing is predicted, but the pixels come from the model's decoder. So they pass the same guards and leave
+        in the same form, as the frames after the first n_conditioning; `model` says what they are, and no seed is
+        involved. Raises as `predict` does.
+        """
+        if n_conditioning not in self.spec.conditioning_lengths:
+            raise InvalidGoal(f"the model conditions on {self.spec.conditioning_lengths} frames; got {n_conditioning}")
+        if len(frames.frames) != n_conditioning + self.spec.new_frames(n_conditioning):
+            raise InvalidGoal(
+                f"a reconstruction takes {n_conditioning} + {self.spec.new_frames(n_conditioning)} true frames; "
+                f"got {len(frames.frames)}"
+            )
+        clip = Clip(frames.frames[:n_conditioning], frames.stamps_ns[:n_conditioning], frames.frame_rate)
+        with self._busy, out_of_memory_as_error("reconstructing"):
+            model = self._require_model()
+            with self.guardrail.screen(prompt) as screening:
+                tokens = model.tokenize(frames.frames)
+                screening.admit_prompt()
+                for some in model.decode(tokens, n_conditioning):
+                    screening.inspect(some)
+                crop = camera_view(clip.frames.shape[1:3], self.spec.frame_size)
+                name = f"{self.spec.name} (tokenizer round trip)"
+                return screening.release(clip, crop=crop, model=name, seed=0, timing=tuple)
+
     def _require_model(self) -> WorldModel:
         if self._model is None:
             with out_of_memory_as_error("loading the model"):
                 config = self.config
-                self._model = WorldModel.from_checkpoint(
-                    self.spec.directory, tokenizer=config.tokenizer, device=config.device, dtype=config.dtype
-                )
-                self._model.warm_up()
+                memory = planned_memory(
+                    self.spec, config.memory, device=config.device, dtype=config.dtype,
+                    tokenizer=config.tokenizer, guardrail=config.guardrail,
+                )  # fmt: skip
+                self.guardrail.hold(memory.hold)
+                model = WorldModel.from_checkpoint(
+                    self.spec.directory, tokenizer=config.tokenizer, device=config.device, dtype=config.dtype,
+                    memory=memory,
+                )  # fmt: skip
+                self.guardrail.load()
+                model.warm_up()
+                self._model = model
         return self._model
 
     def _sampling(self, seed: int | None, temperature: float | None, top_p: float | None) -> Sampling:

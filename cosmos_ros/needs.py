@@ -10,9 +10,10 @@ from cosmos_ros.parts import PROMPT_GUARD, TEXT_ENCODER, TOKENIZER, TRANSFORMER,
 from cosmos_ros.world_model import ModelSpec, TransformerConfig
 from cosmos_ros.world_model.config import transformer_shapes
 from cosmos_ros.world_model.decoding import PREFILL_TOKENS
-from cosmos_ros.world_model.memory_plan import Need
+from cosmos_ros.world_model.memory_plan import DeviceMemory, Need, free_memory, plan_memory
 from cosmos_ros.world_model.text_encoder import CONTEXT_LENGTH, find_t5, t5_bytes
 from cosmos_ros.world_model.video_tokenizer import DECODER, ENCODER, find_tokenizer
+from cosmos_ros.world_model.world_model import resolve_device, resolve_dtype
 
 # Activations at their peak, as measured with bench/published_models.py.
 TOKENIZER_BYTES_PER_PIXEL = 100         # of a chunk of frames, in bfloat16
@@ -42,6 +43,25 @@ def needs_of(
     if spec.published or guardrail:
         needs += guardrail_needs(find_folder(spec.directory, guardrail), spec.takes_prompt)
     return tuple(needs)
+
+
+def planned_memory(
+    spec: ModelSpec, mode: str, *, device: str, dtype: str, tokenizer: str | Path = "", guardrail: str | Path = ""
+) -> DeviceMemory:
+    """The memory in which a checkpoint and its guardrail run on a device, planned for what is free there now.
+
+    mode            one of memory_plan.MODES
+    device, dtype   as WorldModel.from_checkpoint takes them
+
+    Raises ModelUnavailable or GuardrailUnavailable where a part is not there.
+    """
+    place = resolve_device(device)
+    if place.type != "cuda":
+        return DeviceMemory(place)      # what computes on the CPU has nowhere else to wait
+    needs = needs_of(
+        spec, tokenizer=tokenizer, guardrail=guardrail, bytes_per_weight=resolve_dtype(dtype, place).itemsize
+    )
+    return DeviceMemory(place, plan_memory(needs, free_memory(place), mode))
 
 
 def transformer_need(config: TransformerConfig, bytes_per_weight: int) -> Need:

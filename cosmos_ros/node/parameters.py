@@ -96,6 +96,12 @@ DECLARATIONS = (
         choices=("auto", "bfloat16", "float32"),
     ),
     Declaration(
+        "memory", "auto",
+        "What waits in host memory while it does not work. fast: nothing. balanced: what works once per prompt. low: "
+        "everything, one part on the GPU at a time. auto: as little as fits the GPU.",
+        choices=("auto", "fast", "balanced", "low"),
+    ),
+    Declaration(
         "cpu_threads", 0,
         "Threads that one operation may use on the CPU. 0: all cores but one, which is left to the camera.",
         When.ANY_TIME, bounds=(0, 1024),

@@ -14,7 +14,8 @@ MODULES = sorted((ROOT / "cosmos_ros").rglob("*.py"))
 STOREYS = [
     {"cli", "demo", "doctor"},
     {"node", "replay", "training"},
-    {"foresight", "needs"},
+    {"foresight"},
+    {"needs"},
     {"guardrail", "world_model"},
 ]
 GROUND = len(STOREYS)   # rollout, frame_buffer, images, errors, ...: plain data, which may import each other
