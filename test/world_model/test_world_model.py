@@ -1,0 +1,162 @@
+"""Camera frames in, predicted frames out, on a whole small model in the published layout."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from cosmos_ros import paths
+from cosmos_ros.errors import Canceled, ModelUnavailable
+from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel
+from cosmos_ros.world_model.text_encoder import EMBEDDINGS_FILE
+
+DRAWN = Sampling(seed=7, temperature=1.0, top_p=0.9)
+WIDTH = 24
+
+
+@pytest.fixture(scope="module")
+def model(tiny_checkpoint):
+    return WorldModel.from_checkpoint(tiny_checkpoint, device="cpu")
+
+
+@pytest.fixture
+def checkpoint(make_checkpoint, tmp_path):
+    """One whose files may be changed."""
+    return make_checkpoint(tmp_path / "checkpoint")
+
+
+def camera_frames(n, size=(48, 80), seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, *size, 3), dtype=np.uint8)
+
+
+def nothing(*_):
+    pass
+
+
+def test_the_spec_says_what_the_directory_holds(tiny_checkpoint):
+    spec = ModelSpec.of_checkpoint(tiny_checkpoint)
+    assert (spec.name, spec.directory, spec.published, spec.takes_prompt) == ("tiny", tiny_checkpoint, False, False)
+    assert (spec.frame_size, spec.frame_rate, spec.conditioning_lengths) == ((32, 64), 10.0, (9, 1))
+    assert [spec.new_frames(n) for n in spec.conditioning_lengths] == [24, 32]
+
+
+@pytest.mark.parametrize(("n_conditioning", "n_given", "n_new"), [(9, 16, 24), (1, 8, 32)])
+def test_a_clip_becomes_the_frames_after_it(model, n_conditioning, n_given, n_new):
+    reports = []
+    given = model.tokenize(camera_frames(n_conditioning))
+    tokens = model.generate(given, model.encode_text(""), DRAWN, lambda *report: reports.append(report))
+    frames = list(model.decode(tokens, n_conditioning))
+    assert given.shape == (n_given,) and tokens.shape == (40,)
+    assert torch.equal(tokens[:n_given], given)
+    assert reports == [(done, 40 - n_given, done // 8 * 8) for done in range(1, 41 - n_given)]
+    assert np.concatenate(frames).shape == (n_new, 32, 64, 3)
+    assert all(part.dtype == np.uint8 for part in frames)
+
+
+def test_the_seed_says_which_future(model):
+    given = model.tokenize(camera_frames(9))
+    futures = [
+        model.generate(given, None, Sampling(seed, 1.0, 0.9), nothing).tolist() for seed in (7, 8, 7, 2**63 - 1)
+    ]
+    assert futures[0] == futures[2]
+    assert len({tuple(future) for future in futures}) == 3
+
+
+def test_temperature_zero_is_the_same_for_every_seed(model):
+    given = model.tokenize(camera_frames(9))
+    one, two = (model.generate(given, None, Sampling(seed, 0.0, 0.9), nothing) for seed in (1, 2))
+    assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("last_pass", [1, 5, 24])
+def test_a_goal_can_be_canceled_after_any_pass_and_the_next_one_succeeds(model, last_pass):
+    given, passes = model.tokenize(camera_frames(9)), []
+    expected = model.generate(given, None, DRAWN, nothing)
+
+    def cancel(done, total, frames_ready):
+        passes.append(done)
+        if done == last_pass:
+            raise Canceled("enough")
+
+    with pytest.raises(Canceled):
+        model.generate(given, None, DRAWN, cancel)
+    assert passes == list(range(1, last_pass + 1))
+    assert torch.equal(model.generate(given, None, DRAWN, nothing), expected)
+
+
+def test_warming_up_changes_no_prediction(tiny_checkpoint, model):
+    warm = WorldModel.from_checkpoint(tiny_checkpoint, device="cpu")
+    warm.warm_up()
+    given = warm.tokenize(camera_frames(9))
+    assert torch.equal(warm.generate(given, None, DRAWN, nothing), model.generate(given, None, DRAWN, nothing))
+
+
+def test_a_prompt_steers_a_model_that_takes_one(make_checkpoint, tmp_path):
+    directory = make_checkpoint(tmp_path / "text", context_dim=WIDTH)
+    prompts = {text: torch.randn(n, WIDTH).bfloat16() * 3 for n, text in [(4, "left"), (6, "right")]}
+    save_file(prompts, directory / EMBEDDINGS_FILE)
+    model = WorldModel.from_checkpoint(directory, device="cpu")
+    assert model.spec.takes_prompt
+    model.warm_up()
+    given = model.tokenize(camera_frames(9))
+    left, right, again = (model.generate(given, model.encode_text(text), DRAWN, nothing)
+                          for text in ("left", "right", "left"))
+    assert left.shape == (40,) and torch.equal(left[:16], given)
+    assert torch.equal(left, again) and not torch.equal(left, right)
+
+
+def test_a_released_model_holds_nothing(tiny_checkpoint):
+    model = WorldModel.from_checkpoint(tiny_checkpoint, device="cpu")
+    model.release()
+    assert not any(isinstance(value, torch.nn.Module) for value in vars(model).values())
+
+
+def test_the_tokenizer_may_lie_elsewhere(checkpoint, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("encoder.jit", "decoder.jit"):
+        shutil.move(checkpoint / name, elsewhere / name)
+    with pytest.raises(ModelUnavailable, match="no encoder.jit and decoder.jit"):
+        WorldModel.from_checkpoint(checkpoint, device="cpu")
+    model = WorldModel.from_checkpoint(checkpoint, tokenizer=elsewhere, device="cpu")
+    assert model.tokenize(camera_frames(1)).shape == (8,)
+
+
+def test_a_model_made_for_another_frame_size_than_its_tokenizers_is_refused(checkpoint):
+    (checkpoint / "config.json").write_text(json.dumps({"latent_shape": [5, 2, 4], "compression": [8, 16, 32]}))
+    with pytest.raises(ModelUnavailable, match=r"makes \[5, 2, 8\] tokens"):
+        WorldModel.from_checkpoint(checkpoint, device="cpu")
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_knows_is_refused(checkpoint):
+    weights = load_file(checkpoint / "model.safetensors")
+    for name in ("tok_embeddings.weight", "output.weight"):
+        weights[name] = weights[name][:10].clone()
+    save_file(weights, checkpoint / "model.safetensors")
+    with pytest.raises(ModelUnavailable, match="the model knows only 10"):
+        WorldModel.from_checkpoint(checkpoint, device="cpu")
+
+
+@pytest.mark.parametrize(("setting", "said"), [
+    ({"device": "tpu9"}, "device must be auto, cpu, cuda"),
+    ({"device": "cuda:99"}, "cuda:99 is not there"),
+    ({"device": "cpu", "dtype": "int4"}, "dtype must be auto, float32 or bfloat16"),
+])
+def test_a_device_or_precision_that_is_not_there_is_refused(tiny_checkpoint, setting, said):
+    with pytest.raises(ModelUnavailable, match=said):
+        WorldModel.from_checkpoint(tiny_checkpoint, **setting)
+
+
+def test_the_model_that_ships_is_the_default(tiny_checkpoint, monkeypatch):
+    monkeypatch.setattr(paths, "embedded_model", lambda: tiny_checkpoint)
+    assert ModelSpec.of_checkpoint().directory == tiny_checkpoint
+
+    def absent():
+        raise FileNotFoundError("no share/cosmos_ros")
+
+    monkeypatch.setattr(paths, "embedded_model", absent)
+    with pytest.raises(ModelUnavailable, match="no share/cosmos_ros"):
+        ModelSpec.of_checkpoint()
