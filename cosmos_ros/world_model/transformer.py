@@ -237,4 +237,4 @@ def attend_grouped(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor |
     folded = queries.reshape(batch, keys.shape[1], group * n, head_dim)
     if mask is not None and n > 1:
         mask = mask.repeat(group, 1)
-    return F.scaled_dot_product_attention(folded, keys, values, attn_mask=mask).view(queries.shape)
+    return F.scaled_dot_product_attention(folded, keys, values, attn_mask=mask).reshape(queries.shape)
