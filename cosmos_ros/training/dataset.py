@@ -5,10 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +22,10 @@ MOST_FILES_WAITING = 1000   # of 6 MB each, before the film crew pauses
 
 
 class FilmCrew:
-    """Worker processes that film episodes of one split into `folder`, one .npy file per camera. Context manager."""
+    """Worker processes that film episodes of one split into `folder`, a file of raw pixels per camera.
+
+    Used as a context manager.
+    """
 
     def __init__(self, split: Split, first: int, stop: int, folder: Path, n_workers: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,33 +66,49 @@ def film_episodes(split: Split, indices: range, folder: Path) -> None:
         views = film(draw_scene(split, index), EPISODE_FRAMES, FRAME_RATE, HEIGHT, WIDTH)
         for camera, frames in views.items():
             unfinished = folder / f"{index:07d}-{camera}.part"
-            with unfinished.open("wb") as file:
-                np.save(file, frames)
-            unfinished.rename(unfinished.with_suffix(".npy"))
+            frames.tofile(unfinished)
+            unfinished.rename(unfinished.with_suffix(".rgb"))
 
 
 class EpisodeStore:
-    """Filmed episodes on the training device, uint8 [capacity, EPISODE_FRAMES, HEIGHT, WIDTH, 3]; grows while used."""
+    """Filmed episodes on the training device, uint8 [capacity, EPISODE_FRAMES, HEIGHT, WIDTH, 3].
+
+    Used as a context manager it takes in what the film crew has finished, in the background, until it is full.
+    """
 
     def __init__(self, folder: Path, capacity: int, device: torch.device) -> None:
         self.folder, self.capacity, self.device = folder, capacity, device
         self._frames = torch.empty((capacity, EPISODE_FRAMES, HEIGHT, WIDTH, 3), dtype=torch.uint8, device=device)
         self._n = 0
+        self._closed = threading.Event()
+        self._collector = threading.Thread(target=self._collect, daemon=True)
+
+    def __enter__(self) -> EpisodeStore:
+        self._collector.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        self._collector.join()
 
     def __len__(self) -> int:
         return self._n
 
-    @property
-    def full(self) -> bool:
-        return self._n == self.capacity
-
-    def collect(self, at_most: int = 64) -> None:
-        """Take in what the film crew has finished, and remove the files."""
-        for path in sorted(self.folder.glob("*.npy"))[:at_most]:
-            if not self.full:
-                self._frames[self._n] = torch.from_numpy(np.load(path)).to(self.device)
+    def _collect(self) -> None:
+        on_cuda = self.device.type == "cuda"
+        landing = torch.empty(self._frames.shape[1:], dtype=torch.uint8, pin_memory=on_cuda)
+        # A stream of its own, or every copy would queue up behind the training step.
+        stream = torch.cuda.Stream(self.device) if on_cuda else None
+        while self._n < self.capacity and not self._closed.wait(0.02):
+            for path in sorted(self.folder.glob("*.rgb"))[: self.capacity - self._n]:
+                with path.open("rb", buffering=0) as file:
+                    file.readinto(landing.numpy())
+                with torch.cuda.stream(stream):
+                    self._frames[self._n].copy_(landing, non_blocking=True)
+                if stream:
+                    stream.synchronize()
                 self._n += 1
-            path.unlink()
+                path.unlink()
 
     def clips(self, episodes: Tensor, starts: Tensor) -> Tensor:
         """The clips that begin at frame starts[i] of episodes[i]: uint8 [B, CLIP_FRAMES, HEIGHT, WIDTH, 3]."""
@@ -126,6 +145,6 @@ def vary(video: Tensor) -> Tensor:
 
 
 def camera_noise(video: Tensor) -> Tensor:
-    """What a real sensor adds: for each clip, white noise of up to 3 % of the range."""
-    sigma = torch.empty(video.shape[0], 1, 1, 1, 1, device=video.device).uniform_(0, 0.06)
+    """What a real sensor adds: white noise of up to 2 % of the range, in most clips much less."""
+    sigma = 0.04 * torch.rand(video.shape[0], 1, 1, 1, 1, device=video.device).square()
     return (video + sigma * torch.randn_like(video)).clamp(-1, 1)

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--validation-episodes", type=int, default=48, help="episodes to measure on (default: 48)")
     parser.add_argument("--tokenizer-minutes", type=float, default=4.5, help="0 keeps that of --start-from")
     parser.add_argument("--transformer-minutes", type=float, default=3.0)
-    parser.add_argument("--tokenizer-batch", type=int, default=32, help="clips per step")
+    parser.add_argument("--tokenizer-batch", type=int, default=16, help="clips per step")
     parser.add_argument("--transformer-batch", type=int, default=64, help="clips per step")
     parser.add_argument("--max-steps", type=int, default=10**9, help="end each stage after so many steps at the latest")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 1) - 2), help="simulator processes")
@@ -60,8 +60,8 @@ def run(args: argparse.Namespace) -> int:
             Split.TRAINING, args.first_episode, args.first_episode + args.episodes, Path(scratch) / "training",
             args.workers,
         )  # fmt: skip
-        with crew:
-            episodes = EpisodeStore(Path(scratch) / "training", args.episodes * CAMERAS_PER_EPISODE, device)
+        capacity = args.episodes * CAMERAS_PER_EPISODE
+        with crew, EpisodeStore(Path(scratch) / "training", capacity, device) as episodes:
             await_episodes(crew, episodes, at_least=2)
             tokenizer = tokenizer_stage(args, episodes, validation, crew, journal)
             transformer_stage(args, tokenizer, episodes, validation, crew, journal)
@@ -76,16 +76,15 @@ def scratch_directory() -> str | None:
 
 def film_validation(args: argparse.Namespace, folder: Path, device: torch.device) -> Tensor:
     """One clip per camera of every validation episode, uint8 [N, 33, H, W, 3]."""
-    store = EpisodeStore(folder, args.validation_episodes * CAMERAS_PER_EPISODE, device)
-    with FilmCrew(Split.VALIDATION, 0, args.validation_episodes, folder, args.workers) as crew:
+    crew = FilmCrew(Split.VALIDATION, 0, args.validation_episodes, folder, args.workers)
+    with crew, EpisodeStore(folder, args.validation_episodes * CAMERAS_PER_EPISODE, device) as store:
         await_episodes(crew, store, at_least=store.capacity)
-    return store.first_clips()
+        return store.first_clips()
 
 
 def await_episodes(crew: FilmCrew, episodes: EpisodeStore, at_least: int) -> None:
     while len(episodes) < at_least:
         crew.at_work()
-        episodes.collect()
         time.sleep(0.05)
 
 

@@ -13,8 +13,8 @@ from cosmos_ros.training.evaluation import mean_psnr
 from cosmos_ros.training.schedule import Journal, Schedule
 from cosmos_ros.training.tokenizer_network import VideoTokenizer
 
-RATE = 5e-4
-MOTION_WEIGHT = 6.0     # how much more a pixel counts that changes by the whole range from one frame to the next
+RATE = 6e-4
+MOTION_WEIGHT = 4.0     # how much more a pixel counts that changes by the whole range from one frame to the next
 
 
 def train_tokenizer(
@@ -43,7 +43,6 @@ def train_tokenizer(
     forward = torch.compile(tokenizer) if compiled else tokenizer
     tokenizer.train()
     for step in Schedule(optimizer, RATE, seconds, max_steps):
-        episodes.collect()
         clean = vary(as_video(episodes.random_clips(batch)))
         with torch.autocast(device.type, dtype=torch.bfloat16):
             reconstruction = forward(camera_noise(clean))
@@ -54,7 +53,7 @@ def train_tokenizer(
         optimizer.step()
         if step % 100 == 0:
             on_progress(step)
-            psnr = reconstruction_psnr(tokenizer, validation[:16]) if step % 500 == 0 else None
+            psnr = reconstruction_psnr(tokenizer, validation[:16]) if step % 1000 == 0 else None
             journal.note(stage="tokenizer", step=step, loss=round(loss.item(), 5), psnr=psnr, episodes=len(episodes))
     tokenizer.eval()
 
@@ -68,7 +67,7 @@ def reconstruction_loss(reconstruction: Tensor, target: Tensor) -> Tensor:
     weight = 1 + MOTION_WEIGHT * moving
     pixels = (weight * (0.5 * error.abs() + 4 * error.square())).mean()
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-    return pixels + 0.5 * edges
+    return pixels + 0.25 * edges
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from cosmos_ros.world_model import Transformer
 
 RATE = 1.5e-3
 Z_LOSS = 1e-4
+VARIANTS = 4            # clips per filmed episode to train on, each cut, mirrored and coloured at random
 
 
 def initialise(transformer: Transformer) -> None:
@@ -51,13 +52,13 @@ def train_transformer(
         lr=rate, betas=(0.9, 0.95), fused=device.type == "cuda",
     )  # fmt: skip
     encode = PixelsToIndices(tokenizer).eval()
-    encode = torch.compile(encode) if compiled else encode
+    corpus = tokenize_variants(encode, episodes)
+    held_out = tokenize(encode, as_video(validation[:64]))
+    journal.note(stage="tokenized", clips=len(corpus))
     forward = torch.compile(transformer) if compiled else transformer
-    held_out = tokenize(encode, as_video(validation), batch)
     transformer.train()
     for step in Schedule(optimizer, rate, seconds, max_steps):
-        episodes.collect()
-        tokens = tokenize(encode, camera_noise(vary(as_video(episodes.random_clips(batch)))), batch)
+        tokens = corpus[torch.randint(len(corpus), (batch,), device=device)]
         loss, z_loss = token_loss(forward, transformer, tokens)
         optimizer.zero_grad(set_to_none=True)
         (loss + Z_LOSS * z_loss).backward()
@@ -66,18 +67,25 @@ def train_transformer(
         if step % 100 == 0:
             on_progress(step)
             with torch.no_grad():
-                validation_loss = token_loss(forward, transformer, held_out[:batch])[0].item()
+                validation_loss = token_loss(transformer, transformer, held_out)[0].item()
             journal.note(stage="transformer", step=step, loss=round(loss.item(), 4),
-                         validation_loss=round(validation_loss, 4), episodes=len(episodes))
+                         validation_loss=round(validation_loss, 4))
     transformer.eval()
 
 
+def tokenize_variants(encode: Callable[[Tensor], Tensor], episodes: EpisodeStore, batch: int = 32) -> Tensor:
+    """Tokens int64 [about VARIANTS per episode, 5 h w] of random clips."""
+    rounds = -(-len(episodes) * VARIANTS // batch)
+    varied = (camera_noise(vary(as_video(episodes.random_clips(batch)))) for _ in range(rounds))
+    return torch.cat([tokenize(encode, video) for video in varied])
+
+
 @torch.no_grad()
-def tokenize(encode: Callable[[Tensor], Tensor], video: Tensor, batch: int) -> Tensor:
+def tokenize(encode: Callable[[Tensor], Tensor], video: Tensor) -> Tensor:
     """Video [N, 3, 33, H, W] in [-1, 1] -> tokens int64 [N, 5 h w] in raster order."""
     # Half precision with 10 bits of mantissa: with bfloat16 many codes would round to their neighbours.
     with torch.autocast(video.device.type, dtype=torch.float16, enabled=video.device.type == "cuda"):
-        return torch.cat([encode(part).flatten(1) for part in video.split(batch)])
+        return encode(video).flatten(1)
 
 
 def token_loss(forward: Callable[[Tensor, Tensor], Tensor], transformer: Transformer, tokens: Tensor) -> tuple:
