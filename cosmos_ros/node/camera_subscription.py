@@ -127,7 +127,7 @@ class CameraSubscription:
 
     def _on_time_jump(self, _: object) -> None:
         self._buffer.clear()
-        self._warn_once("clock", "the clock was set back: the frame buffer starts afresh")
+        self._warn_once("clock", "the clock was set back or exchanged: the frame buffer starts afresh")
 
     def _watch(self) -> None:
         reliability = self._fitting_reliability()

@@ -24,7 +24,7 @@ import rclpy
 import torch
 from lifecycle_msgs.srv import ChangeState
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import MultiThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
@@ -235,10 +235,9 @@ def spin(node: ForesightNode) -> None:
     while node.context.ok():
         try:
             executor.spin_once()
-        except ExternalShutdownException:
-            break
         except Exception:
-            node.get_logger().error(f"a callback failed:\n{traceback.format_exc()}")
+            if node.context.ok():       # else it is the shutdown itself, seen from the middle of a wait
+                node.get_logger().error(f"a callback failed:\n{traceback.format_exc()}")
 
 
 def main(args: list[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
 import time
@@ -32,6 +33,7 @@ os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 
 PERIOD_NS = 100_000_000     # the tiny checkpoint's: 10 Hz
 SIZE = (48, 100)            # (height, width) of the camera: wider than the model's 1:2
+_NUMBERS = itertools.count()
 PATIENCE_S = 30.0           # for what must happen sooner or later; nothing here asserts how soon
 
 
@@ -154,8 +156,11 @@ class Robot:
         assert answer.result.error_msg
         return answer.result
 
-    def warnings(self, text: str) -> list[str]:
-        """What the log says with this text in it, warnings and worse."""
+    def warnings(self, node: ForesightNode, text: str) -> list[str]:
+        """All that the node has logged so far with this text in it, warnings and worse."""
+        mark = f"mark {time.monotonic_ns()}"
+        node.get_logger().info(mark)    # the log comes in order: what came before the mark is all there is
+        wait_for(lambda: any(log.msg == mark for log in list(self.logged)), "the log")
         return [log.msg for log in list(self.logged) if log.level >= 30 and text in log.msg]
 
 
@@ -165,56 +170,60 @@ def domain() -> Iterator[int]:
         yield domain
 
 
+@contextlib.contextmanager
+def running_robot(*args: object) -> Iterator[Robot]:
+    """Robot(...) until the end of the block."""
+    robot = Robot(*args)
+    try:
+        yield robot
+    finally:
+        robot.close()
+
+
+@contextlib.contextmanager
+def running_node(domain: int, namespace: str = "", **parameters: object) -> Iterator[ForesightNode]:
+    """A node in a context of its own, spinning as `main` would let it spin."""
+    context = Context()
+    rclpy.init(context=context, domain_id=domain)
+    given = {"image_reliability": "reliable", "cpu_threads": 1, "max_age": 30.0} | parameters
+    overrides = [Parameter(name, value=value) for name, value in given.items()]
+    node = ForesightNode(context=context, namespace=namespace, parameter_overrides=overrides)
+    thread = threading.Thread(target=spin, args=(node,), daemon=True)
+    thread.start()
+    try:
+        yield node
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown(context=context)
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive(), "the node does not stop"
+
+
 @pytest.fixture(scope="module")
-def make_robot(domain) -> Iterator[Callable[..., Robot]]:
-    """make_robot(namespace="", image_type=Image)"""
+def robot(domain) -> Iterator[Robot]:
+    with running_robot(domain) as robot:
+        yield robot
+
+
+@pytest.fixture(scope="module")
+def node(domain, robot, tiny_checkpoint: Path) -> Iterator[ForesightNode]:
+    """The node with the tiny checkpoint, active, hearing the robot's camera."""
+    with running_node(domain, checkpoint=str(tiny_checkpoint)) as node:
+        ready(node, robot)
+        yield node
+
+
+@pytest.fixture
+def rig(domain) -> Iterator[Callable[..., tuple[Robot, ForesightNode]]]:
+    """rig(image_type=Image, **parameters) -> (robot, node): for one test, in a namespace of their own"""
     with contextlib.ExitStack() as cleanup:
 
-        def make(*args: object) -> Robot:
-            robot = Robot(domain, *args)
-            cleanup.callback(robot.close)
-            return robot
+        def make(image_type: type = Image, **parameters: object) -> tuple[Robot, ForesightNode]:
+            namespace = f"rig{next(_NUMBERS)}"
+            robot = cleanup.enter_context(running_robot(domain, namespace, image_type))
+            return robot, cleanup.enter_context(running_node(domain, namespace, **parameters))
 
         yield make
-
-
-@pytest.fixture(scope="module")
-def robot(make_robot) -> Robot:
-    return make_robot()
-
-
-@pytest.fixture(scope="module")
-def start_node(domain) -> Iterator[Callable[..., ForesightNode]]:
-    """start_node(namespace="", **parameters): a node in its own context, spinning as `main` would let it spin."""
-    with contextlib.ExitStack() as cleanup:
-
-        def start(namespace: str = "", **parameters: object) -> ForesightNode:
-            context = Context()
-            rclpy.init(context=context, domain_id=domain)
-            given = {"image_reliability": "reliable", "cpu_threads": 1, "max_age": 30.0} | parameters
-            overrides = [Parameter(name, value=value) for name, value in given.items()]
-            node = ForesightNode(context=context, namespace=namespace, parameter_overrides=overrides)
-            thread = threading.Thread(target=spin, args=(node,), daemon=True)
-            thread.start()
-
-            def stop() -> None:
-                node.destroy_node()
-                rclpy.try_shutdown(context=context)
-                thread.join(PATIENCE_S)
-                assert not thread.is_alive(), "the node does not stop"
-
-            cleanup.callback(stop)
-            return node
-
-        yield start
-
-
-@pytest.fixture(scope="module")
-def node(start_node, robot, tiny_checkpoint: Path) -> ForesightNode:
-    """The node with the tiny checkpoint, active, hearing the robot's camera."""
-    node = start_node(checkpoint=str(tiny_checkpoint))
-    ready(node, robot)
-    return node
 
 
 def ready(node: ForesightNode, robot: Robot) -> None:
@@ -225,6 +234,11 @@ def ready(node: ForesightNode, robot: Robot) -> None:
 @pytest.fixture(scope="session", name="ready")
 def _ready() -> Callable[[ForesightNode, Robot], None]:
     return ready
+
+
+@pytest.fixture(scope="session", name="running_node")
+def _running_node() -> Callable[..., contextlib.AbstractContextManager[ForesightNode]]:
+    return running_node
 
 
 @pytest.fixture(scope="session", name="wait_for")

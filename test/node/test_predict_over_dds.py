@@ -175,12 +175,11 @@ def test_a_camera_info_of_another_size_is_named_once_and_not_published(robot, no
         rollout = robot.predict(include_frames=True).rollout
         wait_for(lambda rollout=rollout: len(played(shown, rollout)) == 24, "24 frames")
         assert played(infos, rollout) == []
-    assert len(robot.warnings("camera_info describes images of 640x480, the camera's are 100x48")) == 1
+    assert len(robot.warnings(node, "camera_info describes images of 640x480, the camera's are 100x48")) == 1
 
 
-def test_compressed_images_serve_as_well(make_robot, start_node, ready, tiny_checkpoint):
-    robot = make_robot("compressed", CompressedImage)
-    node = start_node("compressed", checkpoint=str(tiny_checkpoint), image_transport="compressed")
+def test_compressed_images_serve_as_well(rig, ready, tiny_checkpoint):
+    robot, node = rig(CompressedImage, checkpoint=str(tiny_checkpoint), image_transport="compressed")
     ready(node, robot)
     robot.film(node)
     rollout = robot.predict(include_frames=True).rollout

@@ -10,10 +10,10 @@ RESULT = Predict.Result
 
 
 @pytest.fixture(scope="module")
-def node(start_node, robot, ready, tiny_text_checkpoint):
-    node = start_node(checkpoint=str(tiny_text_checkpoint))
-    ready(node, robot)
-    return node
+def node(domain, robot, running_node, ready, tiny_text_checkpoint):
+    with running_node(domain, checkpoint=str(tiny_text_checkpoint)) as node:
+        ready(node, robot)
+        yield node
 
 
 @pytest.fixture(autouse=True)

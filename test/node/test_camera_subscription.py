@@ -1,0 +1,125 @@
+"""What the subscription does about publishers of either QoS, about silence, and about a clock that is set back."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from cosmos_ros.action import Predict
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage, Image
+
+from cosmos_ros.node import camera_subscription
+
+BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+PERIOD_NS = 100_000_000
+
+
+@pytest.fixture
+def blind(rig, tiny_checkpoint, wait_for):
+    """blind(**parameters) -> (robot, active node), and no camera"""
+
+    def make(**parameters):
+        robot, node = rig(**{"checkpoint": str(tiny_checkpoint), "image_reliability": "auto"} | parameters)
+        robot.ros.destroy_publisher(robot.images)
+        wait_for(lambda: node.state == "active", "the active node")
+        return robot, node
+
+    return make
+
+
+def test_it_is_as_reliable_as_the_publishers_that_are_there(blind, wait_for):
+    robot, node = blind()
+    camera = node._configured.camera
+    wait_for(lambda: camera.reliability == "best_effort", "best effort, which hears whoever comes")
+    reliable = robot.ros.create_publisher(Image, "image", 10)
+    wait_for(lambda: camera.reliability == "reliable", "reliable, like its publisher")
+    robot.ros.create_publisher(Image, "image", BEST_EFFORT)
+    wait_for(lambda: camera.reliability == "best_effort", "best effort, to hear both")
+    for publisher in list(robot.ros.publishers):
+        if publisher.topic_name.endswith("/image"):
+            photograph(robot, node, publisher, wait_for)
+    assert reliable in robot.ros.publishers
+    assert len(node.get_subscriptions_info_by_topic(camera.topic)) == 1, "the outgoing subscription is gone"
+
+
+@pytest.mark.parametrize(("parameters", "publisher", "reason"), [
+    ({}, None, "nobody publishes it"),
+    ({}, (CompressedImage, 10), "sends sensor_msgs/msg/CompressedImage, this node expects sensor_msgs/msg/Image"),
+    ({"image_transport": "compressed"}, (Image, 10), "set `image_transport`"),
+    ({"image_reliability": "reliable"}, (Image, BEST_EFFORT), "publisher's QoS is best_effort, ours is reliable"),
+    ({"image_reliability": "best_effort"}, (Image, 10), "it sends nothing"),
+])
+def test_silence_is_explained_once(blind, wait_for, monkeypatch, parameters, publisher, reason):
+    monkeypatch.setattr(camera_subscription, "SILENCE_S", 0.5)
+    robot, node = blind(**parameters)
+    if publisher:
+        robot.ros.create_publisher(publisher[0], "image", publisher[1])
+        wait_for(lambda: node.count_publishers(node._configured.camera.topic), "the publisher")
+        node._configured.camera._warned.clear()     # it may have been silent before the publisher was there
+    wait_for(lambda: "silence" in node._configured.camera._warned, "the warning")
+    time.sleep(3 * camera_subscription.WATCH_PERIOD_S)
+    said = [warning for warning in robot.warnings(node, f"no image on {node._configured.camera.topic}")]
+    assert len([warning for warning in said if reason in warning]) == 1
+
+
+def test_a_second_silence_is_told_again(blind, wait_for, monkeypatch):
+    monkeypatch.setattr(camera_subscription, "SILENCE_S", 0.3)
+    robot, node = blind(image_reliability="best_effort")
+    camera = node._configured.camera
+    publisher = robot.ros.create_publisher(Image, "image", 10)
+    for _ in range(2):
+        photograph(robot, node, publisher, wait_for)
+        wait_for(lambda: camera.silent_s > 0.3 and "silence" in camera._warned, "silence")
+    assert len(robot.warnings(node, f"no image on {camera.topic}")) >= 2
+
+
+@pytest.fixture
+def timed(blind):
+    """A node that lives on /clock: (robot, node, tick); tick(ns) sets its clock."""
+    robot, node = blind(image_reliability="reliable", max_age=1.0)
+    robot.images = robot.ros.create_publisher(Image, "image", 10)
+    clock = robot.ros.create_publisher(Clock, "/clock", 10)
+    node.set_parameters([Parameter("use_sim_time", value=True)])
+
+    def tick(now_ns: int, wait_for) -> None:
+        def has_come():
+            clock.publish(Clock(clock=robot.time(now_ns)))
+            return node.get_clock().now().nanoseconds == now_ns
+
+        wait_for(has_come, "the time")
+
+    return robot, node, tick
+
+
+def test_a_clock_that_is_set_back_empties_the_buffer(timed, wait_for):
+    robot, node, tick = timed
+    tick(1000 * 10**9, wait_for)
+    robot.film(node, n=1, last_ns=1000 * 10**9)
+    tick(1001 * 10**9, wait_for)
+    assert node._configured.buffer.state().frames == 1, "time that goes on changes nothing"
+    tick(900 * 10**9, wait_for)
+    assert node._configured.buffer.state().frames == 0
+
+
+def test_age_is_measured_by_the_robots_clock(timed, wait_for):
+    robot, node, tick = timed
+    start = 5_000 * 10**9
+    tick(start, wait_for)
+    robot.film(node, last_ns=start)
+    assert robot.predict().error_code == Predict.Result.NONE
+    tick(start + 2 * 10**9, wait_for)
+    assert robot.predict().error_code == Predict.Result.STALE_FRAMES
+
+
+def photograph(robot, node, publisher, wait_for) -> None:
+    """Publish until an image has arrived: a best-effort one may come before its reader knows the publisher."""
+    before = node._configured.camera.counts.total()
+
+    def has_come():
+        publisher.publish(robot.image(time.time_ns()))
+        return node._configured.camera.counts.total() > before
+
+    wait_for(has_come, "an image")
