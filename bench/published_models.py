@@ -1,0 +1,295 @@
+"""The published models at their full size, with random weights: load time, memory and time per rollout in each mode.
+
+    PYTHONPATH=. python bench/published_models.py --kinds 4B,12B --out DIRECTORY [--modes fast,balanced,low]
+    PYTHONPATH=. python bench/published_models.py --table DIRECTORY
+
+Every measurement goes to DIRECTORY/published_<kind>.json as soon as it is made; --table prints all that are there in
+Markdown. Included at their full size, with random weights: transformer, a stand-in for the DV8x16x16 tokenizer,
+T5-11B's encoder and the guardrail's networks (LlamaGuard-7b, SigLIP so400m, RetinaFace). Not included: the guardrail's
+blocklist, which runs on the CPU in milliseconds. A rollout is 9 frames of 640x1024 -> 24, after everything was loaded,
+with a prompt that was never seen before where the model reads one. `--tiny` shows within seconds, also without a GPU,
+that the script works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import guardrail_speed
+import numpy as np
+import synthetic_checkpoint
+import torch
+
+from cosmos_ros import foresight as foresight_module
+from cosmos_ros.foresight import Foresight, ForesightConfig
+from cosmos_ros.guardrail import Guardrail
+from cosmos_ros.guardrail.aegis import Aegis
+from cosmos_ros.guardrail.face_blur import RetinaFaceDetector
+from cosmos_ros.guardrail.pixelation import FaceBlur
+from cosmos_ros.guardrail.video_content import VideoContentGuard
+from cosmos_ros.needs import needs_of
+from cosmos_ros.rollout import Clip
+from cosmos_ros.training.tokenizer_network import TokenizerConfig
+from cosmos_ros.world_model import TransformerConfig, load_transformer
+from cosmos_ros.world_model.config import PUBLISHED_KINDS
+from cosmos_ros.world_model.memory_plan import plan_memory
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+MODES = ("fast", "balanced", "low")
+# Cards that the lowest mode must do with; PyTorch may then take what such a card has beside the CUDA context.
+CARDS = {"4B": 16e9, "5B": 16e9, "12B": 24 * 2**30}
+TINY = {
+    "4B": TransformerConfig(2, 64, 4, 2, 16, 128, 64000, 64000, latent_shape=(5, 4, 4)),
+    "5B": TransformerConfig(2, 64, 4, 2, 16, 128, 64064, 64000, latent_shape=(5, 4, 4), context_dim=16),
+}
+TINY_TOKENIZER = TokenizerConfig(channels=(8, 8, 16), levels=(8, 8, 8, 5, 5, 5))
+TINY_T5 = {"vocab_size": 192, "d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 2, "num_heads": 4}
+
+
+class Bench:
+    """A folder of synthetic checkpoints, and what was measured on them."""
+
+    def __init__(self, work: Path, out: Path, tiny: bool) -> None:
+        self.work, self.out, self.tiny = work, out, tiny
+        self.size = guardrail_speed.SIZES["tiny" if tiny else "real"]
+        self.guards: Guardrail | None = None
+
+    def config(self, kind: str) -> TransformerConfig:
+        return TINY[kind] if self.tiny else PUBLISHED_KINDS[kind].config
+
+    def prepare(self, with_text: bool) -> None:
+        """What all kinds share."""
+        began = time.monotonic()
+        tokenizer = TINY_TOKENIZER if self.tiny else synthetic_checkpoint.TOKENIZER
+        synthetic_checkpoint.write_tokenizer(self.work / "Cosmos-1.0-Tokenizer-DV8x16x16", tokenizer)
+        if with_text:
+            sizes = TINY_T5 if self.tiny else synthetic_checkpoint.T5_11B
+            synthetic_checkpoint.write_t5(self.work / "google-t5" / "t5-11b", DEVICE, sizes)
+        self.guards = self.guardrail(with_text)
+        say(f"tokenizer, T5 and guardrail written and read in {time.monotonic() - began:.0f} s")
+
+    def guardrail(self, with_text: bool) -> Guardrail:
+        """The networks of Cosmos-1.0-Guardrail, loaded by the code that loads the real ones, answering "safe"."""
+        folder = self.work / "Cosmos-1.0-Guardrail"
+        guardrail_speed.write_video_content(folder / "video_content_safety_filter", self.size["siglip"])
+        guardrail_speed.write_face_blur(folder / "face_blur_filter")
+        content = VideoContentGuard(folder / "video_content_safety_filter", DEVICE)
+        faces = FaceBlur(RetinaFaceDetector(folder / "face_blur_filter" / "Resnet50_Final.pth", DEVICE))
+        if not with_text:
+            return Guardrail("bench", [], [content], [faces], takes_prompt=False, timeout_s=60)
+        guardrail_speed.write_aegis(folder / "aegis", self.size["llama"], DEVICE)
+        aegis = Aegis(folder / "aegis", DEVICE)
+        output = aegis._part.source.get_output_embeddings().weight
+        guardrail_speed.teach(output, aegis._tokenizer.get_vocab(), guardrail_speed.ANSWERS["safe"])
+        return Guardrail("bench", [aegis], [content], [faces], takes_prompt=True, timeout_s=60)
+
+    def measure(self, kind: str, modes: list[str]) -> None:
+        directory = self.work / PUBLISHED_KINDS[kind].name
+        result: dict = {"kind": kind, "device": device_name(), "torch": torch.__version__, "modes": {}}
+        began = time.monotonic()
+        file = synthetic_checkpoint.write_transformer(directory, self.config(kind), DEVICE)
+        if self.tiny:
+            synthetic_checkpoint.write_settings(directory, {"latent_shape": [5, 4, 4]})
+        say(f"{kind}: {file.stat().st_size / 1e9:.1f} GB written in {time.monotonic() - began:.0f} s")
+        result["load"] = self.measure_load(file)
+        self.keep(result)
+        plans: dict[tuple, str] = {}
+        for mode in modes:
+            foresight = self.foresight(directory, mode)
+            needs = needs_of(foresight.spec, guardrail=foresight.config.guardrail)
+            plan = plan_memory(needs, free=int(1e12), mode=mode)
+            as_measured = plans.setdefault((plan.parked, plan.lean), mode)
+            if as_measured != mode:     # this kind has nothing that this mode would treat otherwise
+                result["modes"][mode] = {"same_plan_as": as_measured}
+            else:
+                result["modes"][mode] = self.measure_mode(foresight, kind) | {
+                    "expected_peak_gb": round(plan.peak / 1e9, 2), "parked": sorted(plan.parked),
+                }  # fmt: skip
+            self.keep(result)
+            say(f"{kind} {mode}: {json.dumps(result['modes'][mode])}")
+        shutil.rmtree(directory)
+
+    def foresight(self, directory: Path, mode: str) -> Foresight:
+        foresight_module.Guardrail.for_model = lambda *_, **__: self.guards     # hashed and read once, not per mode
+        return Foresight(ForesightConfig(
+            checkpoint=str(directory), guardrail=str(self.work / "Cosmos-1.0-Guardrail"), memory=mode, guard_timeout=60
+        ))
+
+    def measure_mode(self, foresight: Foresight, kind: str) -> dict:
+        """Load and one whole rollout. The lowest mode is held to the card that it must do with."""
+        card = CARDS.get(kind) if foresight.config.memory == "low" and DEVICE.type == "cuda" and not self.tiny else None
+        if card:
+            try:
+                return self.run(foresight, kind, card) | {"held_to_gb": round(card / 1e9, 2)}
+            except Exception as error:
+                say(f"{kind} does not do with {card / 1e9:.1f} GB: {error}")
+                foresight.unload()
+                return self.run(foresight, kind, None) | {"not_held_to_gb": round(card / 1e9, 2)}
+        return self.run(foresight, kind, None)
+
+    def run(self, foresight: Foresight, kind: str, card: float | None) -> dict:
+        hold_to(card)
+        height, width = foresight.spec.frame_size
+        frames = np.random.default_rng(0).integers(0, 256, (9, height, width, 3), dtype=np.uint8)
+        clip = Clip(frames, tuple(40_000_000 * i for i in range(9)), 25.0)
+        what = f"{kind} {foresight.config.memory}"      # makes prompts that no cache has met
+        prompt = f"{what} {guardrail_speed.PROMPT}" if foresight.spec.takes_prompt else ""
+        with Peak() as loading:
+            began = time.monotonic()
+            foresight.load()
+            foresight._model.encode_text(what)          # T5 comes with its first prompt
+            load_s = time.monotonic() - began
+        with Peak() as peak:
+            began = time.monotonic()
+            rollout = foresight.predict(clip, prompt, seed=0)
+            rollout_s = time.monotonic() - began
+        foresight.unload()
+        hold_to(None)
+        assert rollout.frames.shape == (24, height, width, 3)
+        return {
+            "load_s": round(load_s, 2),
+            "rollout_s": round(rollout_s, 2),
+            "stages_s": {time.stage.name.lower(): round(time.seconds, 3) for time in rollout.timing},
+            "peak_gpu_gb": round(max(peak.used, loading.used) / 1e9, 2),
+            "peak_gpu_of_pytorch_gb": round(max(peak.reserved, loading.reserved) / 1e9, 2),
+            "peak_gpu_of_loading_gb": round(loading.used / 1e9, 2),
+        }
+
+    def measure_load(self, file: Path) -> dict:
+        """In a process of its own: seconds, and how far the resident memory grows, for `load_transformer` alone."""
+        arguments = [sys.executable, __file__, "--measure-load", str(file)]
+        answer = subprocess.run(arguments, check=True, capture_output=True, text=True).stdout
+        return json.loads(answer.splitlines()[-1])
+
+    def keep(self, result: dict) -> None:
+        (self.out / f"published_{result['kind']}.json").write_text(json.dumps(result, indent=2) + "\n")
+
+
+class Peak:
+    """The most GPU memory in use meanwhile, in bytes: by the device's own count, and of that by PyTorch."""
+
+    def __enter__(self) -> Peak:
+        self.used = self.reserved = 0
+        if DEVICE.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        self._over = threading.Event()
+        self._watch = threading.Thread(target=self._look, daemon=True)
+        self._watch.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._watch.join()
+        if DEVICE.type == "cuda":
+            self.reserved = torch.cuda.max_memory_reserved()
+
+    def _look(self) -> None:
+        while DEVICE.type == "cuda" and not self._over.wait(0.02):
+            free, total = torch.cuda.mem_get_info()
+            self.used = max(self.used, total - free)
+
+
+def hold_to(card: float | None) -> None:
+    """Let PyTorch take no more than a card of so many bytes would leave it beside the CUDA context."""
+    if DEVICE.type != "cuda":
+        return
+    free, total = torch.cuda.mem_get_info()
+    context = total - free - torch.cuda.memory_reserved()
+    torch.cuda.set_per_process_memory_fraction(1.0 if card is None else (card - context) / total)
+
+
+def report_load(file: Path) -> None:
+    """Load a transformer and print what it took, as JSON."""
+    torch.ones(1, device=DEVICE)
+    before = resident("VmRSS")
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")   # the peak is counted from here
+    began = time.monotonic()
+    model = load_transformer(file, device=DEVICE)
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    seconds = time.monotonic() - began
+    grown, size = resident("VmHWM") - before, file.stat().st_size
+    assert not next(model.parameters()).is_meta
+    print(json.dumps({
+        "seconds": round(seconds, 2), "file_gb": round(size / 1e9, 2),
+        "host_memory_grew_by_gb": round(grown / 1e9, 2), "of_the_file": round(grown / size, 3),
+    }))  # fmt: skip
+
+
+def resident(field: str) -> int:
+    """Bytes of this process: VmRSS now, VmHWM at its peak."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return 1024 * int(line.split()[1])
+
+
+def table(folder: Path) -> str:
+    """All results of a folder in Markdown."""
+    results = {file.stem.removeprefix("published_"): json.loads(file.read_text())
+               for file in folder.glob("published_*.json")}
+    lines = [f"Measured on one {next(iter(results.values()))['device']}.", ""] if results else []
+    lines += ["| model | " + " | ".join(f"`{mode}`: GPU memory, time" for mode in MODES) + " | load | host memory |",
+              "| --- |" + " --- |" * (len(MODES) + 2)]
+    for kind in sorted(results, key=lambda kind: int(kind.removesuffix("B"))):
+        modes, load = results[kind]["modes"], results[kind]["load"]
+        cells = []
+        for mode in MODES:
+            measured = modes.get(mode, {})
+            measured = modes[measured["same_plan_as"]] if "same_plan_as" in measured else measured
+            cells.append(f"{measured['peak_gpu_gb']:.1f} GB, {measured['rollout_s']:.1f} s" if measured else "not run")
+        cells += [f"{load['seconds']:.1f} s", f"{load['of_the_file']:.2f} x the file"]
+        lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def device_name() -> str:
+    return torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU"
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kinds", default="4B,5B,12B,13B", help="separated by commas")
+    parser.add_argument("--modes", default=",".join(MODES), help="separated by commas")
+    parser.add_argument("--work", type=Path, default=Path("/dev/shm/cosmos_ros_bench"), help="for the checkpoints")
+    parser.add_argument("--out", type=Path, default=Path("bench/results"), help="where the results go")
+    parser.add_argument("--table", type=Path, metavar="DIRECTORY", help="print the results that are there, and end")
+    parser.add_argument("--tiny", action="store_true", help="small networks, to show that the script works")
+    parser.add_argument("--measure-load", type=Path, metavar="FILE", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.table:
+        print(table(args.table))
+        return
+    if args.measure_load:
+        report_load(args.measure_load)
+        return
+    kinds = args.kinds.split(",")
+    shutil.rmtree(args.work, ignore_errors=True)
+    args.work.mkdir(parents=True)
+    args.out.mkdir(parents=True, exist_ok=True)
+    os.environ["XDG_CACHE_HOME"] = str(args.work / "cache")
+    try:
+        bench = Bench(args.work, args.out, args.tiny)
+        bench.prepare(with_text=any(bench.config(kind).has_text for kind in kinds))
+        for kind in kinds:
+            bench.measure(kind, args.modes.split(","))
+    finally:
+        shutil.rmtree(args.work)
+    print(table(args.out))
+
+
+if __name__ == "__main__":
+    main()
