@@ -131,7 +131,7 @@ class Foresight:
                 clock.enter(Stage.TOKENIZING)
                 tokens = model.tokenize(clip.frames)
                 clock.enter(Stage.PROMPT_GUARD)
-                screening.admit_prompt()
+                screening.admit_prompt(waiting=clock.report)
                 clock.enter(Stage.TEXT_ENCODING)
                 context = model.encode_text(prompt)
                 clock.enter(Stage.GENERATING)
@@ -147,6 +147,7 @@ class Foresight:
                     model=self.spec.name,
                     seed=sampling.seed,
                     timing=clock.finish,
+                    waiting=clock.report,
                 )
 
     def reconstruct(self, frames: Clip, n_conditioning: int, prompt: str = "") -> GuardedRollout:

@@ -99,7 +99,7 @@ def fail(error):
 
 
 def hang(_):
-    time.sleep(2.0)
+    time.sleep(1.0)
     return PASSED
 
 
@@ -329,7 +329,6 @@ def test_a_hung_guard_costs_its_goal_and_no_other():
     for thread in guard_threads():
         thread.join(5)
     assert len(predict(guardrail).frames) == 24
-    assert not guard_threads() or [thread.join(5) for thread in guard_threads()]
 
 
 def test_the_time_of_a_guard_is_counted_over_all_of_its_calls():
@@ -340,8 +339,7 @@ def test_the_time_of_a_guard_is_counted_over_all_of_its_calls():
 
 def test_a_late_answer_is_no_answer_though_nobody_was_waiting():
     with guardrail_of(Prompts(hang), timeout_s=0.3).screen("a cube") as screening:
-        for thread in guard_threads():
-            thread.join(2.5)
+        time.sleep(1.2)
         with pytest.raises(GuardrailUnavailable, match="guard prompts did not answer"):
             screening.admit_prompt()
 
