@@ -12,7 +12,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +22,9 @@ from cosmos_ros.errors import ForesightError
 from cosmos_ros.paths import cache_directory
 
 if TYPE_CHECKING:
+    from cosmos_ros.node.probe import CameraReport
     from cosmos_ros.world_model import ModelSpec
+    from cosmos_ros.world_model.memory_plan import MemoryPlan
 
 SUPPORTED_PYTHON = ((3, 10), (3, 13))
 ROOM_FOR_CACHES = 2_000_000_000     # bytes: prompt embeddings, and what a build leaves
@@ -161,12 +163,17 @@ def memory(spec: ModelSpec, args: argparse.Namespace) -> Iterator[Finding]:
         yield fail("memory", str(error))
         return
     host = available_host_memory()
-    if not on_gpu:
-        peak = plan_memory(needs, free=host, mode="fast").peak
-        text = f"expected peak {gigabytes(peak)} on the CPU of {gigabytes(host)} available"
-        yield ok("memory", text) if peak <= host else fail("memory", text, "use a GPU, or a smaller checkpoint")
+    if on_gpu:
+        free = free_memory(torch.device("cuda"))
+        yield from modes({mode: plan_memory(needs, free, mode) for mode in MODES}, host)
         return
-    plans = {mode: plan_memory(needs, free_memory(torch.device("cuda")), mode) for mode in MODES}
+    peak = plan_memory(needs, free=host, mode="fast").peak
+    text = f"expected peak {gigabytes(peak)} on the CPU of {gigabytes(host)} available"
+    yield ok("memory", text) if peak <= host else fail("memory", text, "use a GPU, or a smaller checkpoint")
+
+
+def modes(plans: Mapping[str, MemoryPlan], host: int) -> Iterator[Finding]:
+    """What the plan of each mode means for a GPU, with so many bytes of host memory available."""
     for plan in plans.values():
         yield ok("memory", str(plan)) if plan.fits else note("memory", str(plan), "does not fit")
     if not plans["auto"].fits:
@@ -197,8 +204,8 @@ def ros(topic: str, model_rate: float) -> Iterator[Finding]:
         yield fail("ROS", f"{type(error).__name__}: {error}", "unset RMW_IMPLEMENTATION, or install what it names")
 
 
-def camera(topic: str, seen, model_rate: float) -> Iterator[Finding]:
-    """What a probe.CameraReport means for the node."""
+def camera(topic: str, seen: CameraReport, model_rate: float) -> Iterator[Finding]:
+    """What was seen of a camera, and what it means for the node."""
     if not seen.publishers:
         yield fail("camera", f"nobody publishes {topic}", "start the camera; check the topic and ROS_DOMAIN_ID")
         return

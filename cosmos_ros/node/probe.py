@@ -80,7 +80,7 @@ def camera(topic: str, seconds: float = 3.0, reliability: str = "best_effort") -
             theirs=_words(publishers[0].qos_profile),
             ours=_words(qos),
             compatible=all(
-                qos_check_compatible(publisher.qos_profile, qos)[0] is not QoSCompatibility.ERROR
+                qos_check_compatible(publisher.qos_profile, qos)[0] != QoSCompatibility.ERROR
                 for publisher in publishers
             ),
         )
