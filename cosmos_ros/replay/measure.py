@@ -1,0 +1,177 @@
+"""One window -> its numbers: the model and what it is held against, on the same frames."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+import cv2
+import numpy as np
+
+from cosmos_ros.errors import OutOfMemory, VideoBlocked
+from cosmos_ros.foresight import Foresight, ForesightConfig
+from cosmos_ros.replay import metrics
+from cosmos_ros.replay.baselines import constant_flow, repeat_last
+from cosmos_ros.replay.failures import failures
+from cosmos_ros.replay.windows import Window
+from cosmos_ros.rollout import Clip, GuardedRollout, Verdict
+
+PLAYER_WIDTH = 320      # pixels, of the pictures that the report plays
+PLAYER_QUALITY = 80     # JPEG
+DIFFERENCE_GAIN = 2     # of the difference that the report shows
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the numbers, besides the recordings.
+
+    seed     of the first sample; sample i takes seed + i, in every window, as a goal with that seed would
+    samples  rollouts per window
+    temperature, top_p  None: what the model's makers recommend
+    """
+
+    foresight: ForesightConfig
+    seed: int = 0
+    samples: int = 1
+    temperature: float | None = None
+    top_p: float | None = None
+    prompt: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """record is JSON-able and the same each time; pictures is JSON for the report's player, empty where refused."""
+
+    key: str
+    record: dict
+    pictures: str
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class WindowEvaluator:
+    """Evaluates windows with a model of its own, on one device."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.foresight = Foresight(settings.foresight)
+        self.foresight.load()
+
+    def __call__(self, window: Window) -> Outcome:
+        """Raises GuardrailUnavailable and ModelUnavailable; a rollout that was refused is part of the outcome."""
+        started = time.monotonic()
+        record = {
+            "key": window.key,
+            "bag": window.bag,
+            "time_ns": window.time_ns,
+            "conditioning_stamps_ns": list(window.clip.stamps_ns),
+            "truth_stamps_ns": list(window.truth.stamps_ns),
+        }
+        try:
+            rollouts = [self._predict(window, sample) for sample in range(self.settings.samples)]
+            predicted = time.monotonic()
+            ceiling = self._round_trip(window)
+        except (VideoBlocked, OutOfMemory) as error:
+            return Outcome(window.key, record | {"refused": {"code": error.code, "message": str(error)}}, "")
+        record |= _measured(window, rollouts, ceiling)
+        pictures = _pictures(window, rollouts[0])
+        seconds = {"predicting": predicted - started, "measuring": time.monotonic() - predicted}
+        return Outcome(window.key, record, pictures, seconds)
+
+    def _predict(self, window: Window, sample: int) -> GuardedRollout:
+        settings = self.settings
+        return self.foresight.predict(
+            window.clip,
+            settings.prompt,
+            seed=settings.seed + sample,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+        )
+
+    def _round_trip(self, window: Window) -> GuardedRollout:
+        clip, truth = window.clip, window.truth
+        frames = np.concatenate([clip.frames, truth.frames])
+        whole = Clip(frames, clip.stamps_ns + truth.stamps_ns, clip.frame_rate)
+        return self.foresight.reconstruct(whole, len(clip.frames), self.settings.prompt)
+
+
+def _measured(window: Window, rollouts: Sequence[GuardedRollout], ceiling: GuardedRollout) -> dict:
+    """Every row's numbers, on what the model saw of the camera's image, at the camera's pixel scale."""
+    crop = rollouts[0].crop
+    measure = _Measure(crop.of(window.clip.frames), crop.of(window.truth.frames))
+    n = len(window.truth.frames)
+    return {
+        "crop": asdict(crop),
+        "samples": [
+            measure.row(rollout.frames)
+            | {
+                "seed": rollout.seed,
+                "failures": measure.failures(rollout.frames),
+                "modified_by_guards": [
+                    decision.guard for decision in rollout.guardrail.decisions if decision.verdict is Verdict.MODIFIED
+                ],
+            }
+            for rollout in rollouts
+        ],
+        "repeat_last_frame": measure.row(repeat_last(measure.clip, n)),
+        "constant_flow": measure.row(constant_flow(measure.clip, n)),
+        # Decoded frames are never as sharp as the camera's: what a detector makes of that alone is told apart so.
+        "tokenizer_round_trip": measure.row(ceiling.frames) | {"failures": measure.failures(ceiling.frames)},
+        "truth": {
+            "sampson": _rounded(metrics.sampson_error(measure.clip, measure.truth)),
+            "failures": measure.failures(measure.truth),
+        },
+    }
+
+
+class _Measure:
+    """Holds frames against one window's truth."""
+
+    def __init__(self, clip: np.ndarray, truth: np.ndarray) -> None:
+        self.clip, self.truth = np.ascontiguousarray(clip), np.ascontiguousarray(truth)
+        self._motion = metrics.motion(self.clip[-1], self.truth)
+
+    def row(self, frames: np.ndarray) -> dict[str, list[float | None]]:
+        """Per horizon step."""
+        return {
+            "psnr": _rounded(metrics.psnr(frames, self.truth)),
+            "ssim": _rounded(metrics.ssim(frames, self.truth)),
+            "motion_error": _rounded(metrics.endpoint_error(metrics.motion(self.clip[-1], frames), self._motion)),
+            "sampson": _rounded(metrics.sampson_error(self.clip, frames)),
+        }
+
+    def failures(self, frames: np.ndarray) -> list[dict]:
+        return [asdict(failure) for failure in failures(self.clip[-1], frames)]
+
+
+def _rounded(values: Sequence[float | None]) -> list[float | None]:
+    return [None if value is None else round(value, 5) for value in values]
+
+
+def _pictures(window: Window, rollout: GuardedRollout) -> str:
+    """What the report's player shows of a window, as JSON with JPEG frames in base64."""
+    truth = rollout.crop.of(window.truth.frames)
+    difference = np.abs(rollout.frames.astype(np.int16) - truth) * DIFFERENCE_GAIN
+    return json.dumps(
+        {
+            "frame_rate": rollout.frame_rate,
+            "camera": _jpegs(rollout.crop.of(window.clip.frames)),
+            "predicted": _jpegs(rollout.frames),
+            "truth": _jpegs(truth),
+            "difference": _jpegs(np.minimum(difference, 255).astype(np.uint8)),
+        }
+    )
+
+
+def _jpegs(frames: np.ndarray) -> list[str]:
+    height, width = frames.shape[1:3]
+    scale = min(1.0, PLAYER_WIDTH / width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = (cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames)
+    coded = (
+        cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, PLAYER_QUALITY])[1]
+        for frame in small
+    )
+    return [base64.b64encode(jpeg).decode() for jpeg in coded]

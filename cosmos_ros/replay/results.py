@@ -1,0 +1,143 @@
+"""What an evaluation leaves behind: metrics.json, windows.csv, timing.json and report.html."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import platform
+from collections import Counter
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from statistics import mean
+
+import torch
+
+from cosmos_ros.foresight import Foresight
+from cosmos_ros.replay.aggregate import METRICS, summarise, window_means
+from cosmos_ros.replay.files import write_whole
+from cosmos_ros.replay.report import render
+from cosmos_ros.replay.store import Store
+
+SCHEMA = "cosmos_ros/evaluation/1"  # of metrics.json; the number rises when a reader of the old one would be misled
+PACKAGES = ("cosmos_ros", "torch", "numpy", "opencv-python-headless", "scikit-image", "rosbags")
+
+
+class Results:
+    """Collects what is said about bags and windows besides the windows' numbers, and writes it all.
+
+    seconds  key -> what the window took, of the windows of this run
+    """
+
+    def __init__(self, folder: Path, settings: dict, started: datetime) -> None:
+        self.bags: list[dict] = []
+        self.skipped: list[dict] = []
+        self.seconds: dict[str, dict[str, float]] = {}
+        self._folder, self._settings, self._started = folder, settings, started
+
+    def write(self, store: Store, trouble: str) -> dict:
+        """All files, from what the store holds; returns the summary. Raises OSError."""
+        records = store.records()
+        summary = summarise(records)
+        # But for `time`, the same inputs give the same file; what differs from run to run stands in timing.json.
+        metrics = {
+            **self._settings,
+            "complete": not trouble,
+            "time": {"started": self._started.isoformat(), "finished": datetime.now(timezone.utc).isoformat()},
+            "versions": versions(),
+            "hardware": hardware(),
+            "recordings": self.bags,
+            "skipped": self.skipped,
+            "skipped_by_reason": dict(sorted(Counter(skip["reason"] for skip in self.skipped).items())),
+            "summary": summary,
+            "windows": records,
+        }
+        timing = self._timing()
+        write_whole(self._folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False))
+        write_whole(self._folder / "windows.csv", windows_csv(records))
+        write_whole(self._folder / "timing.json", json.dumps(timing, indent=1))
+        write_whole(self._folder / "report.html", render(metrics, timing, store.pictures, trouble))
+        return summary
+
+    def why_nothing(self, span_s: float) -> str:
+        """Why no window could be evaluated, from what was said of the bags."""
+        if errors := [bag["error"] for bag in self.bags if "error" in bag]:
+            return f"nothing could be evaluated: {errors[0]}"
+        if self.skipped:
+            skip = self.skipped[0]
+            return f"nothing could be evaluated: all {len(self.skipped)} windows were skipped; {skip['message']}"
+        return (
+            f"nothing could be evaluated: a window needs {span_s:.2f} s of unbroken images, and no recording has them; "
+            "record longer, or see the report for what was lost"
+        )
+
+    def _timing(self) -> dict:
+        timed = [seconds for seconds in self.seconds.values() if seconds]
+        stages = timed[0] if timed else ()
+        return {
+            "seconds_per_window": {stage: round(mean(seconds[stage] for seconds in timed), 3) for stage in stages},
+            "windows": self.seconds,
+        }
+
+
+def describe_model(foresight: Foresight) -> dict:
+    """What identifies the model and its guardrail."""
+    spec = foresight.spec
+    files = sorted(file for file in spec.directory.rglob("*") if file.is_file()) if spec.directory.is_dir() else []
+    return {
+        "name": spec.name,
+        "frame_size": list(spec.frame_size),
+        "files": {str(file.relative_to(spec.directory)): file.stat().st_size for file in files},
+        "guardrail": foresight.guardrail.posture,
+    }
+
+
+def describe_bag(path: Path) -> dict:
+    """What identifies a recording, so that a resumed run notices another one."""
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return {"name": path.name, "bytes": sum(file.stat().st_size for file in files)}
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:  # OpenCV from apt, say
+            continue
+    return found
+
+
+def hardware() -> dict[str, str]:
+    """What the numbers were computed on: machine, CPU, GPUs."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {"machine": platform.machine(), "cpu": next(names, platform.processor()), "gpus": ", ".join(gpus) or "none"}
+
+
+def windows_csv(records: list[dict]) -> str:
+    """One line per window: where it lies, and the mean over the horizon of each row and metric."""
+    measured = [record for record in records if "samples" in record]
+    rows = list(window_means(measured[0])) if measured else []
+    columns = [f"{row}_{metric}" for row in rows for metric in METRICS if row != "truth" or metric == "sampson"]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["key", "bag", "time_ns", "last_conditioning_stamp_ns", "refused", "failures", *columns])
+    for record in records:
+        means = window_means(record) if "samples" in record else {}
+        flat = {f"{row}_{metric}": value for row, by in means.items() for metric, value in by.items()}
+        writer.writerow(
+            [
+                record["key"],
+                record["bag"],
+                record["time_ns"],
+                record["conditioning_stamps_ns"][-1],
+                record.get("refused", {}).get("code", ""),
+                " ".join(sorted({f["kind"] for sample in record.get("samples", ()) for f in sample["failures"]})),
+                *(flat.get(column, "") for column in columns),
+            ]
+        )
+    return text.getvalue()

@@ -1,0 +1,106 @@
+"""Windows are independent: over processes and GPUs of this machine, or over a Ray cluster, with the same numbers."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import replace
+from typing import Any
+
+import cv2
+import torch
+
+from cosmos_ros.replay.measure import Outcome, Settings, WindowEvaluator
+from cosmos_ros.replay.windows import Window
+
+
+def default_workers(device: str) -> int:
+    """As many as there are GPUs, or CPU cores up to 4: each worker holds a model of its own."""
+    if device == "auto" and torch.cuda.is_available():
+        return torch.cuda.device_count()
+    return 1 if device.startswith("cuda") else min(4, len(os.sched_getaffinity(0)))
+
+
+def over_processes(windows: Iterable[Window], settings: Settings, workers: int) -> Iterator[Outcome]:
+    """Outcomes as they come, in any order. Raises what a worker raises; BrokenProcessPool where one died."""
+    context = multiprocessing.get_context("spawn")
+    started = context.Value("i", 0)
+    others = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(workers, context, initializer=_start, initargs=(settings, started)) as pool:
+        pending: set[Future] = set()
+        try:
+            for window in windows:
+                pending.add(pool.submit(_evaluate, window))
+                # One more than there are workers waits its turn: pixels of all windows would fill the memory.
+                while len(pending) > workers:
+                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in done)
+            while pending:
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        except BaseException:
+            # A window may take minutes: whoever interrupts does not wait for it.
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
+
+
+def over_ray(windows: Iterable[Window], settings: Settings, workers: int, address: str) -> Iterator[Outcome]:
+    """The same over a Ray cluster; `address` as ray.init takes it: "auto" for the one that runs, "local" for a new one.
+
+    Raises ImportError where Ray is not installed.
+    """
+    import ray
+    from ray.util import ActorPool
+
+    ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
+    gpus = 1 if settings.foresight.device != "cpu" and ray.cluster_resources().get("GPU") else 0
+    actor = ray.remote(num_cpus=1, num_gpus=gpus)(_RayEvaluator)
+    pool = ActorPool([actor.remote(settings) for _ in range(workers)])
+    for window in windows:
+        if not pool.has_free():
+            yield pool.get_next_unordered()
+        pool.submit(lambda worker, window: worker.evaluate.remote(window), window)
+    while pool.has_next():
+        yield pool.get_next_unordered()
+
+
+class _RayEvaluator:
+    def __init__(self, settings: Settings) -> None:
+        _one_thread()
+        self._evaluator = WindowEvaluator(settings)
+
+    def evaluate(self, window: Window) -> Outcome:
+        return self._evaluator(window)
+
+
+_worker: dict[str, Any] = {}
+
+
+def _start(settings: Settings, started: Any) -> None:
+    """Make this process a worker: the i-th, on GPU i modulo their number where the device is left open."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    _one_thread()
+    with started.get_lock():
+        index, started.value = started.value, started.value + 1
+    if settings.foresight.device == "auto" and torch.cuda.is_available():
+        device = f"cuda:{index % torch.cuda.device_count()}"
+        settings = replace(settings, foresight=replace(settings.foresight, device=device))
+    _worker["settings"] = settings
+
+
+def _evaluate(window: Window) -> Outcome:
+    # The model is loaded with the first window: what goes wrong then reaches the parent with its message.
+    if "evaluator" not in _worker:
+        _worker["evaluator"] = WindowEvaluator(_worker["settings"])
+    return _worker["evaluator"](window)
+
+
+def _one_thread() -> None:
+    """Sums over several threads are rounded in another order: one thread gives the same numbers on any split."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
