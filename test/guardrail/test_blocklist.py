@@ -1,0 +1,89 @@
+"""The published blocklist: the reference's decision on every prompt, but for the faults that the module names."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("better_profanity", reason="needs requirements-guardrail.txt")
+pytest.importorskip("nltk", reason="needs requirements-guardrail.txt")
+
+from better_profanity.better_profanity import Profanity  # noqa: E402
+from better_profanity.varying_string import VaryingString  # noqa: E402
+
+from cosmos_ros.guardrail.blocklist import COSMOS_1_0, PREDICT1, Blocklist, LookAlikes  # noqa: E402
+from cosmos_ros.rollout import Verdict  # noqa: E402
+
+# Lists and prompts of our own; the decisions of cosmos-predict1 4ed35fa at (4, 0.5) and (6, 0.4) on them.
+REFERENCE = json.loads((Path(__file__).parents[1] / "data" / "guardrail" / "blocklist_decisions.json").read_text())
+MAP = Profanity().CHARS_MAPPING
+
+
+@pytest.fixture(scope="module")
+def folder(published, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("lists") / "blocklist"
+    shutil.copytree(published / "blocklist" / "nltk_data", folder / "nltk_data")
+    for name, entries in REFERENCE["lists"].items():
+        (folder / name).mkdir()
+        (folder / name / "words.txt").write_text("\n".join(entries) + "\n")
+    return folder
+
+
+def blocked(blocklist: Blocklist, prompt: str) -> bool:
+    return blocklist.judge(prompt).verdict is Verdict.REFUSED
+
+
+@pytest.mark.parametrize("near, column", [(COSMOS_1_0, 1), (PREDICT1, 2)], ids=["Cosmos 1.0", "Predict1"])
+def test_decisions_are_the_references(folder, near, column):
+    blocklist = Blocklist(folder, near)
+    differing = [row for row in REFERENCE["decisions"] if blocked(blocklist, row[0]) != row[column]]
+    assert len(REFERENCE["decisions"]) > 400 and not differing
+
+
+def test_an_asterisk_alone_is_no_offence(folder):
+    blocklist = Blocklist(folder)
+    assert not blocked(blocklist, "lift the * cube *")
+    assert blocked(blocklist, "lift the t*rnip")
+
+
+def test_a_whitelisted_word_behind_a_phrase_is_passed_over(folder):
+    """The reference ends in an IndexError here: the phrase became one mark, so the last index is beyond the words."""
+    assert blocked(Blocklist(folder), "a hot potato turnin")
+
+
+def test_a_reason_names_list_and_entry(folder):
+    blocklist = Blocklist(folder)
+    assert blocklist.judge("a Turn1p").detail == "custom: a ████"
+    assert blocklist.judge("two knives").detail == "custom, as a lemma: two ████"
+    assert blocklist.judge("it is  PURPLE rain").detail == "exact_match: 'purple rain'"
+
+
+def test_settings_tell_the_families_apart(folder):
+    assert Blocklist(folder, COSMOS_1_0).settings != Blocklist(folder, PREDICT1).settings
+    assert Blocklist(folder, COSMOS_1_0).weights == Blocklist(folder, PREDICT1).weights
+
+
+def test_the_folders_own_words_are_read_from_every_file(folder, tmp_path):
+    copy = tmp_path / "blocklist"
+    shutil.copytree(folder, copy)
+    (copy / "custom" / "more").write_text("gizmo")
+    assert blocked(Blocklist(copy), "the gizmo") and not blocked(Blocklist(folder), "the gizmo")
+
+
+LETTERS = st.text(alphabet="aeiouvlstxz@$*01347", max_size=6)
+
+
+@given(entries=st.lists(LETTERS.filter(bool), min_size=1, max_size=5), word=LETTERS)
+def test_look_alikes_are_better_profanitys(entries, word):
+    slow = [VaryingString(entry, char_map=MAP) for entry in entries]
+    assert (word in LookAlikes(entries, MAP)) == any(entry == word for entry in slow)
+
+
+def test_an_empty_set_of_look_alikes_is_empty():
+    """better-profanity falls back to a list of its own where its set is empty."""
+    assert not LookAlikes([], MAP) and len(LookAlikes(["a", "b"], MAP)) == 2

@@ -1,0 +1,133 @@
+"""RetinaFace, its boxes and the pixelation, against results of the reference (cosmos-predict1 4ed35fa)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cosmos_ros.guardrail.face_blur import RetinaFaceDetector, anchors, find_boxes, suppress
+from cosmos_ros.guardrail.pixelation import FaceBlur, pixelate
+from cosmos_ros.guardrail.retinaface import RetinaFace
+from cosmos_ros.rollout import Verdict
+
+DATA = Path(__file__).parents[1] / "data" / "guardrail"
+CPU = torch.device("cpu")
+
+
+def by_formula(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """The weights under which the reference's output was recorded: a wave that depends on the weight's name."""
+    key = sum(map(ord, name))
+    wave = np.sin(np.arange(int(np.prod(shape)), dtype=np.float64) * (1 + key % 7) * 0.37 + key)
+    if name.endswith("running_var"):
+        wave = 1 + 0.5 * wave
+    elif name.endswith("weight"):
+        wave = wave * np.sqrt(2 / np.prod(shape[1:])) if len(shape) > 1 else 1 + 0.2 * wave
+    else:
+        wave = 0.1 * wave
+    return torch.from_numpy(wave.astype(np.float32).reshape(shape))
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, torch.Tensor]:
+    names = RetinaFace().state_dict()
+    return {n: by_formula(n, tuple(v.shape)) if v.is_floating_point() else v for n, v in names.items()}
+
+
+@pytest.fixture(scope="module")
+def detector(weights, tmp_path_factory) -> RetinaFaceDetector:
+    file = tmp_path_factory.mktemp("faces") / "Resnet50_Final.pth"
+    torch.save({f"module.{name}": value for name, value in weights.items()}, file)
+    return RetinaFaceDetector(file, CPU)
+
+
+def test_the_network_is_the_references(weights):
+    recorded = np.load(DATA / "retinaface_output.npz")
+    network = RetinaFace().eval()
+    network.load_state_dict(weights)
+    mean = torch.tensor([104.0, 117.0, 123.0]).view(3, 1, 1)
+    with torch.inference_mode():
+        offsets, scores = network(torch.from_numpy(recorded["frames"]).permute(0, 3, 1, 2).flip(1).float() - mean)
+    assert offsets.std(dim=1).min() > 0.01, "an output that does not vary shows nothing"
+    assert np.abs(offsets.numpy() - recorded["offsets"]).max() < 1e-5
+    assert np.abs(scores.numpy() - recorded["scores"]).max() < 1e-5
+
+
+@pytest.mark.parametrize("case", range(12))
+def test_anchors_and_boxes_are_the_references(case):
+    recorded = np.load(DATA / "face_boxes.npz")
+    height, width = map(int, recorded[f"{case}_size"])
+    priors = anchors(height, width)
+    assert np.array_equal(priors, recorded[f"{case}_anchors"])
+    offsets, scores = (torch.from_numpy(recorded[f"{case}_{name}"])[None] for name in ("offsets", "scores"))
+    (boxes,) = find_boxes(offsets, scores, priors, height, width)
+    assert boxes.shape == recorded[f"{case}_boxes"].shape
+    np.testing.assert_allclose(boxes, recorded[f"{case}_boxes"], rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", range(4))
+def test_pixelated_frames_are_the_references(case):
+    recorded = np.load(DATA / "pixelated.npz")
+    frame = recorded[f"{case}_frame"].copy()
+    assert pixelate(frame, recorded[f"{case}_boxes"]) >= 2
+    assert np.array_equal(frame, recorded[f"{case}_pixelated"])
+
+
+def picture(height: int = 60, width: int = 80) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [(-80, 5, -40, 45), (5, -80, 45, -40), (90, 5, 130, 45), (5, 70, 45, 110), (10, 10, 29, 50), (10, 10, 50, 29)],
+    ids=["left", "above", "right", "below", "narrow", "low"],
+)
+def test_boxes_beside_the_frame_and_small_ones_change_nothing(box):
+    """A box left of the frame or above it blurs a strip in the reference, one right of it or below raises."""
+    frame = picture()
+    assert pixelate(frame, np.array([box], np.float32)) == 0
+    assert np.array_equal(frame, picture())
+
+
+def test_a_box_is_cut_to_the_frame_and_becomes_five_by_five_blocks():
+    frame = picture()
+    assert pixelate(frame, np.array([(-10, -10, 20, 25)], np.float32)) == 1
+    assert len(np.unique(frame[:25, :20].reshape(-1, 3), axis=0)) <= 25
+    changed = (frame != picture()).any(axis=-1)
+    assert changed[:25, :20].mean() > 0.9 and not changed[25:].any() and not changed[:, 20:].any()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_box_that_is_not_finite_is_an_error(value):
+    with pytest.raises(ValueError, match="finite"):
+        pixelate(picture(), np.array([(0, 0, 30, value)]))
+
+
+def test_the_surer_of_two_overlapping_boxes_stays():
+    boxes = np.array([(0, 0, 30, 30), (1, 1, 31, 31), (50, 50, 90, 90)], np.float32)
+    assert suppress(boxes, np.array([0.8, 0.9, 0.75], np.float32)) == [1, 2]
+
+
+def test_faces_are_pixelated_on_a_copy(detector, weights, tmp_path):
+    """The same network, made to see a face at every coarse anchor."""
+    surely = dict(weights)
+    surely["ClassHead.2.conv1x1.bias"] = torch.tensor([-9.0, 9.0, 9.0, -9.0])
+    torch.save(surely, tmp_path / "Resnet50_Final.pth")
+    frames = np.stack([picture(96, 128)] * 2)
+    frames.flags.writeable = False
+    blurred, judgement = FaceBlur(RetinaFaceDetector(tmp_path / "Resnet50_Final.pth", CPU)).filter(frames)
+    assert judgement.verdict is Verdict.MODIFIED and judgement.changes >= 2
+    assert (blurred != frames).any() and np.array_equal(frames[0], picture(96, 128))
+
+
+def test_a_batch_gives_what_its_frames_give_alone(detector):
+    frames = np.stack([picture(64, 96), 255 - picture(64, 96)])
+    for together, frame in zip(detector.detect(frames), frames, strict=True):
+        np.testing.assert_allclose(together, detector.detect(frame[None])[0], rtol=1e-4, atol=1e-2)
+
+
+def test_anchors_are_made_once_for_a_size():
+    assert anchors(64, 96) is anchors(64, 96)
+    assert len(anchors(640, 1024)) == 2 * (80 * 128 + 40 * 64 + 20 * 32)
