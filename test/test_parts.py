@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from cosmos_ros.parts import Arena, Parked, Part, bytes_of, tensors_of
+from cosmos_ros.parts import Arena, HostEmbedding, Parked, Part, bytes_of, tensors_of
 
 
 def module() -> nn.Module:
@@ -131,3 +131,10 @@ def test_a_part_that_left_holds_nothing_of_the_device_block():
     del used
     gc.collect()
     assert block() is None
+
+
+def test_a_table_in_host_memory_gives_its_rows_and_does_not_move_with_the_module():
+    table = torch.arange(12.0).view(4, 3)
+    net = nn.Sequential(HostEmbedding(table, torch.device("cpu")), nn.Linear(3, 2))
+    assert torch.equal(net[0](torch.tensor([[2, 0]])), table[torch.tensor([[2, 0]])])
+    assert {tensor.shape for tensor in tensors_of(net)} == {torch.Size([2, 3]), torch.Size([2])}

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from cosmos_ros.parts import Parked
 from cosmos_ros.world_model.memory_plan import (
     OVERHEAD,
     PARKING_ORDER,
@@ -16,7 +17,6 @@ from cosmos_ros.world_model.memory_plan import (
     free_memory,
     plan_memory,
 )
-from cosmos_ros.parts import Parked
 
 GB = 1_000_000_000
 

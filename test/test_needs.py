@@ -1,0 +1,83 @@
+"""What is expected of memory before anything is loaded, against what loading takes."""
+
+import pytest
+import torch
+
+from cosmos_ros.errors import ModelUnavailable
+from cosmos_ros.needs import guardrail_needs, needs_of, planned_memory, transformer_need
+from cosmos_ros.parts import bytes_of
+from cosmos_ros.world_model import ModelSpec, Transformer
+from cosmos_ros.world_model.config import PUBLISHED_KINDS
+from cosmos_ros.world_model.decoding import PREFILL_TOKENS
+from cosmos_ros.world_model.memory_plan import Need, plan_memory
+from cosmos_ros.world_model.transformer import KVCache
+
+GB = 1_000_000_000
+
+
+@pytest.mark.parametrize("kind", PUBLISHED_KINDS)
+def test_a_published_transformer_needs_its_weights_and_its_cache(kind):
+    config = PUBLISHED_KINDS[kind].config
+    need = transformer_need(config, bytes_per_weight=2)
+    with torch.device("meta"):
+        model = Transformer(config).bfloat16()
+        cache = KVCache(config, device="meta", dtype=torch.bfloat16)
+    assert need.weights == pytest.approx(bytes_of(model), rel=0.01)
+    assert need.on_host == model.tok_embeddings.weight.nbytes
+    beside_the_cache = need.work - cache.keys.nbytes - cache.values.nbytes
+    # The widest activations of a pass of the prefill are the three of the feed-forward.
+    assert beside_the_cache > 3 * PREFILL_TOKENS * config.ffn_hidden * 2
+
+
+@pytest.mark.parametrize(("kind", "card"), [("4B", 16 * GB), ("5B", 16 * GB), ("12B", 24 * 2**30)])
+def test_the_lowest_mode_does_with_the_cards_that_it_is_meant_for(kind, card):
+    """With the video guard; the CUDA context takes half a gigabyte of the card."""
+    needs = [
+        transformer_need(PUBLISHED_KINDS[kind].config, bytes_per_weight=2),
+        Need("tokenizer", GB // 2, work=3 * GB),
+        Need("video guard", 2 * GB, work=2 * GB),
+    ]
+    assert plan_memory(needs, card - GB // 2, "low").fits
+
+
+def test_every_part_of_a_checkpoint_is_counted(tiny_text_checkpoint):
+    spec = ModelSpec.of_checkpoint(tiny_text_checkpoint)
+    needs = {need.name: need for need in needs_of(spec, bytes_per_weight=4)}
+    assert set(needs) == {"transformer", "tokenizer"}, "without a T5 beside it, embeddings serve"
+    programs = sum((tiny_text_checkpoint / name).stat().st_size for name in ("encoder.jit", "decoder.jit"))
+    assert needs["tokenizer"].weights == programs
+    t5 = tiny_text_checkpoint.parent / "google-t5" / "t5-11b"
+    t5.mkdir(parents=True)
+    (t5 / "config.json").write_text(
+        '{"vocab_size": 192, "d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 2, "num_heads": 4}'
+    )
+    try:
+        assert "text encoder" in {need.name for need in needs_of(spec)}
+    finally:
+        (t5 / "config.json").unlink()
+
+
+def test_a_missing_tokenizer_is_told(tiny_checkpoint, tmp_path):
+    spec = ModelSpec.of_checkpoint(tiny_checkpoint)
+    with pytest.raises(ModelUnavailable, match="decoder.jit"):
+        needs_of(spec, tokenizer=tmp_path)
+
+
+def test_a_guardrail_folder_counts_each_file_once_though_caches_link_to_it(tmp_path):
+    blob = tmp_path / "aegis" / "blobs" / "1234"
+    link = tmp_path / "aegis" / "snapshots" / "0" / "model.safetensors"
+    faces = tmp_path / "face_blur_filter" / "Resnet50_Final.pth"
+    for file in (blob, link, faces):
+        file.parent.mkdir(parents=True)
+    blob.write_bytes(bytes(1000))
+    link.symlink_to(blob)
+    faces.write_bytes(bytes(50))
+    assert {need.name: need.weights for need in guardrail_needs(tmp_path, takes_prompt=True)} == {
+        "prompt guard": 1000, "video guard": 50,
+    }  # fmt: skip
+    assert [need.name for need in guardrail_needs(tmp_path, takes_prompt=False)] == ["video guard"]
+
+
+def test_on_the_cpu_there_is_nothing_to_plan(tiny_checkpoint):
+    memory = planned_memory(ModelSpec.of_checkpoint(tiny_checkpoint), "low", device="cpu", dtype="auto")
+    assert memory.plan is None and not memory.lean
