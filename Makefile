@@ -17,7 +17,7 @@ demo: install
 	$(BIN)/cosmos_ros demo
 
 test: install $(VENV)/.test
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 install: $(VENV)/.package
 

@@ -24,7 +24,7 @@ THIRD_PARTY = {
     "nltk": ("nltk", None),
     "numpy": ("numpy", "python3-numpy"),
     "peft": ("peft", None),
-    "PIL": ("pillow", "python3-pil"),
+    "PIL": ("pillow", None),
     "ray": ("ray", None),
     "rosbags": ("rosbags", "python3-rosbags-pip"),
     "safetensors": ("safetensors", None),
