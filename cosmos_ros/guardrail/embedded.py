@@ -76,11 +76,12 @@ class CascadeFaceDetector(FaceDetector):
     CASCADES = ("haarcascade_frontalface_alt2.xml", "haarcascade_profileface.xml")
 
     def __init__(self) -> None:
-        files = [Path(cv2.data.haarcascades) / name for name in self.CASCADES]
+        folder = _cascades_folder()
+        files = [folder / name for name in self.CASCADES]
         self.weights = sha256_of(files)
         self._frontal, self._profile = (cv2.CascadeClassifier(str(file)) for file in files)
         if self._frontal.empty() or self._profile.empty():
-            raise GuardrailUnavailable(f"OpenCV cannot read its own face cascades in {cv2.data.haarcascades}")
+            raise GuardrailUnavailable(f"OpenCV cannot read its own face cascades in {folder}")
 
     def detect(self, frames: np.ndarray) -> list[np.ndarray]:
         return [self._detect(cv2.equalizeHist(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY))) for frame in frames]
@@ -89,6 +90,18 @@ class CascadeFaceDetector(FaceDetector):
         mirrored = _boxes(self._profile, np.ascontiguousarray(grey[:, ::-1]))
         mirrored[:, [0, 2]] = grey.shape[1] - mirrored[:, [2, 0]]
         return np.concatenate([_boxes(self._frontal, grey), _boxes(self._profile, grey), mirrored])
+
+
+def _cascades_folder() -> Path:
+    """Where OpenCV's cascades lie: inside the wheel from PyPI; for Debian's python3-opencv, in its opencv-data."""
+    folders = [Path(cv2.data.haarcascades)] if hasattr(cv2, "data") else []
+    folders.append(Path("/usr/share/opencv4/haarcascades"))
+    for folder in folders:
+        if folder.is_dir():
+            return folder
+    raise GuardrailUnavailable(
+        "this OpenCV came without its face cascades: apt install opencv-data, or pip install opencv-python-headless<5"
+    )
 
 
 def _boxes(cascade: cv2.CascadeClassifier, grey: np.ndarray) -> np.ndarray:
