@@ -215,7 +215,7 @@ def config_from_shapes(shapes: Mapping[str, Shape], settings: Mapping | None = N
 
     Raises ValueError where the shapes are not a transformer's, or the settings make no sense.
     """
-    layers = {name.split(".")[1] for name in shapes if name.startswith("layers.")}
+    layers = sorted({name.split(".")[1] for name in shapes if name.startswith("layers.")})
 
     def size(names: Iterable[str], axis: int) -> int:
         # Most layers outvote a damaged one, so that the damaged one is what gets reported.

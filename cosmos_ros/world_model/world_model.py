@@ -17,6 +17,7 @@ from cosmos_ros.errors import ModelUnavailable
 from cosmos_ros.parts import TOKENIZER, TRANSFORMER, HostEmbedding
 from cosmos_ros.world_model.checkpoint import config_of, default_dtype, load_transformer, open_checkpoint, read_settings
 from cosmos_ros.world_model.config import PUBLISHED_KINDS, TransformerConfig, published_kind
+from cosmos_ros.world_model.cores import half_the_cores
 from cosmos_ros.world_model.decoding import DecodeEngine, SequentialDecoder
 from cosmos_ros.world_model.memory import return_memory
 from cosmos_ros.world_model.memory_plan import DeviceMemory
@@ -132,6 +133,7 @@ class WorldModel:
         self._transformer.rest()
 
     @classmethod
+    @half_the_cores()
     def from_checkpoint(
         cls,
         directory: str | Path = "",
@@ -189,6 +191,7 @@ class WorldModel:
         self._tokenizer = self._engine = self._text_encoder = self._programs = self._transformer = None
         return_memory()
 
+    @half_the_cores()
     def tokenize(self, frames: np.ndarray) -> Tensor:
         """Tokens int64 [N] of camera frames uint8 [n, H, W, 3] of any size; n is 1 + 8k, oldest first."""
         pixels = to_model_input(frames, self.spec.frame_size)
@@ -202,6 +205,7 @@ class WorldModel:
         """
         return self._text_encoder.encode(prompt) if self._text_encoder else None
 
+    @half_the_cores()
     def generate(self, tokens: Tensor, context: Tensor | None, sampling: Sampling, on_pass: OnPass) -> Tensor:
         """All tokens of the video, int64 [t*h*w], the given ones first.
 
@@ -217,7 +221,7 @@ class WorldModel:
 
     def decode(self, tokens: Tensor, n_conditioning: int) -> Iterator[np.ndarray]:
         """Frames uint8 [k, h, w, 3] RGB at the model's resolution, in order, after the first n of the video."""
-        with self._programs.in_use():
+        with self._programs.in_use(), half_the_cores():
             decoded = list(self._tokenizer.decode(tokens, n_conditioning))
         for frames in decoded:
             yield frames.numpy()

@@ -190,8 +190,8 @@ def without(*names):
     (WEIGHTS | {"model.medusa_head.0.weight": torch.zeros(3)}, [r"unexpected medusa_head.0.weight \[3\]"]),
     (WEIGHTS | {"model.layers.1.attention.wq.weight": torch.zeros(24, 15)},
      [r"layers.1.attention.wq.weight is \[24, 15\], expected \[24, 16\]"]),
-    (WEIGHTS | {"model.layers.0.attention.wk.weight": torch.zeros(5, 16), "model.norm.weight": torch.zeros(9)},
-     [r"layers.0.attention.wk.weight is \[5, 16\], expected \[12, 16\]", r"norm.weight is \[9\], expected \[16\]"]),
+    (WEIGHTS | {"model.layers.1.attention.wk.weight": torch.zeros(5, 16), "model.norm.weight": torch.zeros(9)},
+     [r"layers.1.attention.wk.weight is \[5, 16\], expected \[12, 16\]", r"norm.weight is \[9\], expected \[16\]"]),
     (WEIGHTS | {"model.output.weight": torch.zeros(24, 16, dtype=torch.int8)},
      ["output.weight is torch.(int8|uint8), expected torch.float"]),
 ], ids=["missing", "unexpected", "wrong shape", "several", "integers"])

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from cosmos_ros import paths
 from cosmos_ros.errors import Canceled, ModelUnavailable
 from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel
+from cosmos_ros.world_model.cores import CORES
 from cosmos_ros.world_model.text_encoder import EMBEDDINGS_FILE
 
 DRAWN = Sampling(seed=7, temperature=1.0, top_p=0.9)
@@ -85,6 +86,21 @@ def test_a_goal_can_be_canceled_after_any_pass_and_the_next_one_succeeds(model, 
         model.generate(given, None, DRAWN, cancel)
     assert passes == list(range(1, last_pass + 1))
     assert torch.equal(model.generate(given, None, DRAWN, nothing), expected)
+
+
+def test_half_of_the_cores_are_left_to_the_robot(model):
+    before, at_work = torch.get_num_threads(), []
+    torch.set_num_threads(2 * CORES)
+    try:
+        given = model.tokenize(camera_frames(9))
+        model.generate(given, None, DRAWN, lambda *_: at_work.append(torch.get_num_threads()))
+        assert set(at_work) == {max(1, CORES // 2)}
+        assert torch.get_num_threads() == 2 * CORES
+        torch.set_num_threads(1)
+        model.generate(given, None, DRAWN, lambda *_: at_work.append(torch.get_num_threads()))
+        assert at_work[-1] == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_warming_up_changes_no_prediction(tiny_checkpoint, model):
