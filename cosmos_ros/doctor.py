@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from cosmos_ros.errors import ForesightError
 from cosmos_ros.paths import cache_directory
+from cosmos_ros.ros_processes import MIDDLEWARE_REMEDY, middleware_fault
 
 if TYPE_CHECKING:
     from cosmos_ros.node.probe import CameraReport
@@ -185,6 +186,10 @@ def modes(plans: Mapping[str, MemoryPlan], host: int) -> Iterator[Finding]:
 
 def ros(topic: str, model_rate: float) -> Iterator[Finding]:
     """The middleware, then the camera's topic, or which there are."""
+    # Before anything else: where the middleware is missing, importing rclpy ends the process.
+    if importlib.util.find_spec("rclpy") and (fault := middleware_fault(os.environ)):
+        yield fail("ROS", fault, MIDDLEWARE_REMEDY)
+        return
     rclpy, finding = imported("rclpy", "ROS", "source /opt/ros/jazzy/setup.bash or pip install -r requirements-ros.txt")
     if rclpy is None:
         yield finding
@@ -201,7 +206,7 @@ def ros(topic: str, model_rate: float) -> Iterator[Finding]:
         else:
             yield note("camera", "no image topic is published", "start the camera; check ROS_DOMAIN_ID")
     except (ImportError, RuntimeError) as error:
-        yield fail("ROS", f"{type(error).__name__}: {error}", "unset RMW_IMPLEMENTATION, or install what it names")
+        yield fail("ROS", f"{type(error).__name__}: {error}", "install this package's interfaces: pip install .")
 
 
 def camera(topic: str, seen: CameraReport, model_rate: float) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -18,6 +19,7 @@ DOMAINS = range(1, 102)     # above, a domain's ports lie among those that Linux
 WAYS_OUT = ("ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER", "ROS_LOCALHOST_ONLY")    # overrule the discovery range
 GRACE_S = 10.0              # for a process to end by itself after being told to
 POLL_S = 0.1
+MIDDLEWARE_REMEDY = "unset RMW_IMPLEMENTATION or install what it names (pip install -r requirements-ros.txt has Fast DDS)"
 LOG_LINES = 15
 
 
@@ -46,7 +48,8 @@ class Processes:
         self._environment = {name: value for name, value in os.environ.items() if name not in WAYS_OUT}
         self._environment |= {"ROS_DOMAIN_ID": str(self.domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
         self._running: dict[str, subprocess.Popen] = {}
-        self._require_middleware()
+        if fault := middleware_fault(self._environment):
+            raise ProcessFailed(f"{fault}; {MIDDLEWARE_REMEDY}")
 
     def __enter__(self) -> Processes:
         return self
@@ -84,16 +87,18 @@ class Processes:
     def _log(self, program: str) -> Path:
         return self._folder / f"{program}.log"
 
-    def _require_middleware(self) -> None:
-        """In a process of its own: where the middleware is missing, rcl ends the process that asks for it."""
-        command = [sys.executable, "-c", "import rclpy; rclpy.init(); rclpy.create_node('probe')"]
-        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, errors="replace")
-        if done.returncode:
-            reason = done.stderr.strip().splitlines()[-1:]
-            raise ProcessFailed(
-                f"ROS 2's middleware does not start ({' '.join(reason)}): unset RMW_IMPLEMENTATION or install what it "
-                "names; without ROS, python -m pip install -r requirements-ros.txt"
-            )
+
+def middleware_fault(environment: Mapping[str, str]) -> str:
+    """Why ROS's middleware does not start; empty where it does.
+
+    Tried in a process of its own: where it is missing, rcl ends the process that asks for it.
+    """
+    command = [sys.executable, "-c", "import rclpy; rclpy.init(); rclpy.create_node('probe')"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
+    if not done.returncode:
+        return ""
+    last_line = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
+    return f"ROS 2's middleware does not start: {last_line[0]}"
 
 
 def free_domain() -> int:

@@ -1,5 +1,6 @@
 """`cosmos_ros doctor`: every finding has its line and its remedy, also where PyTorch or ROS is missing."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -42,6 +43,18 @@ def test_it_runs_where_torch_or_ros_is_missing_and_says_how_to_get_it(missing, w
     assert ended.returncode == 1, ended.stderr
     (line,) = (line for line in ended.stdout.splitlines() if line.startswith("FAIL"))
     assert line.split()[1] == word and "cannot be imported" in line and " -> " in line and "install" in line
+    assert "disk" in ended.stdout, "it goes on to the end"
+
+
+def test_a_middleware_that_is_not_there_is_a_fault_and_not_the_end(tiny_checkpoint):
+    ended = subprocess.run(
+        [sys.executable, "-c", "from cosmos_ros.cli import main; raise SystemExit(main())",
+         "doctor", "--checkpoint", tiny_checkpoint],
+        env={**os.environ, "RMW_IMPLEMENTATION": "rmw_that_is_not_there"}, capture_output=True, text=True,
+    )
+    assert ended.returncode == 1, ended.stderr
+    (line,) = (line for line in ended.stdout.splitlines() if line.startswith("FAIL"))
+    assert "rmw_that_is_not_there" in line and "unset RMW_IMPLEMENTATION" in line
     assert "disk" in ended.stdout, "it goes on to the end"
 
 
