@@ -19,7 +19,7 @@ DOMAINS = range(1, 102)     # above, a domain's ports lie among those that Linux
 WAYS_OUT = ("ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER", "ROS_LOCALHOST_ONLY")    # overrule the discovery range
 GRACE_S = 10.0              # for a process to end by itself after being told to
 POLL_S = 0.1
-MIDDLEWARE_REMEDY = "unset RMW_IMPLEMENTATION or install what it names (pip install -r requirements-ros.txt has Fast DDS)"
+MIDDLEWARE_REMEDY = "unset RMW_IMPLEMENTATION or install what it names; requirements-ros.txt has Fast DDS"
 LOG_LINES = 15
 
 
