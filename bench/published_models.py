@@ -20,6 +20,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -45,6 +46,7 @@ from cosmos_ros.world_model.memory_plan import plan_memory
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 MODES = ("fast", "balanced", "low")
+ROOM = 56_000_000_000   # bytes of the largest checkpoint, T5 and the guardrail
 # Cards that the lowest mode must do with; PyTorch may then take what such a card has beside the CUDA context.
 CARDS = {"4B": 16e9, "5B": 16e9, "12B": 24 * 2**30}
 TINY = {
@@ -264,7 +266,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kinds", default="4B,5B,12B,13B", help="separated by commas")
     parser.add_argument("--modes", default=",".join(MODES), help="separated by commas")
-    parser.add_argument("--work", type=Path, default=Path("/dev/shm/cosmos_ros_bench"), help="for the checkpoints")
+    parser.add_argument("--work", type=Path, help="for the checkpoints; default: shared memory, else a temporary one")
     parser.add_argument("--out", type=Path, default=Path("bench/results"), help="where the results go")
     parser.add_argument("--table", type=Path, metavar="DIRECTORY", help="print the results that are there, and end")
     parser.add_argument("--tiny", action="store_true", help="small networks, to show that the script works")
@@ -277,18 +279,20 @@ def main() -> None:
         report_load(args.measure_load)
         return
     kinds = args.kinds.split(",")
-    shutil.rmtree(args.work, ignore_errors=True)
-    args.work.mkdir(parents=True)
     args.out.mkdir(parents=True, exist_ok=True)
-    os.environ["XDG_CACHE_HOME"] = str(args.work / "cache")
-    try:
-        bench = Bench(args.work, args.out, args.tiny)
+    with tempfile.TemporaryDirectory(dir=args.work or roomy_folder()) as work:
+        os.environ["XDG_CACHE_HOME"] = f"{work}/cache"
+        bench = Bench(Path(work), args.out, args.tiny)
         bench.prepare(with_text=any(bench.config(kind).has_text for kind in kinds))
         for kind in kinds:
             bench.measure(kind, args.modes.split(","))
-    finally:
-        shutil.rmtree(args.work)
     print(table(args.out))
+
+
+def roomy_folder() -> str:
+    """Shared memory where it holds the largest checkpoint with T5 and the guardrail, else the temporary folder."""
+    shared = Path("/dev/shm")
+    return str(shared) if shared.is_dir() and shutil.disk_usage(shared).free > ROOM else tempfile.gettempdir()
 
 
 if __name__ == "__main__":

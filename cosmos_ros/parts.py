@@ -190,8 +190,8 @@ class HostEmbedding(nn.Module):
 
 def mapped(tensor: Tensor, device: torch.device) -> Tensor:
     """A CUDA tensor whose memory is a pinned copy of the given one on the host (unified virtual addressing)."""
-    host = tensor.cpu().contiguous().pin_memory()
     with torch.cuda.device(device):
+        host = tensor.cpu().contiguous().pin_memory()
         return torch.as_tensor(_HostBytes(host), device=device).view(tensor.dtype).view(tensor.shape)
 
 

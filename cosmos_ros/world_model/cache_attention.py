@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 ROWS_PER_SPLIT = 256
-BLOCK_ROWS = 64
+BLOCK_BYTES = 128       # of one channel of a block of rows: 64 rows in bfloat16, 32 in float32, for the shared memory
 LARGEST_QUERY_BLOCK = 64
 MOST_TOKENS = 128       # of one pass: beyond it the partial sums outgrow the cache, and PyTorch's kernels fill the GPU
 
@@ -44,7 +44,7 @@ def attend_to_cache(queries: Tensor, keys: Tensor, values: Tensor, positions: Te
     _attend_split[(splits, n_kv_heads, triton.cdiv(group_rows, block))](
         queries, keys, values, positions, partial, weight,
         n, group_rows, n_heads * n, rows, keys.stride(1), head_dim**-0.5,
-        HEAD_DIM=head_dim, BLOCK=block, BLOCK_ROWS=BLOCK_ROWS, ROWS_PER_SPLIT=ROWS_PER_SPLIT,
+        HEAD_DIM=head_dim, BLOCK=block, BLOCK_ROWS=BLOCK_BYTES // keys.element_size(), ROWS_PER_SPLIT=ROWS_PER_SPLIT,
         PRECISION="ieee" if queries.dtype == torch.float32 else "tf32", num_stages=2,
     )  # fmt: skip
     _combine_splits[(n_heads * n,)](
@@ -65,7 +65,7 @@ def _attend_split(
     row = block * BLOCK + tl.arange(0, BLOCK)
     real = row < group_rows
     channel = tl.arange(0, HEAD_DIM)
-    last = tl.load(positions + row % n, mask=real, other=-1)
+    last = tl.load(positions + row % n, mask=real, other=-1).to(tl.int32)
     row_of_all = head * group_rows + row
     query = tl.load(queries + row_of_all[:, None] * HEAD_DIM + channel[None, :], mask=real[:, None], other=0.0)
 

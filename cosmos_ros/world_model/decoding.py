@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -56,8 +57,14 @@ class SequentialDecoder:
         self._state: _State | None = None
         self._graph: _Graph | None = None
 
-    @torch.inference_mode()
     def generate(self, prompt: Tensor, sampling: Sampling, context: Tensor | None, on_pass: OnPass) -> Tensor:
+        with torch.inference_mode(), on(self.transformer.output.weight.device):
+            return self._generate(prompt, sampling, context, on_pass)
+
+    def release(self) -> None:
+        self._state = self._graph = None
+
+    def _generate(self, prompt: Tensor, sampling: Sampling, context: Tensor | None, on_pass: OnPass) -> Tensor:
         config = self.transformer.config
         state = self._state_for(context)
         step = self._captured_step(state, sampling) if state.device.type == "cuda" else self._step_for(state, sampling)
@@ -72,9 +79,6 @@ class SequentialDecoder:
             reported.passed()
         reported.finish()
         return state.sequence[0, config.has_text :].clone()
-
-    def release(self) -> None:
-        self._state = self._graph = None
 
     def _prefill(self, state: _State, sampling: Sampling, first: int) -> None:
         """Take up the first tokens and draw the one after them."""
@@ -193,8 +197,13 @@ class _Graph:
             step()
         torch.cuda.current_stream(state.device).wait_stream(aside)
         # Other threads may go on with the GPU meanwhile.
-        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(self.graph, stream=aside, capture_error_mode="thread_local"):
             step()
+
+
+def on(device: torch.device) -> AbstractContextManager:
+    """Make the device the current one: Triton's kernels and new streams go there."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 class _Reports:
