@@ -220,15 +220,20 @@ def _weights_files(path: Path) -> list[Path]:
 def _entries(file: Path, mapped: bool) -> dict[str, Tensor]:
     """Every entry of the file's model, `model.` taken off the names; without data unless mapped."""
     try:
-        if file.suffix == ".safetensors":
-            entries = _map_safetensors(file) if mapped else _safetensors_header(file)
+        if file.suffix != ".safetensors":
+            entries = _map_torch(file)
         else:
-            entries = _torch_entries(file, mapped)
+            entries = _map_safetensors(file) if mapped else _safetensors_header(file)
     except FileNotFoundError as error:
         raise ModelUnavailable(f"{file} does not exist") from error
     except OSError as error:
         raise ModelUnavailable(f"{file} cannot be read: {error.strerror or error}") from error
-    return {name.removeprefix("model."): value for name, value in entries.items() if "_extra_state" not in name}
+    entries = {name.removeprefix("model."): value for name, value in entries.items() if "_extra_state" not in name}
+    return entries if mapped else {name: _without_data(value) for name, value in entries.items()}
+
+
+def _without_data(value: object) -> object:
+    return torch.empty_like(value, device="meta") if isinstance(value, Tensor) else value
 
 
 def _safetensors_header(file: Path) -> dict[str, Tensor]:
@@ -257,10 +262,10 @@ def _map_safetensors(file: Path) -> dict[str, Tensor]:
             names = reader.keys()
             return {name: reader.get_tensor(name) for name in names}
     except (SafetensorError, RuntimeError) as error:
-        raise ModelUnavailable(f"{file} cannot be mapped: {error}") from error
+        raise ModelUnavailable(f"{file} {_not_mapped(error)}") from error
 
 
-def _torch_entries(file: Path, mapped: bool) -> dict:
+def _map_torch(file: Path) -> dict:
     with file.open("rb") as opened:
         if not zipfile.is_zipfile(opened):
             raise ModelUnavailable(
@@ -271,20 +276,22 @@ def _torch_entries(file: Path, mapped: bool) -> dict:
     if "constants.pkl" in inside:
         raise ModelUnavailable(f"{file} is a TorchScript program, such as a video tokenizer; expected weights")
     try:
-        if mapped:
-            entries = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
-        else:
-            with torch.serialization.skip_data():
-                entries = torch.load(file, map_location="meta", weights_only=True)
+        entries = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelUnavailable(f"{file} holds Python objects that could run code when loaded; refused") from error
     except (RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise ModelUnavailable(f"{file} cannot be {'mapped' if mapped else 'read'}: {error}") from error
+        raise ModelUnavailable(f"{file} {_not_mapped(error)}") from error
     if isinstance(entries, dict) and isinstance(entries.get("model"), dict):
         entries = entries["model"]
     if not isinstance(entries, dict) or not all(isinstance(name, str) for name in entries):
         raise ModelUnavailable(f"{file} holds {type(entries).__name__}, not a dictionary of named tensors")
     return entries
+
+
+def _not_mapped(error: Exception) -> str:
+    if "Cannot allocate memory" in str(error):
+        return "is larger than this host's memory; `sysctl vm.overcommit_memory=1` lets it be mapped all the same"
+    return f"is damaged: {error}"
 
 
 def _refuse_other_kinds(file: Path, entries: Mapping[str, object]) -> None:

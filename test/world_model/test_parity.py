@@ -73,16 +73,16 @@ def test_logits_without_a_cache(model, reference):
 
 @torch.inference_mode()
 @pytest.mark.parametrize("bounded", [True, False], ids=["filled rows", "all rows"])
-@pytest.mark.parametrize("drawn", ["greedy", "sampled"])
-def test_logits_token_by_token_over_a_cache(model, reference, drawn, bounded):
-    tokens, context = reference[f"{drawn}_tokens"], model_context(model, reference)
+@pytest.mark.parametrize("kind", ["greedy", "sampled"])
+def test_logits_token_by_token_over_a_cache(model, reference, kind, bounded):
+    tokens, context = reference[f"{kind}_tokens"], model_context(model, reference)
     first, cache = reference["prompt_tokens"].shape[1], KVCache(model.config)
     logits, begin = [], 0
     for end in range(first, tokens.shape[1]):
         cache.reach = end if bounded else len(cache.rows)
         logits.append(model(tokens[:, begin:end], torch.arange(begin, end), cache, context)[:, -1])
         begin = end
-    assert largest_difference(torch.cat(logits), reference[f"{drawn}_step_logits"]) <= LOGITS
+    assert largest_difference(torch.cat(logits), reference[f"{kind}_step_logits"]) <= LOGITS
 
 
 def model_context(model, reference):
@@ -96,7 +96,14 @@ def test_probabilities_after_top_p(reference):
     assert largest_difference(in_token_order, reference["sampled_step_probs"]) <= 1e-6
 
 
-@pytest.mark.parametrize("drawn", ["greedy", "sampled"])
+@pytest.fixture(params=["greedy", "sampled"])
+def drawn(request, reference):
+    made_with, here = (version.split(".")[:2] for version in (reference["meta"]["torch"], torch.__version__))
+    if request.param == "sampled" and made_with != here:
+        pytest.skip("from one seed every PyTorch draws noise of its own; the fixture is of " + ".".join(made_with))
+    return request.param
+
+
 def test_the_engine_draws_the_same_tokens(model, reference, drawn):
     meta = reference["meta"]
     sampling = Sampling(meta["seed"], meta["temperature"] if drawn == "sampled" else 0.0, meta["top_p"])
@@ -106,7 +113,6 @@ def test_the_engine_draws_the_same_tokens(model, reference, drawn):
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("drawn", ["greedy", "sampled"])
 def test_the_same_tokens_without_a_cache(model, reference, drawn):
     meta = reference["meta"]
     sampling = Sampling(meta["seed"], meta["temperature"] if drawn == "sampled" else 0.0, meta["top_p"])
