@@ -97,10 +97,6 @@ class TextEncoder:
         cache = Path(cache or cache_directory() / "text_embeddings")
         return cls(folder, width, given=given, cache=cache, memory=memory or DeviceMemory(device))
 
-    def release(self) -> None:
-        """Give the device's memory back; what was embedded stays known."""
-        self._t5.leave()
-
     def encode(self, prompt: str) -> Tensor:
         """The prompt's context: bfloat16 [1, 512, width], on the CPU; zero beyond the prompt's tokens.
 
