@@ -75,10 +75,10 @@ class VideoTokenizer:
         dtype: torch.dtype,
     ) -> None:
         self.encoder, self.decoder = encoder, decoder
-        self.chunking = chunking
+        self.chunking, self.vocabulary = chunking, vocabulary
         self.device, self.dtype = device, dtype
         chunk = _probe(chunking)
-        tokens = self._require_fit(chunk, vocabulary)
+        tokens = self._require_fit(chunk)
         self.looks_only_backwards = self._is_causal(chunk, tokens)
 
     @classmethod
@@ -92,7 +92,8 @@ class VideoTokenizer:
     def encode(self, frames: Tensor) -> Tensor:
         """Tokens of a clip: float [1, 3, n, h, w] in [-1, 1] -> int64 [latent frames * h' * w'], raster order.
 
-        n is 1 + 8k, at most a chunk. Raises ValueError for another n.
+        n is 1 + 8k, at most a chunk. Raises ValueError for another n, ModelUnavailable for a token that the model
+        does not know.
         """
         latent_frames = self.chunking.latent_frames(frames.shape[2])
         if not self.looks_only_backwards:
@@ -112,13 +113,20 @@ class VideoTokenizer:
 
     def _encode(self, frames: Tensor) -> Tensor:
         """int64 [t, h', w'] of float [1, 3, n, h, w]."""
-        return _indices(_run(self.encoder, frames.to(self.device, self.dtype)))[0].long()
+        tokens = _indices(_run(self.encoder, frames.to(self.device, self.dtype)))[0].long()
+        # Looked up in the embedding, a stranger would end a CUDA context for good.
+        lowest, highest = (int(token) for token in tokens.aminmax())
+        if lowest < 0 or highest >= self.vocabulary:
+            raise ModelUnavailable(
+                f"the tokenizer gives tokens {lowest}..{highest}, and the model knows only {self.vocabulary}"
+            )
+        return tokens
 
     def _decode(self, tokens: Tensor) -> Tensor:
         """Float [3, n, h, w] in [-1, 1] of int64 [t, h', w']."""
         return _run(self.decoder, tokens[None].to(self.device))[0]
 
-    def _require_fit(self, chunk: Tensor, vocabulary: int) -> Tensor:
+    def _require_fit(self, chunk: Tensor) -> Tensor:
         """The chunk's tokens [t, h', w'], after they went through encoder and decoder."""
         expected, pixels = list(self.chunking.latent_shape), list(chunk.shape[1:])
         try:
@@ -128,8 +136,6 @@ class VideoTokenizer:
                     f"the tokenizer makes {list(tokens.shape)} tokens of a {pixels} chunk, and the model expects "
                     f"{expected}: the tokenizer is of another compression, or the model of another frame size"
                 )
-            if (highest := int(tokens.max())) >= vocabulary:
-                raise ModelUnavailable(f"the tokenizer gives token {highest}, and the model knows only {vocabulary}")
             decoded = self._decode(tokens)
         except PROGRAM_ERRORS as error:
             if is_out_of_memory(error):

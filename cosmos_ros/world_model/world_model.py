@@ -66,6 +66,8 @@ class ModelSpec:
         Raises ModelUnavailable where it is missing, damaged or no checkpoint of this family.
         """
         directory = Path(directory or _embedded_model()).absolute()
+        if directory.is_file():
+            raise ModelUnavailable(f"{directory} is a file; give the directory that holds it and its tokenizer")
         settings = read_settings(directory)
         config = config_of(open_checkpoint(directory), settings)
         kind = published_kind(config)

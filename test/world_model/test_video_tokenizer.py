@@ -212,12 +212,23 @@ def test_other_compressions_are_taken_when_the_config_says_so(tmp_path):
 @pytest.mark.parametrize(("encoder", "decoder", "said"), [
     (Coarse, Paint, r"makes \[3, 2, 3\] tokens .* expects \[5, 2, 3\]"),
     (Continuous, Paint, "no whole-number tokens"),
-    (LargeVocabulary, Paint, r"gives token 10\d\d, and the model knows only 64"),
+    (LargeVocabulary, Paint, r"gives tokens 10\d\d..10\d\d, and the model knows only 64"),
     (Levels, PaintSmall, r"decodes to \[3, 33, 16, 24\], and the model expects \[3, 33, 32, 48\]"),
 ])
 def test_programs_that_do_not_fit_the_model_are_refused(encoder, decoder, said, tmp_path):
     with pytest.raises(ModelUnavailable, match=said):
         load(write(tmp_path, encoder(), decoder()))
+
+
+class LargeForWhite(Levels):
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.tokens(self.latent(frames)) + (frames.min() > 0.9).int() * 5
+
+
+def test_a_token_that_only_some_clips_give_is_refused_when_it_comes(tmp_path):
+    tokenizer = load(write(tmp_path, LargeForWhite()))
+    with pytest.raises(ModelUnavailable, match="gives tokens 68..68, and the model knows only 64"):
+        tokenizer.encode(torch.ones(1, 3, 9, 32, 48))
 
 
 def test_a_program_that_cannot_take_frames_is_refused(tmp_path):

@@ -156,6 +156,11 @@ def test_a_tokenizer_with_more_tokens_than_the_model_knows_is_refused(checkpoint
         WorldModel.from_checkpoint(checkpoint, device="cpu")
 
 
+def test_a_file_in_place_of_its_directory_is_refused(tiny_checkpoint):
+    with pytest.raises(ModelUnavailable, match="give the directory"):
+        ModelSpec.of_checkpoint(tiny_checkpoint / "model.safetensors")
+
+
 @pytest.mark.parametrize(("setting", "said"), [
     ({"device": "tpu9"}, "device must be auto, cpu, cuda"),
     ({"device": "cuda:99"}, "cuda:99 is not there"),
