@@ -52,6 +52,7 @@ class CameraSubscription:
 
         # The images have a callback group to themselves: whatever else the node does, the next one is taken at once.
         self._image_group = MutuallyExclusiveCallbackGroup()
+        self._reliability = ReliabilityPolicy.BEST_EFFORT               # hears whoever comes first
         self._reliability = self._fitting_reliability()
         self._images = self._subscribe()
         others = MutuallyExclusiveCallbackGroup()
@@ -142,9 +143,10 @@ class CameraSubscription:
     def _fitting_reliability(self) -> ReliabilityPolicy:
         if self._asked_reliability is not None:
             return self._asked_reliability
-        offered = [publisher.qos_profile.reliability for publisher in self._publishers()]
-        all_reliable = offered and all(each is ReliabilityPolicy.RELIABLE for each in offered)
-        return ReliabilityPolicy.RELIABLE if all_reliable else ReliabilityPolicy.BEST_EFFORT
+        offered = {publisher.qos_profile.reliability for publisher in self._publishers()}
+        if not offered:
+            return self._reliability
+        return ReliabilityPolicy.RELIABLE if offered == {ReliabilityPolicy.RELIABLE} else ReliabilityPolicy.BEST_EFFORT
 
     def _publishers(self) -> list[TopicEndpointInfo]:
         return self._node.get_publishers_info_by_topic(self._node.resolve_topic_name("image"))

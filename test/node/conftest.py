@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -48,7 +49,7 @@ def wait_for(condition: Callable[[], object], what: str) -> object:
 class Robot:
     """Everything around the node, in one namespace: publishers, clients and what they heard."""
 
-    def __init__(self, domain: int, namespace: str = "", image_type: type = Image) -> None:
+    def __init__(self, domain: int, namespace: str = "", image_type: type | None = Image) -> None:
         self.domain, self.namespace = domain, namespace
         self.context = Context()
         rclpy.init(context=self.context, domain_id=domain)
@@ -56,23 +57,26 @@ class Robot:
         self.logged: list[Log] = []
         latched = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.ros.create_subscription(Log, "/rosout", self.logged.append, latched)
-        self.images = self.ros.create_publisher(image_type, "image", 50)
+        self.images = image_type and self.ros.create_publisher(image_type, "image", 50)
         self.infos = self.ros.create_publisher(CameraInfo, "camera_info", 10)
         self.action = ActionClient(self.ros, Predict, "foresight/predict")
         self.feedback: list[Predict.Feedback] = []
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.ros)
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
 
     def _spin(self) -> None:
-        while self.context.ok():
-            with contextlib.suppress(Exception):    # the context is shut down under it at the end
-                self._executor.spin_once(timeout_sec=0.1)
+        while not self._closing.is_set():
+            self._executor.spin_once(timeout_sec=0.1)
 
     def close(self) -> None:
-        rclpy.try_shutdown(context=self.context)
+        self._closing.set()
         self._thread.join()
+        # Destroyed, not only dropped: else its publishers haunt the domain for another 20 s.
+        self.ros.destroy_node()
+        rclpy.try_shutdown(context=self.context)
 
     def done(self, future: rclpy.Future) -> object:
         wait_for(future.done, "an answer")
@@ -166,7 +170,8 @@ class Robot:
 
 @pytest.fixture(scope="module")
 def domain() -> Iterator[int]:
-    with domain_coordinator.domain_id() as domain:
+    # Drawn, so that a run that was killed does not haunt the next one.
+    with domain_coordinator.domain_id(lambda: random.randint(1, 100)) as domain:
         yield domain
 
 
@@ -215,10 +220,13 @@ def node(domain, robot, tiny_checkpoint: Path) -> Iterator[ForesightNode]:
 
 @pytest.fixture
 def rig(domain) -> Iterator[Callable[..., tuple[Robot, ForesightNode]]]:
-    """rig(image_type=Image, **parameters) -> (robot, node): for one test, in a namespace of their own"""
+    """rig(image_type=Image, **parameters) -> (robot, node): for one test, in a namespace of their own.
+
+    image_type None: the robot has no camera.
+    """
     with contextlib.ExitStack() as cleanup:
 
-        def make(image_type: type = Image, **parameters: object) -> tuple[Robot, ForesightNode]:
+        def make(image_type: type | None = Image, **parameters: object) -> tuple[Robot, ForesightNode]:
             namespace = f"rig{next(_NUMBERS)}"
             robot = cleanup.enter_context(running_robot(domain, namespace, image_type))
             return robot, cleanup.enter_context(running_node(domain, namespace, **parameters))

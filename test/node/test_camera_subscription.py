@@ -22,8 +22,7 @@ def blind(rig, tiny_checkpoint, wait_for):
     """blind(**parameters) -> (robot, active node), and no camera"""
 
     def make(**parameters):
-        robot, node = rig(**{"checkpoint": str(tiny_checkpoint), "image_reliability": "auto"} | parameters)
-        robot.ros.destroy_publisher(robot.images)
+        robot, node = rig(None, **{"checkpoint": str(tiny_checkpoint), "image_reliability": "auto"} | parameters)
         wait_for(lambda: node.state == "active", "the active node")
         return robot, node
 
