@@ -58,7 +58,7 @@ def to_model_input(frames: np.ndarray, model_size: tuple[int, int]) -> Tensor:
     rows, columns = slice(fit.top, fit.top + model_size[0]), slice(fit.left, fit.left + model_size[1])
     seen = torch.empty(len(frames), 3, *model_size)
     for frame, place in zip(frames, seen, strict=True):
-        values = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].float()
+        values = torch.from_numpy(np.array(frame, order="C")).permute(2, 0, 1)[None].float()
         values.div_(255).mul_(2).sub_(1)
         if (fit.height, fit.width) != camera_size:
             values = F.interpolate(values, size=(fit.height, fit.width), mode="bilinear", antialias=True)
