@@ -116,9 +116,17 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     ranks = [_entries(file, mapped=False) for file in files]
     for file, rank in zip(files, ranks, strict=True):
         _refuse_other_kinds(file, rank)
-        if {name: value.ndim for name, value in rank.items()} != {name: v.ndim for name, v in ranks[0].items()}:
+        if _uncut_shapes(rank) != _uncut_shapes(ranks[0]):
             raise ModelUnavailable(f"{file.name} and {files[0].name} hold other tensors: not of one checkpoint")
     return Checkpoint(files[0] if len(files) == 1 else path, tuple(files), tuple(ranks))
+
+
+def _uncut_shapes(rank: Mapping[str, Tensor]) -> dict[str, Shape]:
+    """What every rank has alike: the names, and the sizes along the axes that are not cut."""
+    return {
+        name: tuple(size if axis != shard_axis(name) else 0 for axis, size in enumerate(tensor.shape))
+        for name, tensor in rank.items()
+    }
 
 
 def read_settings(path: str | Path) -> dict:

@@ -264,8 +264,9 @@ def test_shards_of_different_checkpoints_are_refused(tmp_path):
     torch.save(first, tmp_path / "model_model_mp_0.pt")
     torch.save(second | {"model.norm.weight": torch.full((16,), 2.0)}, tmp_path / "model_model_mp_1.pt")
     assert "disagree on norm.weight" in refusal(tmp_path)
-    torch.save({**second, "model.more.weight": SOME}, tmp_path / "model_model_mp_1.pt")
-    assert "hold other tensors" in refusal(tmp_path)
+    for other in ({"model.more.weight": SOME}, {"model.output.weight": torch.zeros(12, 17)}):
+        torch.save({**second, **other}, tmp_path / "model_model_mp_1.pt")
+        assert "hold other tensors" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
