@@ -150,29 +150,23 @@ class Foresight:
                     waiting=clock.report,
                 )
 
-    def reconstruct(self, frames: Clip, n_conditioning: int, prompt: str = "") -> GuardedRollout:
+    def reconstruct(self, frames: Clip, prompt: str = "") -> GuardedRollout:
         """True frames through the video tokenizer and back: the best that a rollout of this model could look like.
 
-        frames  a whole chunk, uint8 [n_conditioning + new_frames(n_conditioning), H, W, 3]: a clip and what followed
+        frames  a whole chunk, uint8 [1 + new_frames(1), H, W, 3]; those after the first come back
 
         Nothing is predicted, but the pixels come from the model's decoder. So they pass the same guards and leave
-        in the same form, as the frames after the first n_conditioning; `model` says what they are, and no seed is
-        involved. Raises as `predict` does.
+        in the same form; `model` says what they are, and no seed is involved. Raises as `predict` does.
         """
-        if n_conditioning not in self.spec.conditioning_lengths:
-            raise InvalidGoal(f"the model conditions on {self.spec.conditioning_lengths} frames; got {n_conditioning}")
-        if len(frames.frames) != n_conditioning + self.spec.new_frames(n_conditioning):
-            raise InvalidGoal(
-                f"a reconstruction takes {n_conditioning} + {self.spec.new_frames(n_conditioning)} true frames; "
-                f"got {len(frames.frames)}"
-            )
-        clip = Clip(frames.frames[:n_conditioning], frames.stamps_ns[:n_conditioning], frames.frame_rate)
+        if len(frames.frames) != (chunk := 1 + self.spec.new_frames(1)):
+            raise InvalidGoal(f"a reconstruction takes {chunk} true frames; got {len(frames.frames)}")
+        clip = Clip(frames.frames[:1], frames.stamps_ns[:1], frames.frame_rate)
         with self._busy, out_of_memory_as_error("reconstructing"):
             model = self._require_model()
             with self.guardrail.screen(prompt) as screening:
                 tokens = model.tokenize(frames.frames)
                 screening.admit_prompt()
-                for some in model.decode(tokens, n_conditioning):
+                for some in model.decode(tokens, n_conditioning=1):
                     screening.inspect(some)
                 crop = camera_view(clip.frames.shape[1:3], self.spec.frame_size)
                 name = f"{self.spec.name} (tokenizer round trip)"

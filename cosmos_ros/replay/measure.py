@@ -72,10 +72,10 @@ class WindowEvaluator:
         try:
             rollouts = [self._predict(window, sample) for sample in range(self.settings.samples)]
             predicted = time.monotonic()
-            ceiling = self._round_trip(window)
+            round_trip = self._round_trip(window)
         except (VideoBlocked, OutOfMemory) as error:
             return Outcome(window.key, record | {"refused": {"code": error.code, "message": str(error)}}, "")
-        record |= _measured(window, rollouts, ceiling)
+        record |= _measured(window, rollouts, round_trip)
         pictures = _pictures(window, rollouts[0])
         seconds = {"predicting": predicted - started, "measuring": time.monotonic() - predicted}
         return Outcome(window.key, record, pictures, seconds)
@@ -94,56 +94,61 @@ class WindowEvaluator:
         clip, truth = window.clip, window.truth
         frames = np.concatenate([clip.frames, truth.frames])
         whole = Clip(frames, clip.stamps_ns + truth.stamps_ns, clip.frame_rate)
-        return self.foresight.reconstruct(whole, len(clip.frames), self.settings.prompt)
+        return self.foresight.reconstruct(whole, self.settings.prompt)
 
 
-def _measured(window: Window, rollouts: Sequence[GuardedRollout], ceiling: GuardedRollout) -> dict:
+def _measured(window: Window, rollouts: Sequence[GuardedRollout], round_trip: GuardedRollout) -> dict:
     """Every row's numbers, on what the model saw of the camera's image, at the camera's pixel scale."""
-    crop = rollouts[0].crop
-    measure = _Measure(crop.of(window.clip.frames), crop.of(window.truth.frames))
-    n = len(window.truth.frames)
+    crop, n = rollouts[0].crop, len(window.truth.frames)
+    camera = np.ascontiguousarray(crop.of(window.clip.frames))
+    truth = np.ascontiguousarray(crop.of(window.truth.frames))
+    # Decoded frames are never as sharp as the camera's. What moves or appears in them is told from the decoded clip,
+    # or the step from camera to decoder would count as motion and as an object that appears.
+    decoded_camera, decoded_truth = round_trip.frames[:-n], round_trip.frames[-n:]
+    measure = _Measure(truth, metrics.motion(camera[-1], truth))
     return {
         "crop": asdict(crop),
         "samples": [
-            measure.row(rollout.frames)
+            measure.row(decoded_camera, rollout.frames)
             | {
                 "seed": rollout.seed,
-                "failures": measure.failures(rollout.frames),
+                "failures": _failures(decoded_camera, rollout.frames),
                 "modified_by_guards": [
                     decision.guard for decision in rollout.guardrail.decisions if decision.verdict is Verdict.MODIFIED
                 ],
             }
             for rollout in rollouts
         ],
-        "repeat_last_frame": measure.row(repeat_last(measure.clip, n)),
-        "constant_flow": measure.row(constant_flow(measure.clip, n)),
-        # Decoded frames are never as sharp as the camera's: what a detector makes of that alone is told apart so.
-        "tokenizer_round_trip": measure.row(ceiling.frames) | {"failures": measure.failures(ceiling.frames)},
+        "repeat_last_frame": measure.row(camera, repeat_last(camera, n)),
+        "constant_flow": measure.row(camera, constant_flow(camera, n)),
+        "tokenizer_round_trip": measure.row(decoded_camera, decoded_truth)
+        | {"failures": _failures(decoded_camera, decoded_truth)},
         "truth": {
-            "sampson": _rounded(metrics.sampson_error(measure.clip, measure.truth)),
-            "failures": measure.failures(measure.truth),
+            "sampson": _rounded(metrics.sampson_error(camera, truth)),
+            "failures": _failures(camera, truth),
         },
     }
 
 
+@dataclass(frozen=True)
 class _Measure:
-    """Holds frames against one window's truth."""
+    """Holds frames against one window's truth, uint8 [n, H, W, 3], and its motion [n, H, W, 2]."""
 
-    def __init__(self, clip: np.ndarray, truth: np.ndarray) -> None:
-        self.clip, self.truth = np.ascontiguousarray(clip), np.ascontiguousarray(truth)
-        self._motion = metrics.motion(self.clip[-1], self.truth)
+    truth: np.ndarray
+    motion: np.ndarray
 
-    def row(self, frames: np.ndarray) -> dict[str, list[float | None]]:
-        """Per horizon step."""
+    def row(self, before: np.ndarray, frames: np.ndarray) -> dict[str, list[float | None]]:
+        """Per horizon step; `before` are the frames that `frames` go on from."""
         return {
             "psnr": _rounded(metrics.psnr(frames, self.truth)),
             "ssim": _rounded(metrics.ssim(frames, self.truth)),
-            "motion_error": _rounded(metrics.endpoint_error(metrics.motion(self.clip[-1], frames), self._motion)),
-            "sampson": _rounded(metrics.sampson_error(self.clip, frames)),
+            "motion_error": _rounded(metrics.endpoint_error(metrics.motion(before[-1], frames), self.motion)),
+            "sampson": _rounded(metrics.sampson_error(before, frames)),
         }
 
-    def failures(self, frames: np.ndarray) -> list[dict]:
-        return [asdict(failure) for failure in failures(self.clip[-1], frames)]
+
+def _failures(before: np.ndarray, frames: np.ndarray) -> list[dict]:
+    return [asdict(failure) for failure in failures(before[-1], frames)]
 
 
 def _rounded(values: Sequence[float | None]) -> list[float | None]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from string import Template
 
 from cosmos_ros.replay.curves import Row, chart
 
+MINUS = "\N{MINUS SIGN}"
 ASSETS = Path(__file__).parent / "report_assets"
 ROWS = (
     Row("model", "Model"),
@@ -33,7 +35,8 @@ NOTES = (
     "PSNR is taken per frame over its three channels and averaged in dB, first over the horizon, then over windows; "
     "identical frames count as 60 dB. SSIM is of the luma, with a Gaussian window of 1.5 pixels (scikit-image).",
     "Motion error is the mean endpoint distance between the optical flow (DIS, OpenCV) of predicted frames and that "
-    "of the true ones, each from frame to frame.",
+    "of the true ones, each from frame to frame. Decoded frames go on from the decoded clip, so that the loss of "
+    "sharpness in the decoder is no motion.",
     "Sampson error: SIFT matches between frames four steps apart, the fundamental matrix by USAC_MAGSAC, the mean "
     "Sampson distance of matches within 3 pixels of it. It has no value where nothing moves.",
     "The tokenizer round trip encodes and decodes the true future: no prediction of this model can look better than "
@@ -84,7 +87,8 @@ def _trouble(trouble: str) -> str:
 
 
 def _verdict(summary: Mapping) -> str:
-    sentences = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in summary["verdict"])
+    minus = re.compile(r"-(?=\d)")
+    sentences = "".join(f"<p>{minus.sub(MINUS, html.escape(sentence))}</p>" for sentence in summary["verdict"])
     mood = ""
     if summary["windows"]:
         floor = summary["against"]["repeat_last_frame"]["psnr"]
@@ -93,7 +97,7 @@ def _verdict(summary: Mapping) -> str:
 
 
 def _table(summary: Mapping) -> str:
-    head = "".join(f"<th>{title}<br>{unit}</th>" for title, unit, _ in METRICS.values())
+    head = "".join(f"<th>{title}<small>{unit}</small></th>" for title, unit, _ in METRICS.values())
     lines = []
     for row in _present(summary):
         numbers = summary["rows"][row.key]
@@ -167,20 +171,21 @@ def _player(title: str, window: Mapping, pictures: Mapping) -> str:
 
 
 def _failures(windows: Sequence[Mapping], summary: Mapping) -> str:
-    head = "".join(f"<th>{words}</th>" for words in ("Rollouts", "True futures", "Their tokenizer round trips"))
+    columns = {"model": "Rollouts", "truth": "True futures", "tokenizer_round_trip": "Their tokenizer round trips"}
+    head = "".join(f"<th>{words}</th>" for words in columns.values())
     rows = "".join(
-        f"<tr><td>{words}</td>{''.join(_rate(summary['failures'][name][kind]) for name in summary['failures'])}</tr>"
+        f"<tr><td>{words}</td>{''.join(_rate(summary['failures'][name][kind]) for name in columns)}</tr>"
         for kind, words in KINDS.items()
     )
     listed = [
-        f"<li>{html.escape(window['bag'])} at {window['time_ns'] / 1e9:.2f} s, seed {sample['seed']}: "
-        f"{KINDS[failure['kind']].lower()} in predicted frame {failure['frame']} ({html.escape(failure['detail'])})</li>"
+        f"<li>{_where(window)}, seed {sample['seed']}: "
+        f"{KINDS[failure['kind']].lower()} in frame {failure['frame']}: {html.escape(failure['detail'])}</li>"
         for window in windows
         for sample in window.get("samples", ())
         for failure in sample["failures"]
     ]
     listed += [
-        f"<li>{html.escape(window['bag'])} at {window['time_ns'] / 1e9:.2f} s: refused, "
+        f"<li>{_where(window)}: refused, "
         f"{html.escape(window['refused']['message'])}</li>"
         for window in windows
         if "refused" in window
@@ -210,8 +215,8 @@ def _windows(windows: Sequence[Mapping]) -> str:
     head = "".join(f"<th>{words}</th>" for words in ("Time, s", "Model", "Floor", "Flow", "Ceiling"))
     return (
         "<section><h2>Windows</h2><details class='card'><summary>PSNR of every window, first sample, dB</summary>"
-        f"<div class='scroll'><table><thead><tr><th>Recording</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-        "</details></section>"
+        f"<div class='scroll'><table><thead><tr><th>Recording</th>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        "</div></details></section>"
     )
 
 
@@ -270,3 +275,7 @@ def _psnr(numbers: Mapping) -> float:
 
 def _or_default(value: float | None) -> str:
     return "as recommended" if value is None else f"{value:g}"
+
+
+def _where(window: Mapping) -> str:
+    return f"{html.escape(window['bag'])} at {window['time_ns'] / 1e9:.2f} s"

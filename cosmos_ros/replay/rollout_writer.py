@@ -48,7 +48,7 @@ def encode_mp4(frames: Sequence[np.ndarray], frame_rate: float) -> bytes:
         stream = container.add_stream("libx264", rate=Fraction(frame_rate).limit_denominator(1001))
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": "16", "preset": "medium"}
+        stream.options = {"crf": "16", "preset": "fast"}
         stream.codec_context.colorspace = Colorspace.ITU709
         stream.codec_context.color_range = ColorRange.MPEG
         for frame in frames:

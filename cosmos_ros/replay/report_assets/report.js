@@ -71,7 +71,7 @@ for (const player of document.querySelectorAll(".player")) {
   slider.addEventListener("input", () => { stop(); show(Number(slider.value)); });
   Promise.all([...camera, ...panels.flatMap((panel) => panel.frames)].map((image) => image.decode())).then(() => {
     for (const { canvas } of panels) { canvas.width = camera[0].naturalWidth; canvas.height = camera[0].naturalHeight; }
-    show(camera.length);
+    show(camera.length + Math.floor(data.truth.length / 2));
     player.dataset.ready = "yes";
   });
 }
