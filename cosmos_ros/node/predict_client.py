@@ -20,6 +20,7 @@ import rclpy
 from rclpy.action import ActionClient
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
 from rclpy.utilities import remove_ros_args
 
 from cosmos_ros import images
@@ -71,16 +72,21 @@ class PredictClient(Node):
     def _ask(self, goal: Predict.Goal) -> Predict.Result:
         bar = ProgressBar()
         sent = self._client.send_goal_async(goal, feedback_callback=lambda message: bar.show(message.feedback))
-        rclpy.spin_until_future_complete(self, sent)
-        handle = sent.result()
+        handle = self._result_of(sent)
         answer = handle.get_result_async()
         try:
-            rclpy.spin_until_future_complete(self, answer)
+            result = self._result_of(answer)
         except KeyboardInterrupt:
             handle.cancel_goal_async()
-            rclpy.spin_until_future_complete(self, answer)
+            result = self._result_of(answer)
         bar.close()
-        return answer.result().result
+        return result.result
+
+    def _result_of(self, future: Future) -> object:
+        # In short waits: while rclpy waits, Python cannot raise KeyboardInterrupt.
+        while not future.done():
+            rclpy.spin_once(self, timeout_sec=0.1)
+        return future.result()
 
 
 class ProgressBar:

@@ -1,0 +1,263 @@
+"""The programs as a robot runs them: processes of their own, over real DDS, told to stop by a signal."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+
+from cosmos_ros.node.messages import nanoseconds_of
+from cosmos_ros.paths import executable
+
+START_NS, PERIOD_NS = 1_700_000_000 * 10**9, 100_000_000
+TOPIC = "/camera/image_raw"
+
+
+@pytest.fixture
+def start(domain, tmp_path):
+    """start(program, *arguments, through=()) -> the process, ended with the test; `said()` is all its output so far.
+
+    through  a command in front of it
+    """
+    processes = []
+
+    def run(program, *arguments, through=()):
+        log = tmp_path / f"{program}.log"
+        environment = os.environ | {"ROS_DOMAIN_ID": str(domain), "ROS_LOG_DIR": str(tmp_path / "ros"),
+                                    "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+        command = [*through, sys.executable, executable(program), *map(str, arguments)]
+        with log.open("wb") as out:
+            process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
+        process.said = log.read_text
+        processes.append(process)
+        return process
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+class BagWriter:
+    """Writes messages of rosbags' own types, one connection per topic."""
+
+    def __init__(self, folder: Path, plugin: StoragePlugin) -> None:
+        self.store = get_typestore(Stores.ROS2_JAZZY)
+        self.store.register(get_types_from_msg("float64 torque", "gripper_msgs/msg/Grip"))
+        self._bag = Writer(folder, version=9, storage_plugin=plugin)
+        self._connections = {}
+
+    def __enter__(self) -> BagWriter:
+        self._bag.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bag.close()
+
+    def add(self, topic: str, stamp_ns: int, type_name: str, **fields: object) -> None:
+        if topic not in self._connections:
+            self._connections[topic] = self._bag.add_connection(topic, type_name, typestore=self.store)
+        message = self.store.types[type_name](**fields)
+        self._bag.write(self._connections[topic], stamp_ns, self.store.serialize_cdr(message, type_name))
+
+    def time(self, stamp_ns: int) -> object:
+        return self.store.types["builtin_interfaces/msg/Time"](sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+
+
+def write_bag(
+    folder: Path, n: int = 30, plugin: StoragePlugin = StoragePlugin.MCAP, clock_offset_ns: int | None = None
+) -> Path:
+    """n images of 100x48 at 10 Hz, a note, one message of a type that is nowhere; /clock where it has an offset."""
+    rng = np.random.default_rng(0)
+    with BagWriter(folder, plugin) as bag:
+        bag.add("/note", START_NS, "std_msgs/msg/String", data="a bag")
+        bag.add("/grip", START_NS, "gripper_msgs/msg/Grip", torque=1.0)
+        for stamp in range(START_NS, START_NS + n * PERIOD_NS, PERIOD_NS):
+            header = bag.store.types["std_msgs/msg/Header"](stamp=bag.time(stamp), frame_id="camera_optical")
+            bag.add(TOPIC, stamp, "sensor_msgs/msg/Image", header=header, height=48, width=100, encoding="rgb8",
+                    is_bigendian=0, step=300, data=rng.integers(0, 255, 48 * 300, dtype=np.uint8))
+            if clock_offset_ns is not None:
+                bag.add("/clock", stamp, "rosgraph_msgs/msg/Clock", clock=bag.time(stamp + clock_offset_ns))
+    return folder
+
+
+@pytest.fixture
+def listen(robot):
+    """listen(type, topic) -> the list of what comes, reliably"""
+    subscriptions = []
+
+    def subscribe(message_type, topic):
+        heard = []
+        qos = QoSProfile(depth=1000, durability=DurabilityPolicy.VOLATILE)
+        subscriptions.append(robot.ros.create_subscription(message_type, topic, heard.append, qos))
+        return heard
+
+    yield subscribe
+    for subscription in subscriptions:
+        robot.ros.destroy_subscription(subscription)
+
+
+def stamps_of(heard: list[Image]) -> list[int]:
+    return [nanoseconds_of(image.header.stamp) for image in heard]
+
+
+@pytest.mark.parametrize("plugin", StoragePlugin, ids=lambda plugin: plugin.name)
+def test_the_player_plays_every_message_once_with_the_recordings_clock(start, listen, tmp_path, plugin):
+    bag = write_bag(tmp_path / "bag", plugin=plugin)
+    images, notes, clock = listen(Image, TOPIC), listen(String, "/note"), listen(Clock, "/clock")
+    player = start("bag_player", bag, "--rate", "5")
+    assert player.wait(60) == 0, player.said()
+    assert stamps_of(images) == [START_NS + i * PERIOD_NS for i in range(30)]
+    pixels = np.random.default_rng(0).integers(0, 255, 48 * 300, dtype=np.uint8)
+    assert bytes(images[0].data) == pixels.tobytes()
+    assert [note.data for note in notes] == ["a bag"]
+    times = [nanoseconds_of(tick.clock) for tick in clock]
+    assert times == sorted(times) and times[0] >= START_NS and times[-1] == START_NS + 29 * PERIOD_NS
+    assert len(times) > 30, "time goes on between the images"
+    assert "/grip is left out: gripper_msgs/msg/Grip is not installed here" in player.said()
+
+
+def test_the_player_waits_until_the_topic_it_is_told_has_a_listener(start, listen, tmp_path, wait_for):
+    bag = write_bag(tmp_path / "bag", n=5)
+    notes = listen(String, "/note")
+    player = start("bag_player", bag, "--wait-for", TOPIC, "--rate", "5")
+    wait_for(lambda: "waiting for a subscriber on /camera/image_raw" in player.said(), "the player")
+    assert notes == [] and player.poll() is None
+    images = listen(Image, TOPIC)
+    assert player.wait(60) == 0, player.said()
+    assert len(images) == 5 and len(notes) == 1
+
+
+def test_a_recorded_clock_is_played_as_it_was(start, listen, tmp_path):
+    bag = write_bag(tmp_path / "bag", n=5, clock_offset_ns=-START_NS)
+    clock = listen(Clock, "/clock")
+    images = listen(Image, TOPIC)
+    assert start("bag_player", bag, "--rate", "5").wait(60) == 0
+    assert [nanoseconds_of(tick.clock) for tick in clock] == [i * PERIOD_NS for i in range(5)]
+    assert len(images) == 5
+
+
+def test_a_loop_begins_again_until_it_is_interrupted(start, listen, tmp_path, wait_for):
+    bag = write_bag(tmp_path / "bag", n=4)
+    images = listen(Image, TOPIC)
+    player = start("bag_player", bag, "--rate", "10", "--loop")
+    wait_for(lambda: len(images) >= 9, "the third round")
+    player.send_signal(signal.SIGINT)
+    assert player.wait(30) == 0, player.said()
+    assert stamps_of(images)[:9] == [START_NS + i % 4 * PERIOD_NS for i in range(9)]
+    assert "Traceback" not in player.said()
+
+
+@pytest.mark.parametrize(("arguments", "complaint"), [
+    (["nowhere"], "cannot read nowhere"), (["BAG", "--wait-for", "/rear"], "/rear is not in the recording"),
+    (["BAG", "--rate", "0"], "--rate must be positive"),
+])
+def test_the_player_says_what_it_cannot_do(start, tmp_path, arguments, complaint):
+    bag = write_bag(tmp_path / "bag", n=2)
+    player = start("bag_player", *[bag if word == "BAG" else word for word in arguments])
+    assert player.wait(60) in (1, 2)
+    assert complaint in player.said() and "Traceback" not in player.said()
+
+
+def test_the_whole_road_through_three_programs(start, tmp_path, tiny_checkpoint, wait_for):
+    bag, out = write_bag(tmp_path / "bag"), tmp_path / "out"
+    sim_time = ["--ros-args", "-p", "use_sim_time:=true"]
+    node = start("foresight_node", *sim_time, "-p", f"checkpoint:={tiny_checkpoint}", "-r", f"image:={TOPIC}")
+    player = start("bag_player", bag, "--rate", "2")
+    until = START_NS + 20 * PERIOD_NS + 1
+    client = start("predict_client", "--until", until, "--seed", 5, "--patience", 60, "--out", out, *sim_time)
+    assert client.wait(120) == 0, client.said() + node.said()
+    frames, summary = np.load(out / "frames.npy"), json.loads((out / "rollout.json").read_text())
+    assert frames.shape == (24, 48, 96, 3) and frames.dtype == np.uint8
+    assert summary["conditioning_stamps_ns"] == [START_NS + i * PERIOD_NS for i in range(12, 21)]
+    assert summary["stamps_ns"][0] == START_NS + 21 * PERIOD_NS
+    assert (summary["seed"], summary["model"], summary["guardrail"]["profile"]) == (5, "tiny", "embedded")
+    assert "generating" in client.said()
+    assert player.wait(60) == 0
+    node.send_signal(signal.SIGINT)
+    assert node.wait(30) == 0, node.said()
+    assert "Traceback" not in node.said()
+
+
+def test_the_node_ends_on_a_terminate_signal_too(start, tiny_checkpoint, wait_for):
+    node = start("foresight_node", "--ros-args", "-p", f"checkpoint:={tiny_checkpoint}")
+    wait_for(lambda: "activate: done" in node.said(), "the active node")
+    node.send_signal(signal.SIGTERM)
+    assert node.wait(30) == 0, node.said()
+    assert "Traceback" not in node.said()
+
+
+def test_a_parameter_out_of_range_ends_the_node_with_one_line(start):
+    node = start("foresight_node", "--ros-args", "-p", "when_busy:=panic")
+    assert node.wait(60) == 1
+    assert "when_busy must be one of reject, preempt, queue" in node.said() and "Traceback" not in node.said()
+
+
+def test_the_client_says_that_nobody_is_there(start):
+    client = start("predict_client", "--patience", "0.5")
+    assert client.wait(60) == 2
+    assert "no node served foresight/predict" in client.said()
+
+
+def test_the_client_tells_the_error(start, robot, node):
+    robot.film(node)
+    client = start("predict_client", "--top-p", "3", "--patience", "30")
+    assert client.wait(60) == 1
+    assert "INVALID_GOAL: top_p must lie in (0, 1]; got 3.0" in client.said()
+
+
+def test_an_interrupted_client_cancels_its_goal(start, robot, node, monkeypatch, wait_for):
+    held, go = threading.Event(), threading.Event()
+    model = node._configured.foresight._model
+    generate = model.generate
+
+    def braked(*args, on_pass, **kwargs):
+        def after_pass(*progress):
+            held.set()
+            assert go.wait(60)
+            return on_pass(*progress)
+
+        return generate(*args, on_pass=after_pass, **kwargs)
+
+    monkeypatch.setattr(model, "generate", braked)
+    robot.film(node)
+    client = start("predict_client", "--patience", "30")
+    assert held.wait(60), client.said()
+    wait_for(lambda: "generating" in client.said(), "the client's progress")
+    client.send_signal(signal.SIGINT)
+    assert client.wait(60) == 1, client.said()
+    assert "CANCELED" in client.said()
+    go.set()
+
+
+def test_a_directory_without_read_permission_is_named_and_the_node_lives(start, tmp_path, tiny_checkpoint, wait_for):
+    checkpoint = tmp_path / "locked"
+    shutil.copytree(tiny_checkpoint, checkpoint)
+    checkpoint.chmod(0)
+    # Root may read everything, unless it lays that right down.
+    humbled = ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
+    if humbled and not shutil.which("setpriv"):
+        pytest.skip("as root this needs setpriv (util-linux)")
+    try:
+        node = start("foresight_node", "--ros-args", "-p", f"checkpoint:={checkpoint}", through=humbled)
+        wait_for(lambda: "could not configure: " in node.said() or node.poll() is not None, "the refusal")
+        assert node.poll() is None, node.said()
+        assert f"MODEL_UNAVAILABLE: {checkpoint}" in node.said() and "ermission" in node.said()
+        node.send_signal(signal.SIGINT)
+        assert node.wait(30) == 0
+    finally:
+        checkpoint.chmod(0o700)
