@@ -27,12 +27,12 @@ class FilmCrew:
     Used as a context manager.
     """
 
-    def __init__(self, split: Split, first: int, stop: int, folder: Path, n_workers: int) -> None:
+    def __init__(self, split: Split, indices: range, folder: Path, n_workers: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         # Spawned, not forked: neither CUDA nor OpenGL survives a fork.
         context = multiprocessing.get_context("spawn")
         self._workers = [
-            context.Process(target=film_episodes, args=(split, range(first + i, stop, n_workers), folder), daemon=True)
+            context.Process(target=film_episodes, args=(split, indices[i::n_workers], folder), daemon=True)
             for i in range(n_workers)
         ]
 
@@ -46,12 +46,10 @@ class FilmCrew:
             worker.terminate()
             worker.join()
 
-    def at_work(self) -> bool:
-        """Whether any worker is still filming. Raises RuntimeError where one failed."""
-        codes = [worker.exitcode for worker in self._workers]
-        if failed := [code for code in codes if code not in (None, 0)]:
+    def check(self) -> None:
+        """Raises RuntimeError where a worker failed."""
+        if failed := [worker.exitcode for worker in self._workers if worker.exitcode]:
             raise RuntimeError(f"a film worker ended with exit code {failed[0]}; its traceback stands above")
-        return None in codes
 
 
 def film_episodes(split: Split, indices: range, folder: Path) -> None:
@@ -94,12 +92,16 @@ class EpisodeStore:
     def __len__(self) -> int:
         return self._n
 
+    @property
+    def full(self) -> bool:
+        return self._n == self.capacity
+
     def _collect(self) -> None:
         on_cuda = self.device.type == "cuda"
         landing = torch.empty(self._frames.shape[1:], dtype=torch.uint8, pin_memory=on_cuda)
         # A stream of its own, or every copy would queue up behind the training step.
         stream = torch.cuda.Stream(self.device) if on_cuda else None
-        while self._n < self.capacity and not self._closed.wait(0.02):
+        while not self.full and not self._closed.wait(0.02):
             for path in sorted(self.folder.glob("*.rgb"))[: self.capacity - self._n]:
                 with path.open("rb", buffering=0) as file:
                     file.readinto(landing.numpy())
@@ -133,12 +135,10 @@ def as_video(clips: Tensor) -> Tensor:
 
 
 def vary(video: Tensor) -> Tensor:
-    """Mirror, swap colour channels, and change brightness and contrast, each clip as a whole."""
+    """Mirror, and change brightness and contrast, each clip as a whole."""
     batch, device = video.shape[0], video.device
     mirrored = torch.rand(batch, 1, 1, 1, 1, device=device) < 0.5
     video = torch.where(mirrored, video.flip(-1), video)
-    order = torch.rand(batch, 3, device=device).argsort(1)
-    video = video.gather(1, order[:, :, None, None, None].expand_as(video))
     contrast = torch.empty(batch, 1, 1, 1, 1, device=device).uniform_(0.75, 1.15)
     brightness = torch.empty(batch, 1, 1, 1, 1, device=device).uniform_(-0.15, 0.15)
     return (video * contrast + brightness).clamp(-1, 1)

@@ -27,6 +27,8 @@ class Film:
 
     def __init__(self, model: mujoco.MjModel, height: int, width: int) -> None:
         self.model, self.height, self.width = model, height, width
+        # MuJoCo renders into a buffer of this size, whatever part of it is used.
+        model.vis.global_.offheight, model.vis.global_.offwidth = height, width
         _gl_context(height, width).make_current()
         self._renderer = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._renderer)

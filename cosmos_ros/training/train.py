@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cosmos_ros.training.dataset import HEIGHT, WIDTH, EpisodeStore, FilmCrew
+from cosmos_ros.training.dataset import CLIP_FRAMES, HEIGHT, WIDTH, EpisodeStore, FilmCrew
 from cosmos_ros.training.episodes import Split
 from cosmos_ros.training.evaluation import evaluate
 from cosmos_ros.training.export import export_tokenizer, export_transformer, load_exported_tokenizer
@@ -35,11 +35,12 @@ CHECKPOINT_SECONDS = 60
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", type=Path, help="directory to write the model to")
     parser.add_argument("--start-from", type=Path, help="directory of an exported model to go on from")
-    parser.add_argument("--episodes", type=int, default=3000, help="simulated episodes to train on (default: 3000)")
+    parser.add_argument("--episodes", type=int, default=3000, help="simulated episodes at most (default: 3000)")
     parser.add_argument("--first-episode", type=int, default=0, help="number of the first of them (default: 0)")
+    parser.add_argument("--film-minutes", type=float, default=2.0, help="train on what is filmed by then (default: 2)")
     parser.add_argument("--validation-episodes", type=int, default=48, help="episodes to measure on (default: 48)")
-    parser.add_argument("--tokenizer-minutes", type=float, default=4.5, help="0 keeps that of --start-from")
-    parser.add_argument("--transformer-minutes", type=float, default=3.0)
+    parser.add_argument("--tokenizer-minutes", type=float, default=6.0, help="0 keeps that of --start-from")
+    parser.add_argument("--transformer-minutes", type=float, default=1.5)
     parser.add_argument("--tokenizer-batch", type=int, default=16, help="clips per step")
     parser.add_argument("--transformer-batch", type=int, default=64, help="clips per step")
     parser.add_argument("--max-steps", type=int, default=10**9, help="end each stage after so many steps at the latest")
@@ -53,20 +54,46 @@ def run(args: argparse.Namespace) -> int:
     journal = Journal(args.output / "training.jsonl")
     device = torch.device(args.device)
     torch.set_float32_matmul_precision("high")
+    tokenizer, transformer = (model.to(device) for model in first_models(args.start_from))
     with tempfile.TemporaryDirectory(dir=scratch_directory()) as scratch:
         validation = film_validation(args, Path(scratch) / "validation", device)
         journal.note(stage="validation filmed", clips=len(validation))
-        crew = FilmCrew(
-            Split.TRAINING, args.first_episode, args.first_episode + args.episodes, Path(scratch) / "training",
-            args.workers,
+        films = range(args.first_episode, args.first_episode + args.episodes)
+        crew = FilmCrew(Split.TRAINING, films, Path(scratch) / "training", args.workers)
+        with crew, EpisodeStore(Path(scratch) / "training", len(films) * CAMERAS_PER_EPISODE, device) as episodes:
+            filmed_by = time.monotonic() + args.film_minutes * 60
+            reconstruct, predict = training_programs(tokenizer, transformer, args)
+            await_episodes(crew, episodes, filmed_by)
+    # The crew has gone home: a GPU that renders as well trains five times slower.
+    journal.note(stage="filmed", views=len(episodes))
+    if args.tokenizer_minutes:
+        train_tokenizer(
+            tokenizer, reconstruct, episodes, validation, journal, args.tokenizer_minutes * 60, args.tokenizer_batch,
+            args.max_steps, on_progress=once_a_minute(lambda: export_tokenizer(tokenizer, args.output)),
         )  # fmt: skip
-        capacity = args.episodes * CAMERAS_PER_EPISODE
-        with crew, EpisodeStore(Path(scratch) / "training", capacity, device) as episodes:
-            await_episodes(crew, episodes, at_least=2)
-            tokenizer = tokenizer_stage(args, episodes, validation, crew, journal)
-            transformer_stage(args, tokenizer, episodes, validation, crew, journal)
+    export_tokenizer(tokenizer, args.output)
+    train_transformer(
+        transformer, predict, tokenizer, episodes, validation, journal, args.transformer_minutes * 60,
+        args.transformer_batch, args.max_steps,
+        on_progress=once_a_minute(lambda: export_transformer(transformer, args.output, SAMPLING)),
+    )  # fmt: skip
+    export_transformer(transformer, args.output, SAMPLING)
     measure(args.output, validation, journal)
     return 0
+
+
+def first_models(start_from: Path | None) -> tuple[VideoTokenizer, Transformer]:
+    """With random weights, or those of an exported model."""
+    tokenizer = VideoTokenizer(TokenizerConfig())
+    if start_from is None:
+        transformer = Transformer(small_config(tokenizer.config))
+        initialise(transformer)
+        return tokenizer, transformer
+    load_exported_tokenizer(tokenizer, start_from)
+    trained = load_transformer(start_from, device="cpu", dtype=torch.float32)
+    transformer = Transformer(trained.config)
+    transformer.load_state_dict(trained.state_dict())
+    return tokenizer, transformer
 
 
 def scratch_directory() -> str | None:
@@ -76,51 +103,40 @@ def scratch_directory() -> str | None:
 
 def film_validation(args: argparse.Namespace, folder: Path, device: torch.device) -> Tensor:
     """One clip per camera of every validation episode, uint8 [N, 33, H, W, 3]."""
-    crew = FilmCrew(Split.VALIDATION, 0, args.validation_episodes, folder, args.workers)
+    crew = FilmCrew(Split.VALIDATION, range(args.validation_episodes), folder, args.workers)
     with crew, EpisodeStore(folder, args.validation_episodes * CAMERAS_PER_EPISODE, device) as store:
-        await_episodes(crew, store, at_least=store.capacity)
+        await_episodes(crew, store)
         return store.first_clips()
 
 
-def await_episodes(crew: FilmCrew, episodes: EpisodeStore, at_least: int) -> None:
-    while len(episodes) < at_least:
-        crew.at_work()
+def await_episodes(crew: FilmCrew, episodes: EpisodeStore, until: float = float("inf")) -> None:
+    """Until the store is full, or the monotonic clock says `until` and there is something to train on."""
+    while not episodes.full and (time.monotonic() < until or not len(episodes)):
+        crew.check()
         time.sleep(0.05)
 
 
-def tokenizer_stage(
-    args: argparse.Namespace, episodes: EpisodeStore, validation: Tensor, crew: FilmCrew, journal: Journal
-) -> VideoTokenizer:
-    tokenizer = VideoTokenizer(TokenizerConfig())
-    if args.start_from:
-        load_exported_tokenizer(tokenizer, args.start_from)
-    tokenizer.to(validation.device)
-    if args.tokenizer_minutes:
-        train_tokenizer(
-            tokenizer, episodes, validation, journal, args.tokenizer_minutes * 60, args.tokenizer_batch,
-            args.max_steps, compiled=validation.is_cuda,
-            on_progress=regularly(crew, lambda: export_tokenizer(tokenizer, args.output)),
-        )  # fmt: skip
-    export_tokenizer(tokenizer, args.output)
-    return tokenizer
+def training_programs(
+    tokenizer: VideoTokenizer, transformer: Transformer, args: argparse.Namespace
+) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]:
+    """Both models as training calls them: on CUDA compiled, with the compilation behind them."""
+    device = torch.device(args.device)
+    if device.type != "cuda":
+        return tokenizer, transformer
+    video = torch.zeros(args.tokenizer_batch, 3, CLIP_FRAMES, HEIGHT, WIDTH, device=device)
+    tokens = torch.zeros(args.transformer_batch, transformer.config.n_tokens, dtype=torch.int64, device=device)[:, :-1]
+    positions = torch.arange(tokens.shape[1], device=device)
+    return compiled(tokenizer, video), compiled(transformer, tokens, positions)
 
 
-def transformer_stage(
-    args: argparse.Namespace, tokenizer: VideoTokenizer, episodes: EpisodeStore, validation: Tensor, crew: FilmCrew,
-    journal: Journal,
-) -> None:  # fmt: skip
-    if args.start_from:
-        transformer = load_transformer(args.start_from, device="cpu", dtype=torch.float32)
-    else:
-        transformer = Transformer(small_config(tokenizer.config))
-        initialise(transformer)
-    transformer.to(validation.device)
-    train_transformer(
-        transformer, tokenizer, episodes, validation, journal, args.transformer_minutes * 60, args.transformer_batch,
-        args.max_steps, compiled=validation.is_cuda,
-        on_progress=regularly(crew, lambda: export_transformer(transformer, args.output, SAMPLING)),
-    )  # fmt: skip
-    export_transformer(transformer, args.output, SAMPLING)
+def compiled(model: torch.nn.Module, *example: Tensor) -> Callable:
+    model.train()
+    program = torch.compile(model)
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        output = program(*example)
+    output.float().mean().backward()
+    model.zero_grad(set_to_none=True)
+    return program
 
 
 def small_config(tokenizer: TokenizerConfig) -> TransformerConfig:
@@ -132,13 +148,12 @@ def small_config(tokenizer: TokenizerConfig) -> TransformerConfig:
     )  # fmt: skip
 
 
-def regularly(crew: FilmCrew, save: Callable[[], None]) -> Callable[[int], None]:
-    """A progress callback that checks on the film crew, and saves once a minute."""
+def once_a_minute(save: Callable[[], None]) -> Callable[[], None]:
+    """Calls `save` when it is called and a minute has passed."""
     last = time.monotonic()
 
-    def on_progress(step: int) -> None:
+    def on_progress() -> None:
         nonlocal last
-        crew.at_work()
         if time.monotonic() - last > CHECKPOINT_SECONDS:
             save()
             last = time.monotonic()

@@ -19,28 +19,25 @@ MOTION_WEIGHT = 4.0     # how much more a pixel counts that changes by the whole
 
 def train_tokenizer(
     tokenizer: VideoTokenizer,
+    forward: Callable[[Tensor], Tensor],
     episodes: EpisodeStore,
     validation: Tensor,
     journal: Journal,
     seconds: float,
     batch: int,
     max_steps: int,
-    compiled: bool,
-    decoder_only: bool = False,
-    on_progress: Callable[[int], None] = lambda step: None,
+    on_progress: Callable[[], None],
 ) -> None:
     """Trains in place, for `seconds` or `max_steps`, whichever is over first.
 
-    validation    uint8 clips [N, 33, H, W, 3] of episodes that training never sees
-    decoder_only  leave the encoder, and so the meaning of every token, as it is
-    on_progress   called every 100 steps
+    forward      the tokenizer, perhaps compiled
+    validation   uint8 clips [N, 33, H, W, 3] of episodes that training never sees
+    on_progress  called every 100 steps
     """
     device = validation.device
-    if decoder_only:
-        tokenizer.encoder.requires_grad_(False)
-    trained = [p for p in tokenizer.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=device.type == "cuda")
-    forward = torch.compile(tokenizer) if compiled else tokenizer
+    optimizer = torch.optim.AdamW(
+        tokenizer.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=device.type == "cuda"
+    )
     tokenizer.train()
     for step in Schedule(optimizer, RATE, seconds, max_steps):
         clean = vary(as_video(episodes.random_clips(batch)))
@@ -49,12 +46,12 @@ def train_tokenizer(
         loss = reconstruction_loss(reconstruction.float(), clean)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        torch.nn.utils.clip_grad_norm_(tokenizer.parameters(), 1.0)
         optimizer.step()
         if step % 100 == 0:
-            on_progress(step)
+            on_progress()
             psnr = reconstruction_psnr(tokenizer, validation[:16]) if step % 1000 == 0 else None
-            journal.note(stage="tokenizer", step=step, loss=round(loss.item(), 5), psnr=psnr, episodes=len(episodes))
+            journal.note(stage="tokenizer", step=step, loss=round(loss.item(), 5), psnr=psnr)
     tokenizer.eval()
 
 

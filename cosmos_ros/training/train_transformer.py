@@ -19,7 +19,7 @@ from cosmos_ros.world_model import Transformer
 
 RATE = 1.5e-3
 Z_LOSS = 1e-4
-VARIANTS = 4            # clips per filmed episode to train on, each cut, mirrored and coloured at random
+VARIANTS = 12           # clips per filmed episode to train on, each cut, mirrored and lit at random
 
 
 def initialise(transformer: Transformer) -> None:
@@ -32,6 +32,7 @@ def initialise(transformer: Transformer) -> None:
 
 def train_transformer(
     transformer: Transformer,
+    forward: Callable[[Tensor, Tensor], Tensor],
     tokenizer: VideoTokenizer,
     episodes: EpisodeStore,
     validation: Tensor,
@@ -39,9 +40,7 @@ def train_transformer(
     seconds: float,
     batch: int,
     max_steps: int,
-    compiled: bool,
-    rate: float = RATE,
-    on_progress: Callable[[int], None] = lambda step: None,
+    on_progress: Callable[[], None],
 ) -> None:
     """Trains in place, for `seconds` or `max_steps`; see train_tokenizer for the arguments."""
     device = validation.device
@@ -49,15 +48,14 @@ def train_transformer(
     others = [p for p in transformer.parameters() if p.ndim != 2]
     optimizer = torch.optim.AdamW(
         [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}],
-        lr=rate, betas=(0.9, 0.95), fused=device.type == "cuda",
+        lr=RATE, betas=(0.9, 0.95), fused=device.type == "cuda",
     )  # fmt: skip
     encode = PixelsToIndices(tokenizer).eval()
     corpus = tokenize_variants(encode, episodes)
     held_out = tokenize(encode, as_video(validation[:64]))
     journal.note(stage="tokenized", clips=len(corpus))
-    forward = torch.compile(transformer) if compiled else transformer
     transformer.train()
-    for step in Schedule(optimizer, rate, seconds, max_steps):
+    for step in Schedule(optimizer, RATE, seconds, max_steps):
         tokens = corpus[torch.randint(len(corpus), (batch,), device=device)]
         loss, z_loss = token_loss(forward, transformer, tokens)
         optimizer.zero_grad(set_to_none=True)
@@ -65,7 +63,7 @@ def train_transformer(
         torch.nn.utils.clip_grad_norm_(transformer.parameters(), 1.0)
         optimizer.step()
         if step % 100 == 0:
-            on_progress(step)
+            on_progress()
             with torch.no_grad():
                 validation_loss = token_loss(transformer, transformer, held_out)[0].item()
             journal.note(stage="transformer", step=step, loss=round(loss.item(), 4),
@@ -73,11 +71,14 @@ def train_transformer(
     transformer.eval()
 
 
-def tokenize_variants(encode: Callable[[Tensor], Tensor], episodes: EpisodeStore, batch: int = 32) -> Tensor:
-    """Tokens int64 [about VARIANTS per episode, 5 h w] of random clips."""
-    rounds = -(-len(episodes) * VARIANTS // batch)
-    varied = (camera_noise(vary(as_video(episodes.random_clips(batch)))) for _ in range(rounds))
-    return torch.cat([tokenize(encode, video) for video in varied])
+def tokenize_variants(encode: Callable[[Tensor], Tensor], episodes: EpisodeStore) -> Tensor:
+    """Tokens int64 [VARIANTS per episode, 5 h w] of random clips."""
+    left, tokens = len(episodes) * VARIANTS, []
+    while left:
+        batch = min(left, 32)
+        tokens.append(tokenize(encode, camera_noise(vary(as_video(episodes.random_clips(batch))))))
+        left -= batch
+    return torch.cat(tokens)
 
 
 @torch.no_grad()

@@ -113,7 +113,6 @@ class Palette:
     <headlight ambient="{ambient:.2f} {ambient:.2f} {ambient:.2f}" diffuse="0.2 0.2 0.2" specular="0 0 0"/>
     <quality shadowsize="2048"/>
     <map znear="0.01" zfar="20"/>
-    <global offwidth="1280" offheight="1024"/>
   </visual>
   <asset>{"".join(self.assets)}</asset>
   <worldbody>{self.lights(height)}{world}</worldbody>

@@ -1,0 +1,77 @@
+"""The sample bag that ships: what a robot's camera would have recorded, and worth predicting."""
+
+import math
+
+import numpy as np
+import pytest
+from rosbags.highlevel import AnyReader
+
+from cosmos_ros.paths import share_directory
+
+BAG = share_directory() / "data" / "sample_bag"
+
+
+@pytest.fixture(scope="module")
+def recording() -> dict[str, list]:
+    """(bag time, message) of every topic."""
+    messages: dict[str, list] = {}
+    with AnyReader([BAG]) as reader:
+        for connection, time_ns, raw in reader.messages():
+            messages.setdefault(connection.topic, []).append((time_ns, reader.deserialize(raw, connection.msgtype)))
+    return messages
+
+
+def stamp_ns(time) -> int:
+    return time.sec * 10**9 + time.nanosec
+
+
+def test_it_is_small():
+    assert sum(file.stat().st_size for file in BAG.iterdir()) <= 5_000_000
+
+
+def test_stamps_are_simulation_time_at_20_hz(recording):
+    assert set(recording) == {"/camera/image_raw", "/camera/camera_info", "/clock"}
+    images = [stamp_ns(message.header.stamp) for _, message in recording["/camera/image_raw"]]
+    assert set(np.diff(images)) == {50_000_000}
+    assert images[0] > 0
+    assert [time for time, _ in recording["/camera/image_raw"]] == images
+    assert [stamp_ns(message.header.stamp) for _, message in recording["/camera/camera_info"]] == images
+    assert [stamp_ns(message.clock) for _, message in recording["/clock"]] == images
+
+
+def test_images_and_intrinsics_belong_together(recording):
+    _, info = recording["/camera/camera_info"][0]
+    for _, image in recording["/camera/image_raw"]:
+        assert (image.encoding, image.step, image.header.frame_id) == ("rgb8", 960, "camera_optical_frame")
+        assert (image.height, image.width) == (info.height, info.width) == (240, 320)
+        assert image.data.size == image.step * image.height
+    fx, fy, cx, cy = info.k[0], info.k[4], info.k[2], info.k[5]
+    assert fx == fy and (cx, cy) == (159.5, 119.5)
+    assert 38 <= math.degrees(2 * math.atan(120 / fy)) <= 52  # the scene's fields of view
+    assert np.array_equal(info.p.reshape(3, 4)[:, :3], info.k.reshape(3, 3))
+    assert info.header.frame_id == "camera_optical_frame"
+
+
+def test_the_24_frames_to_predict_differ_from_the_last_one_seen(recording):
+    frames = [m.data.reshape(m.height, m.width, 3).astype(float) for _, m in recording["/camera/image_raw"]]
+    window = frames[-65::2]
+    assert len(window) == 33
+    psnr = [10 * math.log10(255**2 / np.square(frame - window[8]).mean()) for frame in window[9:]]
+    assert np.mean(psnr) < 20
+    assert all(np.abs(a - b).max() > 30 for a, b in zip(window, window[1:], strict=False)), "no two frames alike"
+
+
+def test_the_code_that_made_it_makes_it_again(tmp_path, recording):
+    mujoco = pytest.importorskip("mujoco", reason="simulating needs requirements-train.txt")
+    from cosmos_ros.training.sample_bag import write_sample_bag
+
+    try:
+        write_sample_bag(tmp_path / "bag", n_frames=3)
+    except (RuntimeError, ImportError, AttributeError, mujoco.FatalError) as error:
+        pytest.skip(f"no OpenGL without a display here: {error}")
+    with AnyReader([tmp_path / "bag"]) as reader:
+        again = [reader.deserialize(raw, c.msgtype) for c, _, raw in reader.messages() if c.topic.endswith("image_raw")]
+    for (_, shipped), made in zip(recording["/camera/image_raw"], again, strict=False):
+        assert stamp_ns(shipped.header.stamp) == stamp_ns(made.header.stamp)
+        # Graphics drivers shade a little differently.
+        assert np.abs(shipped.data.astype(int) - made.data.astype(int)).mean() < 2
