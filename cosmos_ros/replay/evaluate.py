@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import sys
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -92,7 +93,7 @@ class Evaluation:
             status, trouble = INTERRUPTED, "interrupted; go on with --resume"
         except BrokenProcessPool:
             status, trouble = 1, "a worker process died (out of memory?); try fewer --workers, then --resume"
-        except (ForesightError, ImportError) as error:
+        except ForesightError as error:
             status, trouble = 1, str(error)
         summary = self._results.write(self._store, trouble)
         print("\n".join(summary["verdict"]), f"{self._args.out / 'report.html'}", sep="\n")
@@ -153,6 +154,8 @@ def _problem(args: argparse.Namespace) -> str:
     for name in ("workers", "max_age", "frame_rate"):
         if not getattr(args, name) >= 0:
             return f"--{name.replace('_', '-')} must not be negative; got {getattr(args, name)}"
+    if args.ray is not None and importlib.util.find_spec("ray") is None:
+        return "--ray needs Ray, which is not installed: python -m pip install -r requirements-ray.txt"
     return ""
 
 

@@ -51,8 +51,6 @@ def over_processes(windows: Iterable[Window], settings: Settings, workers: int) 
 
 def over_ray(windows: Iterable[Window], settings: Settings, workers: int, address: str) -> Iterator[Outcome]:
     """The same over a Ray cluster; `address` as ray.init takes it: "auto" for the one that runs, "local" for a new one.
-
-    Raises ImportError where Ray is not installed.
     """
     import ray
     from ray.util import ActorPool
@@ -60,13 +58,16 @@ def over_ray(windows: Iterable[Window], settings: Settings, workers: int, addres
     ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
     gpus = 1 if settings.foresight.device != "cpu" and ray.cluster_resources().get("GPU") else 0
     actor = ray.remote(num_cpus=1, num_gpus=gpus)(_RayEvaluator)
-    pool = ActorPool([actor.remote(settings) for _ in range(workers)])
-    for window in windows:
-        if not pool.has_free():
+    try:
+        pool = ActorPool([actor.remote(settings) for _ in range(workers)])
+        for window in windows:
+            if not pool.has_free():
+                yield pool.get_next_unordered()
+            pool.submit(lambda worker, window: worker.evaluate.remote(window), window)
+        while pool.has_next():
             yield pool.get_next_unordered()
-        pool.submit(lambda worker, window: worker.evaluate.remote(window), window)
-    while pool.has_next():
-        yield pool.get_next_unordered()
+    finally:
+        ray.shutdown()
 
 
 class _RayEvaluator:

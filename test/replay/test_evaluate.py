@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import os
 import shutil
@@ -172,6 +173,12 @@ def test_nothing_to_evaluate_is_an_error_and_still_a_report(
 def test_settings_that_make_no_sense_are_said(evaluate, bag, options, said):
     status, _, errors = evaluate(bag, options=options)
     assert status == 1 and said in errors
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
+def test_ray_that_is_not_there_is_said(evaluate, bag):
+    status, _, errors = evaluate(bag, options=("--ray", "local"))
+    assert status == 1 and "--ray needs Ray, which is not installed: python -m pip install" in errors
 
 
 def test_interrupting_leaves_a_report_of_what_is_there(bag, tmp_path, tiny_checkpoint):
