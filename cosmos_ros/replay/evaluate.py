@@ -71,9 +71,11 @@ class Evaluation:
             every_s=args.every,
             max_age_s=args.max_age,
         )
+        model = describe_model(foresight)
+        self._model_bytes = sum(model["files"].values())
         settings = {
             "schema": SCHEMA,
-            "model": describe_model(foresight),
+            "model": model,
             "plan": asdict(self._plan),
             "bags": [describe_bag(Path(bag)) for bag in args.bags],
             "image_topic": args.image_topic,
@@ -111,9 +113,9 @@ class Evaluation:
                 bar.update()
 
     def _outcomes(self, windows: Iterator[Window]) -> Iterator[Outcome]:
-        n = self._args.workers or workers.default_workers(self._settings.foresight.device)
         if self._args.ray is not None:
-            return workers.over_ray(windows, self._settings, n, self._args.ray)
+            return workers.over_ray(windows, self._settings, self._args.workers, self._args.ray)
+        n = self._args.workers or workers.default_workers(self._settings.foresight.device, self._model_bytes)
         return workers.over_processes(windows, self._settings, n)
 
     def _windows(self, bar: tqdm) -> Iterator[Window]:

@@ -10,6 +10,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from skimage.transform import FundamentalMatrixTransform
 
 PSNR_CEILING = 60.0     # dB, of frames that are (nearly) identical: their PSNR is infinite and has no mean
+MOTION_WIDTH = 512      # pixels to which wider frames are reduced to tell their motion; numbers are the camera's pixels
 SAMPSON_STEP = 4        # frames between the two of a pair: neighbours hardly move, and any geometry fits them
 SAMPSON_REACH = 3.0     # pixels; matches further from every epipolar geometry are mismatches or moving things
 MIN_MATCHES = 16        # twice what a fundamental matrix is determined by
@@ -35,16 +36,17 @@ def ssim(predicted: np.ndarray, true: np.ndarray) -> list[float]:
 
 
 def motion(before: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """Optical flow into each frame from the one before it, pixels per frame: float32 [n, H, W, 2].
+    """Optical flow into each frame from the one before it, pixels per frame: float32 [n, h, w, 2].
 
-    before  the frame before the first, uint8 [H, W, 3]
+    before  the frame before the first, uint8 [H, W, 3]; h and w are at most those of MOTION_WIDTH
     """
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (before, *frames)]
-    return np.stack([dense_flow(a, b) for a, b in zip(grey, grey[1:], strict=False)])
+    grey = [_reduced_grey(frame) for frame in (before, *frames)]
+    scale = before.shape[1] / grey[0].shape[1]
+    return scale * np.stack([dense_flow(a, b) for a, b in zip(grey, grey[1:], strict=False)])
 
 
 def endpoint_error(flow: np.ndarray, true_flow: np.ndarray) -> list[float]:
-    """Mean distance between predicted and true motion, pixels per frame, for flows [n, H, W, 2]."""
+    """Mean distance between predicted and true motion, pixels per frame, for flows [n, h, w, 2]."""
     return [float(np.linalg.norm(a - b, axis=-1).mean()) for a, b in zip(flow, true_flow, strict=True)]
 
 
@@ -84,9 +86,17 @@ def _luma(frame: np.ndarray) -> np.ndarray:
 
 
 def _features(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Positions [m, 2] and descriptors [m, 128] of SIFT features."""
-    found, descriptors = cv2.SIFT_create(SIFT_FEATURES).detectAndCompute(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), None)
-    return np.float32([feature.pt for feature in found]).reshape(-1, 2), descriptors
+    """Positions [m, 2] in the frame's own pixels and descriptors [m, 128] of SIFT features."""
+    grey = _reduced_grey(frame)
+    found, descriptors = cv2.SIFT_create(SIFT_FEATURES).detectAndCompute(grey, None)
+    places = np.float32([feature.pt for feature in found]).reshape(-1, 2)
+    return places * np.float32(frame.shape[1] / grey.shape[1]), descriptors
+
+
+def _reduced_grey(frame: np.ndarray) -> np.ndarray:
+    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+    scale = MOTION_WIDTH / frame.shape[1]
+    return grey if scale >= 1 else cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
 def _pair_error(a: tuple[np.ndarray, np.ndarray | None], b: tuple[np.ndarray, np.ndarray | None]) -> float | None:

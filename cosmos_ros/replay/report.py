@@ -36,7 +36,8 @@ NOTES = (
     "identical frames count as 60 dB. SSIM is of the luma, with a Gaussian window of 1.5 pixels (scikit-image).",
     "Motion error is the mean endpoint distance between the optical flow (DIS, OpenCV) of predicted frames and that "
     "of the true ones, each from frame to frame. Decoded frames go on from the decoded clip, so that the loss of "
-    "sharpness in the decoder is no motion.",
+    "sharpness in the decoder is no motion. Frames wider than 512 pixels are reduced to tell motion and matches; the "
+    "numbers are the camera's pixels.",
     "Sampson error: SIFT matches between frames four steps apart, the fundamental matrix by USAC_MAGSAC, the mean "
     "Sampson distance of matches within 3 pixels of it. It has no value where nothing moves.",
     "The tokenizer round trip encodes and decodes the true future: no prediction of this model can look better than "

@@ -67,9 +67,10 @@ class Results:
         if self.skipped:
             skip = self.skipped[0]
             return f"nothing could be evaluated: all {len(self.skipped)} windows were skipped; {skip['message']}"
+        remarks = [f"; {bag['name']}: {remark}" for bag in self.bags for remark in (*bag["losses"], *bag["notes"])]
         return (
-            f"nothing could be evaluated: a window needs {span_s:.2f} s of unbroken images, and no recording has them; "
-            "record longer, or see the report for what was lost"
+            f"nothing could be evaluated: a window needs {span_s:.2f} s of unbroken images, and no recording has them"
+            f"{''.join(remarks[:3])}"
         )
 
     def _timing(self) -> dict:

@@ -106,7 +106,7 @@ class WindowMaker:
             # One period more than the last true frame's time: so late may a frame be that is sorted in.
             yield from self._ready(self.plan.horizon_ns + 2 * self.plan.period_ns)
         yield from self._ready(self.plan.horizon_ns - self.plan.period_ns // 2)
-        self.notes += [f"{count} frames were {happened.value}" for happened, count in self._dropped.items()]
+        self.notes += [f"{count} times a frame was {happened.value}" for happened, count in self._dropped.items()]
 
     def _cut_by(self, frame: StampedFrame) -> str:
         """Why no window can reach across this frame; empty where one can."""

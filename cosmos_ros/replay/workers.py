@@ -16,12 +16,18 @@ import torch
 from cosmos_ros.replay.measure import Outcome, Settings, WindowEvaluator
 from cosmos_ros.replay.windows import Window
 
+WORKER_BYTES = 10**9  # what a worker takes besides its model: PyTorch, OpenCV, a window's pixels
 
-def default_workers(device: str) -> int:
-    """As many as there are GPUs, or CPU cores up to 4: each worker holds a model of its own."""
+
+def default_workers(device: str, model_bytes: int) -> int:
+    """One per GPU; on the CPU one per core, up to 4 and as many as the memory holds models of this size."""
     if device == "auto" and torch.cuda.is_available():
         return torch.cuda.device_count()
-    return 1 if device.startswith("cuda") else min(4, len(os.sched_getaffinity(0)))
+    if device.startswith("cuda"):
+        return 1
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    fitting = free // (2 * model_bytes + WORKER_BYTES)
+    return max(1, min(4, len(os.sched_getaffinity(0)), fitting))
 
 
 def over_processes(windows: Iterable[Window], settings: Settings, workers: int) -> Iterator[Outcome]:
@@ -56,10 +62,12 @@ def over_ray(windows: Iterable[Window], settings: Settings, workers: int, addres
     from ray.util import ActorPool
 
     ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
-    gpus = 1 if settings.foresight.device != "cpu" and ray.cluster_resources().get("GPU") else 0
-    actor = ray.remote(num_cpus=1, num_gpus=gpus)(_RayEvaluator)
+    there = ray.cluster_resources()
+    gpus = int(there.get("GPU", 0)) if settings.foresight.device != "cpu" else 0
+    places = gpus or int(there["CPU"])
+    actor = ray.remote(num_cpus=1, num_gpus=min(gpus, 1))(_RayEvaluator)
     try:
-        pool = ActorPool([actor.remote(settings) for _ in range(workers)])
+        pool = ActorPool([actor.remote(settings) for _ in range(min(workers or places, places))])
         for window in windows:
             if not pool.has_free():
                 yield pool.get_next_unordered()

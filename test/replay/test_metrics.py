@@ -56,6 +56,12 @@ def test_motion_error_is_the_speed_that_was_missed():
     assert metrics.endpoint_error(metrics.motion(right[0], right[1:]), true_motion) == pytest.approx([0.0] * 5)
 
 
+def test_wide_frames_are_measured_in_their_own_pixels():
+    wide = np.stack([cv2.resize(frame, (1024, 768), interpolation=cv2.INTER_CUBIC) for frame in panned(4, 3.0)])
+    flow = metrics.motion(wide[0], wide[1:])
+    assert flow.shape == (3, 384, 512, 2) and np.median(flow[..., 0]) == pytest.approx(-24.0, abs=1.5)
+
+
 def two_planes(n: int) -> np.ndarray:
     """A camera that moves sideways past a near wall and a far one: a scene with parallax."""
     far, near = panned(n, 1.0, 160, 200), panned(n, 4.0, 160, 200)

@@ -117,8 +117,8 @@ def test_repeated_and_missing_stamps_are_counted():
     windows, skipped, notes = made(doubled)
     assert len(windows) == 2 and not skipped
     assert notes == [
-        f"{len(frames)} frames were dropped: its stamp is there already",
-        f"{len(frames)} frames were dropped: its stamp is zero, which means that nobody stamped it",
+        f"{len(frames)} times a frame was dropped: its stamp is there already",
+        f"{len(frames)} times a frame was dropped: its stamp is zero, which means that nobody stamped it",
     ]
 
 
