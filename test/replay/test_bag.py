@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
 from cosmos_ros.replay.bag import BadRecording, Recording
@@ -214,3 +216,31 @@ def test_what_is_no_bag(tmp_path, write_bag):
     empty = write_bag(tmp_path / "empty", FRAMES[:0], [])
     with pytest.raises(BadRecording, match="is empty: it holds no messages"):
         Recording(empty).image_topic()
+
+
+@pytest.fixture(scope="module")
+def small_files(tmp_path_factory, write_bag) -> dict[str, bytes]:
+    """Storage files of ten frames: suffix -> bytes."""
+    made = {}
+    for storage in StoragePlugin:
+        bag = write_bag(tmp_path_factory.mktemp("small") / storage.name, FRAMES[:10], STAMPS[:10], storage=storage)
+        made[storage_file(bag).suffix] = storage_file(bag).read_bytes()
+    return made
+
+
+@pytest.mark.parametrize("suffix", [".mcap", ".db3"])
+@given(end=st.floats(0, 1), at=st.floats(0, 1), noise=st.binary(max_size=64))
+@settings(max_examples=60, deadline=None)
+def test_no_damage_is_worse_than_fewer_frames(small_files, tmp_path_factory, suffix, end, at, noise):
+    whole = small_files[suffix]
+    damaged = bytearray(whole[: int(end * len(whole))])
+    place = int(at * len(damaged))
+    damaged[place : place + len(noise)] = noise[: len(damaged) - place]
+    file = tmp_path_factory.mktemp("damaged") / f"bag{suffix}"
+    file.write_bytes(damaged)
+    recording = Recording(file)
+    for topic in [name for name, topic in recording.topics.items() if topic.type == "sensor_msgs/msg/Image"]:
+        frames = list(recording.frames(topic))
+        assert len(frames) <= 10
+    if bytes(damaged) == whole:
+        assert [frame.stamp_ns for frame in recording.frames(TOPIC)] == STAMPS[:10]
