@@ -84,7 +84,7 @@ class CascadeFaceDetector(FaceDetector):
             raise GuardrailUnavailable(f"OpenCV cannot read its own face cascades in {folder}")
 
     def detect(self, frames: np.ndarray) -> list[np.ndarray]:
-        return [self._detect(cv2.equalizeHist(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY))) for frame in frames]
+        return [self._detect(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)) for frame in frames]
 
     def _detect(self, grey: np.ndarray) -> np.ndarray:
         mirrored = _boxes(self._profile, np.ascontiguousarray(grey[:, ::-1]))
