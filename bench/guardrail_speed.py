@@ -27,13 +27,13 @@ import torch
 
 from cosmos_ros.guardrail.aegis import ADAPTER, BASE, Aegis
 from cosmos_ros.guardrail.aegis_policy import question
-from cosmos_ros.guardrail.device import chosen_device
 from cosmos_ros.guardrail.face_blur import RetinaFaceDetector
 from cosmos_ros.guardrail.guard import PASSED, PromptGuard
 from cosmos_ros.guardrail.guardrail import Guardrail
 from cosmos_ros.guardrail.pixelation import FaceBlur
 from cosmos_ros.guardrail.retinaface import RetinaFace
 from cosmos_ros.guardrail.video_content import CLASSES, ENCODER, HIDDEN, Classifier, VideoContentGuard, logits_of
+from cosmos_ros.parts import resolve_device
 from cosmos_ros.rollout import Clip, Crop
 
 PROMPT = " ".join(["The arm of a robot moves over a wooden table and grips a red cube beside a blue cup ."] * 10)
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--folder", help="where the weights are written; default: a directory that is removed again")
     args = parser.parse_args()
     size = SIZES["tiny" if args.tiny else "real"]
-    device = chosen_device("auto")
+    device = resolve_device("auto")
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         result = measure(Path(folder), size, device)
     print(json.dumps(result, indent=2))

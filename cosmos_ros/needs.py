@@ -6,14 +6,14 @@ import math
 from pathlib import Path
 
 from cosmos_ros.guardrail.profiles import find_folder
-from cosmos_ros.parts import PROMPT_GUARD, TEXT_ENCODER, TOKENIZER, TRANSFORMER, VIDEO_GUARD
+from cosmos_ros.parts import PROMPT_GUARD, TEXT_ENCODER, TOKENIZER, TRANSFORMER, VIDEO_GUARD, resolve_device
 from cosmos_ros.world_model import ModelSpec, TransformerConfig
 from cosmos_ros.world_model.config import transformer_shapes
 from cosmos_ros.world_model.decoding import PREFILL_TOKENS
 from cosmos_ros.world_model.memory_plan import DeviceMemory, Need, free_memory, plan_memory
 from cosmos_ros.world_model.text_encoder import CONTEXT_LENGTH, find_t5, t5_bytes
 from cosmos_ros.world_model.video_tokenizer import DECODER, ENCODER, find_tokenizer
-from cosmos_ros.world_model.world_model import resolve_device, resolve_dtype
+from cosmos_ros.world_model.world_model import resolve_dtype
 
 # Activations at their peak, as measured with bench/published_models.py.
 TOKENIZER_BYTES_PER_PIXEL = 100         # of a chunk of frames, in bfloat16

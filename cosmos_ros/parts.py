@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cosmos_ros.errors import ModelUnavailable
+
 logger = logging.getLogger(__name__)
 
 TRANSFORMER = "transformer"
@@ -203,6 +205,19 @@ class _HostBytes:
         self.__cuda_array_interface__ = {
             "shape": (host.nbytes,), "typestr": "|u1", "data": (host.data_ptr(), False), "strides": None, "version": 3,
         }
+
+
+def resolve_device(device: str) -> torch.device:
+    """Raises ModelUnavailable for a device that is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise ModelUnavailable(f"device must be auto, cpu, cuda or cuda:N; got '{device}'") from error
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise ModelUnavailable(f"device {device} is not there: this PyTorch sees {torch.cuda.device_count()} CUDA GPUs")
+    return place
 
 
 def empty_cache(device: torch.device) -> None:

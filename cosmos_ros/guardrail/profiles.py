@@ -9,12 +9,12 @@ from typing import Protocol, TypeVar
 from cosmos_ros.errors import GuardrailUnavailable
 from cosmos_ros.guardrail.aegis import Aegis
 from cosmos_ros.guardrail.blocklist import COSMOS_1_0, PREDICT1, Blocklist
-from cosmos_ros.guardrail.device import chosen_device
 from cosmos_ros.guardrail.embedded import CascadeFaceDetector, DegenerateVideoGuard, EmbeddedBlocklist
 from cosmos_ros.guardrail.face_blur import RetinaFaceDetector
 from cosmos_ros.guardrail.guard import ContentGuard, FrameFilter, PromptGuard
 from cosmos_ros.guardrail.pixelation import FaceBlur
 from cosmos_ros.guardrail.video_content import VideoContentGuard
+from cosmos_ros.parts import resolve_device
 
 T = TypeVar("T")
 Guards = tuple[list[PromptGuard], list[ContentGuard], list[FrameFilter]]
@@ -40,10 +40,11 @@ def embedded() -> tuple[str, Guards]:
 def published(spec: Model, folder: str | Path, device: str) -> tuple[str, Guards]:
     """The guards of a Cosmos-1.0-Guardrail folder, both prompt guards only for a model that takes text.
 
-    Raises GuardrailUnavailable where the folder is not found, saying what to fetch, and where a guard does not load.
+    Raises GuardrailUnavailable where the folder is not found, saying what to fetch, and where a guard does not load;
+    ModelUnavailable for a device that is not there.
     """
     home = find_folder(spec.directory, folder)
-    where = chosen_device(device)
+    where = resolve_device(device)
     near = PREDICT1 if "predict1" in spec.directory.absolute().name.lower() else COSMOS_1_0
     prompt: list[PromptGuard] = []
     if spec.takes_prompt:
@@ -68,14 +69,22 @@ def _loaded(kind: Callable[..., T], path: Path, *args: object) -> T:
 def find_folder(checkpoint: Path, folder: str | Path = "") -> Path:
     """Where the guardrail's folder is: as given, else beside the checkpoint (Cosmos 1.0), else inside it (Predict1).
 
-    Raises GuardrailUnavailable where there is none, or it is empty.
+    Raises GuardrailUnavailable where there is none, or it is empty or cannot be read.
     """
+    checkpoint = checkpoint.absolute()
     candidates = [Path(folder)] if folder else [checkpoint.parent / PUBLISHED, checkpoint / "guardrail"]
     for candidate in candidates:
-        if candidate.is_dir() and any(candidate.iterdir()):
+        if _holds_something(candidate):
             return candidate
     raise GuardrailUnavailable(
-        f"{checkpoint.name} is a published NVIDIA Cosmos checkpoint and runs only with its guardrail; none found at "
-        f"{' or '.join(map(str, candidates))}. Accept the licence of nvidia/Cosmos-1.0-Guardrail on Hugging Face, "
-        f"then: {FETCH} --local-dir {checkpoint.parent / PUBLISHED}"
+        f"{checkpoint.name} is to run under {PUBLISHED}, as every published NVIDIA Cosmos checkpoint must; no such "
+        f"folder could be read at {' or '.join(map(str, candidates))}. Accept the licence of nvidia/{PUBLISHED} on "
+        f"Hugging Face, then: {FETCH} --local-dir {candidates[0]}"
     )
+
+
+def _holds_something(folder: Path) -> bool:
+    try:
+        return any(folder.iterdir())
+    except OSError:
+        return False

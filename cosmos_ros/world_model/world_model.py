@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cosmos_ros import paths
 from cosmos_ros.errors import ModelUnavailable
-from cosmos_ros.parts import TOKENIZER, TRANSFORMER, HostEmbedding
+from cosmos_ros.parts import TOKENIZER, TRANSFORMER, HostEmbedding, resolve_device
 from cosmos_ros.world_model.checkpoint import config_of, default_dtype, load_transformer, open_checkpoint, read_settings
 from cosmos_ros.world_model.config import PUBLISHED_KINDS, TransformerConfig, published_kind
 from cosmos_ros.world_model.cores import half_the_cores
@@ -234,19 +234,6 @@ def _embedded_model() -> Path:
         return paths.embedded_model()
     except FileNotFoundError as error:
         raise ModelUnavailable(f"there is no model to load: {error}") from error
-
-
-def resolve_device(device: str) -> torch.device:
-    """Raises ModelUnavailable for a device that is not there."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-    except RuntimeError as error:
-        raise ModelUnavailable(f"device must be auto, cpu, cuda or cuda:N; got '{device}'") from error
-    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
-        raise ModelUnavailable(f"device {device} is not there: this PyTorch sees {torch.cuda.device_count()} CUDA GPUs")
-    return place
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:

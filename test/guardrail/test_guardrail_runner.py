@@ -10,7 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cosmos_ros.errors import Canceled, GuardrailError, GuardrailUnavailable, PromptBlocked, VideoBlocked
+from cosmos_ros.errors import (
+    Canceled,
+    GuardrailError,
+    GuardrailUnavailable,
+    ModelUnavailable,
+    PromptBlocked,
+    VideoBlocked,
+)
 from cosmos_ros.guardrail import Guardrail
 from cosmos_ros.guardrail.guard import PASSED, ContentGuard, FrameFilter, Judgement, PromptGuard
 from cosmos_ros.rollout import Clip, Crop, GuardedRollout, Verdict
@@ -400,3 +407,15 @@ def test_a_published_checkpoint_without_its_guardrail_is_refused(tmp_path):
         Guardrail.for_model(spec)
     with pytest.raises(GuardrailUnavailable, match="nowhere"):
         Guardrail.for_model(spec, folder=tmp_path / "nowhere")
+
+
+def test_a_file_in_the_folders_place_is_no_guardrail(tmp_path):
+    (tmp_path / "Cosmos-1.0-Guardrail").touch()
+    with pytest.raises(GuardrailUnavailable, match="could be read at"):
+        Guardrail.for_model(Spec(directory=tmp_path / "Cosmos-1.0-Autoregressive-4B", published=True))
+
+
+def test_a_device_that_is_not_there_is_named(tmp_path):
+    (tmp_path / "blocklist").touch()
+    with pytest.raises(ModelUnavailable, match="cuda:77"):
+        Guardrail.for_model(Spec(), folder=tmp_path, device="cuda:77")
