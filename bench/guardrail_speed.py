@@ -81,7 +81,7 @@ def main() -> None:
 def measure(folder: Path, size: dict, device: torch.device) -> dict:
     start = time.monotonic()
     write_aegis(folder / "aegis", size["llama"], device)
-    write_video_content(folder / "video", size["siglip"])
+    write_video_content(folder / "video", size["siglip"], device)
     write_face_blur(folder / "faces")
     say(f"weights written in {time.monotonic() - start:.0f} s")
     start = time.monotonic()
@@ -222,12 +222,12 @@ def teach(output: torch.Tensor, vocabulary: dict[str, int], follows: dict[str, s
         output[vocabulary[following], vocabulary[word]] = 100.0
 
 
-def write_video_content(folder: Path, size: dict) -> None:
+def write_video_content(folder: Path, size: dict, device: torch.device) -> None:
     from transformers import SiglipConfig, SiglipVisionConfig, SiglipVisionModel
 
     snapshot = cached(folder, ENCODER)
-    model = SiglipVisionModel(SiglipVisionConfig(**size))
-    model.save_pretrained(snapshot)
+    with torch.device(device):
+        SiglipVisionModel(SiglipVisionConfig(**size)).save_pretrained(snapshot)
     SiglipConfig(vision_config=size).save_pretrained(snapshot)  # the published checkpoint is the whole SigLIP
     side = size["image_size"]
     preparation = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "rescale_factor": 1 / 255,
