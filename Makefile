@@ -21,7 +21,7 @@ demo: install
 	$(BIN)/cosmos_ros demo
 
 test: install $(VENV)/.test
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --max-worker-restart 0 --timeout 600
 
 install: $(VENV)/.package
 
