@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import threading
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cosmos_ros.training.episodes import Split, draw_scene
+from cosmos_ros.training.splits import Split
 
 HEIGHT, WIDTH = 160, 256
 CLIP_FRAMES = 33
@@ -55,8 +54,9 @@ class FilmCrew:
 def film_episodes(split: Split, indices: range, folder: Path) -> None:
     """Film the episodes with these indices: uint8 [EPISODE_FRAMES, HEIGHT, WIDTH, 3] per camera."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    os.environ.setdefault("MUJOCO_GL", "egl")
-    from cosmos_ros.training.simulation import film  # binds to OpenGL as MUJOCO_GL says at import
+    # Only those who film need MuJoCo.
+    from cosmos_ros.training.episodes import draw_scene
+    from cosmos_ros.training.simulation import film
 
     for index in indices:
         while sum(1 for _ in folder.iterdir()) > MOST_FILES_WAITING:

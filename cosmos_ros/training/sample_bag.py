@@ -1,6 +1,6 @@
 """Writes the sample bag: one simulated episode that training never saw, as a robot's camera would have recorded it.
 
-    MUJOCO_GL=egl python -m cosmos_ros.training.sample_bag data/sample_bag
+    python -m cosmos_ros.training.sample_bag data/sample_bag
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import numpy as np
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from cosmos_ros.training.episodes import Split, draw_scene
+from cosmos_ros.training.episodes import draw_scene
 from cosmos_ros.training.simulation import Film, simulate
+from cosmos_ros.training.splits import Split
 
 EPISODE = 141           # of the sample split: in its last 2.4 s the arm sweeps over the table and drags a block along
 CAMERA = "camera1"

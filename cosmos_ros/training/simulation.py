@@ -22,7 +22,7 @@ def _gl_context(height: int, width: int) -> mujoco.GLContext:
 class Film:
     """Renders one model's cameras off screen; use as a context manager.
 
-    Needs an OpenGL that works without a display: set MUJOCO_GL to egl or osmesa.
+    Needs an OpenGL that works without a display: EGL, or what the environment variable MUJOCO_GL names.
     """
 
     def __init__(self, model: mujoco.MjModel, height: int, width: int) -> None:

@@ -7,8 +7,10 @@ on any CPU, to see that everything works.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,10 +20,10 @@ import torch
 from torch import Tensor
 
 from cosmos_ros.training.dataset import CLIP_FRAMES, HEIGHT, WIDTH, EpisodeStore, FilmCrew
-from cosmos_ros.training.episodes import Split
 from cosmos_ros.training.evaluation import evaluate
 from cosmos_ros.training.export import export_tokenizer, export_transformer, load_exported_tokenizer
 from cosmos_ros.training.schedule import Journal
+from cosmos_ros.training.splits import Split
 from cosmos_ros.training.tokenizer_network import SPACE_COMPRESSION, TokenizerConfig, VideoTokenizer
 from cosmos_ros.training.train_tokenizer import train_tokenizer
 from cosmos_ros.training.train_transformer import initialise, train_transformer
@@ -50,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train as the arguments say. The output directory always holds the newest model of each stage."""
+    if importlib.util.find_spec("mujoco") is None:
+        print("train simulates robot cameras with MuJoCo, and it is missing: pip install mujoco", file=sys.stderr)
+        return 1
     args.output.mkdir(parents=True, exist_ok=True)
     journal = Journal(args.output / "training.jsonl")
     device = torch.device(args.device)

@@ -62,9 +62,13 @@ def test_the_24_frames_to_predict_differ_from_the_last_one_seen(recording):
 
 
 def test_the_code_that_made_it_makes_it_again(tmp_path, recording):
-    mujoco = pytest.importorskip("mujoco", reason="simulating needs requirements-train.txt")
+    pytest.importorskip("cosmos_ros.training.simulation", reason="simulating needs requirements-train.txt")
+    import mujoco
+
     from cosmos_ros.training.sample_bag import write_sample_bag
 
+    if not mujoco.__version__.startswith("4."):
+        pytest.skip(f"MuJoCo 4 made the bag; this is {mujoco.__version__}: a little different")
     try:
         write_sample_bag(tmp_path / "bag", n_frames=3)
     except (RuntimeError, ImportError, AttributeError, mujoco.FatalError) as error:

@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 
+import cosmos_ros.training  # noqa: F401  (before MuJoCo: it chooses an OpenGL without a display)
+
 mujoco = pytest.importorskip("mujoco", reason="simulating needs requirements-train.txt")
 
-from cosmos_ros.training.episodes import SCENES, Split, draw_scene  # noqa: E402
+from cosmos_ros.training.episodes import SCENES, draw_scene  # noqa: E402
 from cosmos_ros.training.scenes.arm_over_table import HAND_LENGTH, arm_over_table  # noqa: E402
 from cosmos_ros.training.scenes.surroundings import look_at  # noqa: E402
 from cosmos_ros.training.simulation import film, simulate  # noqa: E402
+from cosmos_ros.training.splits import Split  # noqa: E402
 
 KINDS = [scene.__name__ for scene in SCENES]
 

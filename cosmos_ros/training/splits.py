@@ -1,0 +1,20 @@
+"""Training, validation and the sample bag: random streams that never meet."""
+
+from __future__ import annotations
+
+import enum
+
+import numpy as np
+
+
+class Split(enum.IntEnum):
+    """What an episode is for; the first word of its seed."""
+
+    TRAINING = 0
+    VALIDATION = 1
+    SAMPLE = 2
+
+
+def episode_stream(split: Split, index: int) -> np.random.Generator:
+    """The random stream of one episode; different (split, index) give independent streams."""
+    return np.random.default_rng([split, index])
