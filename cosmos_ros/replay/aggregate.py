@@ -11,6 +11,7 @@ METRICS = ("psnr", "ssim", "motion_error", "sampson")
 HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "motion_error": False, "sampson": False}
 BASELINES = ("repeat_last_frame", "constant_flow", "tokenizer_round_trip")
 FAILURE_WORDS = {"solid_colour": "degraded to one solid colour", "sudden_object": "had a large object appear at once"}
+SOLID_COLOUR = "Solid_Colour"  # the class by which the embedded guardrail refuses a rollout
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 _Z = 1.959963984540054  # of the 95 % normal interval
@@ -28,7 +29,7 @@ def summarise(records: Sequence[Mapping]) -> dict:
         "refused": len(records) - len(measured),
         "rows": {},
         "against": {},
-        "failures": _failures(measured),
+        "failures": _failures(measured, [record["refused"] for record in records if "refused" in record]),
         "modified_by_guards": sum(any(s["modified_by_guards"] for s in record["samples"]) for record in measured),
     }
     if measured:
@@ -139,10 +140,14 @@ def _bootstrap(values: np.ndarray) -> dict:
     return {"mean": _number(values.mean()), "low": _number(low), "high": _number(high)}
 
 
-def _failures(records: Sequence[Mapping]) -> dict:
-    """How often each detector fires: on rollouts, and falsely, on what the camera truly saw and on its round trip."""
+def _failures(records: Sequence[Mapping], refusals: Sequence[Mapping]) -> dict:
+    """How often each detector fires: on rollouts, and falsely, on what the camera truly saw and on its round trip.
+
+    A rollout that the guardrail refused for its solid colour never came here, but failed no less.
+    """
     judged = {
-        "model": [sample["failures"] for record in records for sample in record["samples"]],
+        "model": [sample["failures"] for record in records for sample in record["samples"]]
+        + [[{"kind": "solid_colour"}] if SOLID_COLOUR in refusal["reasons"] else [] for refusal in refusals],
         "tokenizer_round_trip": [record["tokenizer_round_trip"]["failures"] for record in records],
         "truth": [record["truth"]["failures"] for record in records],
     }

@@ -72,7 +72,7 @@ class Evaluation:
             max_age_s=args.max_age,
         )
         model = describe_model(foresight)
-        self._model_bytes = sum(model["files"].values())
+        self._model_bytes = model["bytes"]
         settings = {
             "schema": SCHEMA,
             "model": model,
@@ -102,7 +102,7 @@ class Evaluation:
         if trouble:
             _failed(trouble)
         elif not summary["windows"]:
-            _failed(self._results.why_nothing(self._plan.span_s))
+            _failed(self._results.why_nothing(self._plan.span_s, summary["refused"]))
         return status or int(not summary["windows"])
 
     def _evaluate(self, bar: tqdm) -> None:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 import cv2
 import numpy as np
 
-from cosmos_ros.errors import OutOfMemory, VideoBlocked
+from cosmos_ros.errors import VideoBlocked
 from cosmos_ros.foresight import Foresight, ForesightConfig
 from cosmos_ros.replay import metrics
 from cosmos_ros.replay.baselines import constant_flow, repeat_last
@@ -60,7 +60,7 @@ class WindowEvaluator:
         self.foresight.load()
 
     def __call__(self, window: Window) -> Outcome:
-        """Raises GuardrailUnavailable and ModelUnavailable; a rollout that was refused is part of the outcome."""
+        """A rollout that was refused is part of the outcome; every other ForesightError is raised."""
         started = time.monotonic()
         record = {
             "key": window.key,
@@ -73,8 +73,8 @@ class WindowEvaluator:
             rollouts = [self._predict(window, sample) for sample in range(self.settings.samples)]
             predicted = time.monotonic()
             round_trip = self._round_trip(window)
-        except (VideoBlocked, OutOfMemory) as error:
-            return Outcome(window.key, record | {"refused": {"code": error.code, "message": str(error)}}, "")
+        except VideoBlocked as error:
+            return Outcome(window.key, record | {"refused": _refusal(error)}, "")
         record |= _measured(window, rollouts, round_trip)
         pictures = _pictures(window, rollouts[0])
         seconds = {"predicting": predicted - started, "measuring": time.monotonic() - predicted}
@@ -95,6 +95,12 @@ class WindowEvaluator:
         frames = np.concatenate([clip.frames, truth.frames])
         whole = Clip(frames, clip.stamps_ns + truth.stamps_ns, clip.frame_rate)
         return self.foresight.reconstruct(whole, self.settings.prompt)
+
+
+def _refusal(error: VideoBlocked) -> dict:
+    decisions = error.report.decisions if error.report is not None else ()
+    reasons = [decision.detail for decision in decisions if decision.verdict is Verdict.REFUSED]
+    return {"code": error.code, "message": str(error), "reasons": reasons}
 
 
 def _measured(window: Window, rollouts: Sequence[GuardedRollout], round_trip: GuardedRollout) -> dict:

@@ -68,7 +68,9 @@ def render(metrics: Mapping, timing: Mapping, pictures: Callable[[str], Mapping]
     body = [_trouble(trouble), _verdict(summary)]
     if summary["windows"]:
         body += [_table(summary), _charts(summary, plan["frame_rate"]), _players(metrics["windows"], pictures)]
-        body += [_failures(metrics["windows"], summary), _windows(metrics["windows"])]
+        body += [_windows(metrics["windows"])]
+    if metrics["windows"]:
+        body += [_failures(metrics["windows"], summary)]
     body += [_recordings(metrics), _notes(), _settings(metrics, timing)]
     return Template((ASSETS / "report.html").read_text()).substitute(
         title=html.escape(f"{metrics['model']['name']} on {names}"),
@@ -201,7 +203,7 @@ def _failures(windows: Sequence[Mapping], summary: Mapping) -> str:
 
 
 def _rate(rate: Mapping) -> str:
-    interval = f"95 %: {rate['low']:.0%} to {rate['high']:.0%}"
+    interval = f"95 %: {rate['low']:.0%} to {rate['high']:.0%}" if rate["of"] else ""
     return f"<td>{rate['count']} of {rate['of']}<small>{interval}</small></td>"
 
 

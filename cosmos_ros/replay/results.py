@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import platform
@@ -21,6 +22,7 @@ from cosmos_ros.replay.report import render
 from cosmos_ros.replay.store import Store
 
 SCHEMA = "cosmos_ros/evaluation/1"  # of metrics.json; the number rises when a reader of the old one would be misled
+MODEL_FILES = (".safetensors", ".pt", ".jit", ".json")
 PACKAGES = ("cosmos_ros", "torch", "numpy", "opencv-python-headless", "scikit-image", "rosbags")
 
 
@@ -60,8 +62,10 @@ class Results:
         write_whole(self._folder / "report.html", render(metrics, timing, store.pictures, trouble))
         return summary
 
-    def why_nothing(self, span_s: float) -> str:
-        """Why no window could be evaluated, from what was said of the bags."""
+    def why_nothing(self, span_s: float, refused: int) -> str:
+        """Why no window could be measured, from what was said of the bags."""
+        if refused:
+            return f"nothing could be measured: the guardrail refused all {refused} windows; the report lists why"
         if errors := [bag["error"] for bag in self.bags if "error" in bag]:
             return f"nothing could be evaluated: {errors[0]}"
         if self.skipped:
@@ -85,13 +89,23 @@ class Results:
 def describe_model(foresight: Foresight) -> dict:
     """What identifies the model and its guardrail."""
     spec = foresight.spec
-    files = sorted(file for file in spec.directory.rglob("*") if file.is_file()) if spec.directory.is_dir() else []
+    files = sorted(file for file in spec.directory.rglob("*") if file.suffix in MODEL_FILES)
     return {
         "name": spec.name,
         "frame_size": list(spec.frame_size),
-        "files": {str(file.relative_to(spec.directory)): file.stat().st_size for file in files},
+        "bytes": sum(file.stat().st_size for file in files),
+        "fingerprints": {str(file.relative_to(spec.directory)): _fingerprint(file) for file in files},
         "guardrail": foresight.guardrail.posture,
     }
+
+
+def _fingerprint(file: Path) -> str:
+    """SHA-256 over the file's size, first and last MiB: tells weights apart without reading gigabytes of them."""
+    size = file.stat().st_size
+    with file.open("rb") as content:
+        first = content.read(2**20)
+        content.seek(max(0, size - 2**20))
+        return hashlib.sha256(str(size).encode() + first + content.read()).hexdigest()
 
 
 def describe_bag(path: Path) -> dict:

@@ -24,7 +24,7 @@ class Store:
         self.folder = folder
         self._windows = folder / "windows"
         known = folder / "settings.json"
-        if known.exists():
+        if known.exists() and self.keys():
             if not resume:
                 raise OtherEvaluation(f"{folder} holds an evaluation: go on with --resume, or choose another --out")
             differing = _differing(json.loads(known.read_text()), settings)

@@ -103,9 +103,12 @@ def test_false_alarms_stand_beside_the_failures():
 
 
 def test_refused_windows_are_counted_and_left_out_of_every_row():
-    refused = {"key": "000-9", "time_ns": 9, "refused": {"code": "BLOCKED_VIDEO", "message": "no"}}
-    summary = summarise([record(0, [25.0]), refused])
+    refusal = {"code": "BLOCKED_VIDEO", "message": "no", "reasons": ["Solid_Colour"]}
+    summary = summarise([record(0, [25.0]), {"key": "000-9", "time_ns": 9, "refused": refusal}])
     assert (summary["windows"], summary["refused"]) == (1, 1)
+    # It never came to the detector, but it is what the detector looks for.
+    solid = summary["failures"]["model"]["solid_colour"]
+    assert (solid["count"], solid["of"]) == (1, 2)
     assert summary["rows"]["repeat_last_frame"]["psnr"]["mean"] == pytest.approx(18.5)
     assert any("1 more windows are left out" in sentence for sentence in summary["verdict"])
 

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cosmos_ros import cli
@@ -108,6 +109,12 @@ def test_results_are_neither_overwritten_nor_mixed(evaluate, bag, whole, tmp_pat
     assert status == 1 and "other settings (seed)" in said and metrics == metrics_of(whole)
 
 
+def test_a_run_that_evaluated_nothing_does_not_claim_its_folder(evaluate, bag):
+    assert evaluate(bag, options=("--image-topic", "/front"))[0] == 1
+    status, metrics, _ = evaluate(bag, options=("--every", "10"))
+    assert status == 0 and metrics["summary"]["windows"] == 1
+
+
 def test_samples_give_mean_and_best(evaluate, bag):
     status, metrics, _ = evaluate(bag, options=("--samples", "2", "--every", "10", "--seed", "4"))
     assert status == 0 and [sample["seed"] for sample in metrics["windows"][0]["samples"]] == [4, 5]
@@ -141,6 +148,17 @@ def test_windows_with_gaps_are_skipped_and_counted_with_the_reason(evaluate, tmp
     status, metrics, _ = evaluate(gappy)
     assert status == 0 and metrics["skipped_by_reason"] == {"UNEVEN_FRAMES": 3}
     assert len(metrics["windows"]) == 3 and "is missing at 10 Hz" in metrics["skipped"][0]["message"]
+
+
+def test_a_rollout_that_the_guardrail_refuses_is_counted_and_listed(evaluate, tmp_path, write_bag):
+    """Before a wall of one colour the miniature tokenizer gives one colour back, frame after frame."""
+    wall = np.full((40, 48, 64, 3), 128, np.uint8)
+    status, metrics, errors = evaluate(write_bag(tmp_path / "wall", wall, stamps(40)), options=("--temperature", "0"))
+    refused = [window["refused"] for window in metrics["windows"]]
+    assert status == 1 and len(refused) == metrics["summary"]["refused"] == 1
+    assert refused[0]["code"] == "BLOCKED_VIDEO" and refused[0]["reasons"]
+    assert "the guardrail refused all 1 windows" in errors
+    assert refused[0]["reasons"][0] in (tmp_path / "out" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
