@@ -1,6 +1,7 @@
 """Training on simulated robot cameras."""
 
+import ctypes.util
 import os
 
-# MuJoCo chooses its OpenGL when it is imported, and by default one that needs a display.
-os.environ.setdefault("MUJOCO_GL", "egl")
+# MuJoCo chooses its OpenGL when it is imported: by default one that needs a display, and it fails where EGL is missing.
+os.environ.setdefault("MUJOCO_GL", "egl" if ctypes.util.find_library("EGL") else "disabled")

@@ -14,6 +14,11 @@ from cosmos_ros.training.scenes.surroundings import Scene
 @cache
 def _gl_context(height: int, width: int) -> mujoco.GLContext:
     """One OpenGL context per process and size: making one costs more than filming an episode."""
+    if not hasattr(mujoco, "GLContext"):
+        raise RuntimeError(
+            "filming needs OpenGL without a display, and this machine has no EGL: sudo apt install libegl1 "
+            "(and libegl-mesa0 where there is no GPU driver), or set MUJOCO_GL=osmesa"
+        )
     context = mujoco.GLContext(width, height)
     context.make_current()
     return context
@@ -22,7 +27,8 @@ def _gl_context(height: int, width: int) -> mujoco.GLContext:
 class Film:
     """Renders one model's cameras off screen; use as a context manager.
 
-    Needs an OpenGL that works without a display: EGL, or what the environment variable MUJOCO_GL names.
+    Needs an OpenGL that works without a display: EGL, or what the environment variable MUJOCO_GL names. Raises
+    RuntimeError where there is none.
     """
 
     def __init__(self, model: mujoco.MjModel, height: int, width: int) -> None:

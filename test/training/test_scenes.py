@@ -67,6 +67,12 @@ def test_a_camera_looks_at_its_target():
     assert right[2] == pytest.approx(0) and up[2] > 0
 
 
+def test_a_machine_without_egl_is_told_what_to_install(monkeypatch):
+    monkeypatch.delattr(mujoco, "GLContext", raising=False)
+    with pytest.raises(RuntimeError, match="apt install libegl1"):
+        film(draw_scene(Split.TRAINING, 0), 1, 10.0, 24, 32)
+
+
 def test_film_gives_every_camera_its_frames():
     scene = draw_scene(Split.TRAINING, 1)
     try:
