@@ -214,11 +214,11 @@ class Screening:
             self._refuse(GuardrailUnavailable("the model gave no frames to judge; nothing can be released"))
         self._video_lane.submit(self._judge_rollout)
         self._wait(self._video_lane, waiting)
-        guarded, self._guarded = self._guarded, []
+        (guarded,), self._guarded = self._guarded, []
         self._over = True
+        if len(guarded) != self._inspected:
+            self._refuse(GuardrailUnavailable(f"{len(guarded)} of {self._inspected} frames were judged"))
         frames = _resized(guarded, crop)
-        if len(frames) != self._inspected:
-            self._refuse(GuardrailUnavailable(f"{len(frames)} of {self._inspected} frames were judged"))
         return GuardedRollout(
             frames=frames,
             stamps_ns=clip.future_stamps_ns(len(frames)),
@@ -262,8 +262,8 @@ class Screening:
         self._guarded.append(frames)
 
     def _judge_rollout(self) -> None:
-        frames = np.concatenate(self._guarded)
-        frames.flags.writeable = False
+        frames = _joined(self._guarded)
+        self._guarded = [frames]
         for guard in self._guardrail.content_guards:
             self._judge_content(guard, guard.judge_rollout, frames, 0)
 
@@ -347,7 +347,8 @@ def _filtered(guard: FrameFilter, given: np.ndarray) -> tuple[np.ndarray, Judgem
     if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8 or frames.shape != given.shape:
         got = f"{getattr(frames, 'dtype', type(frames).__name__)} {list(getattr(frames, 'shape', ()))}"
         raise GuardrailUnavailable(f"guard {guard.name} gave back {got}, not uint8 {list(given.shape)}")
-    return _frozen(frames), _known(guard, judgement, Verdict.PASSED, Verdict.MODIFIED)
+    known = _known(guard, judgement, Verdict.PASSED, Verdict.MODIFIED)
+    return given if frames is given else _frozen(frames), known
 
 
 def _known(guard: Guard, answer: object, *allowed: Verdict) -> Judgement:
@@ -361,11 +362,17 @@ def _frozen(frames: np.ndarray) -> np.ndarray:
     return np.frombuffer(frames.tobytes(), np.uint8).reshape(frames.shape)
 
 
-def _resized(chunks: Sequence[np.ndarray], crop: Crop) -> np.ndarray:
-    """All frames of the chunks at the crop's size, [n, height, width, 3], frozen."""
-    frames = [frame for chunk in chunks for frame in chunk]
-    if frames and frames[0].shape[:2] != (crop.height, crop.width):
-        shrinks = crop.height * crop.width < frames[0].shape[0] * frames[0].shape[1]
-        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        frames = [cv2.resize(frame, (crop.width, crop.height), interpolation=how) for frame in frames]
-    return _frozen(np.stack(frames))
+def _joined(chunks: Sequence[np.ndarray]) -> np.ndarray:
+    """The chunks' frames [n, h, w, 3] as one, frozen: copied once, as fresh memory costs more than the guards' sums."""
+    together = b"".join(np.ascontiguousarray(chunk).data for chunk in chunks)
+    return np.frombuffer(together, np.uint8).reshape(-1, *chunks[0].shape[1:])
+
+
+def _resized(frames: np.ndarray, crop: Crop) -> np.ndarray:
+    """Frozen frames [n, h, w, 3] at the crop's size, frozen."""
+    height, width = frames.shape[1:3]
+    if (height, width) == (crop.height, crop.width):
+        return frames
+    how = cv2.INTER_AREA if crop.height * crop.width < height * width else cv2.INTER_LINEAR
+    size = (crop.width, crop.height)
+    return _joined([cv2.resize(frame, size, interpolation=how)[np.newaxis] for frame in frames])

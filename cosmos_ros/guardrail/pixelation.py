@@ -47,6 +47,8 @@ class FaceBlur(FrameFilter):
         boxes = self._detector.detect(frames)
         if len(boxes) != len(frames):
             raise ValueError(f"the face detector answered for {len(boxes)} of {len(frames)} frames")
+        if not any(map(len, boxes)):
+            return frames, PASSED
         blurred = frames.copy()
         faces = sum(map(pixelate, blurred, boxes))
         return blurred, Judgement(Verdict.MODIFIED, "faces pixelated", changes=faces) if faces else PASSED
