@@ -57,10 +57,7 @@ def verdict(summary: Mapping) -> list[str]:
         return ["No window could be evaluated: there is nothing to say about the model."]
     sentences = [_against("repeat_last_frame", "repeating the last frame, the floor", summary)]
     sentences.append(_against("constant_flow", "going on with constant optical flow", summary))
-    gap = -summary["against"]["tokenizer_round_trip"]["psnr"]["mean"]
-    sentences.append(
-        f"Its tokenizer's round trip of the true future, the ceiling, lies {gap:.2f} dB PSNR above the model."
-    )
+    sentences.append(_ceiling(summary))
     for kind, words in FAILURE_WORDS.items():
         rollouts, decoded, truths = (
             summary["failures"][name][kind] for name in ("model", "tokenizer_round_trip", "truth")
@@ -76,6 +73,17 @@ def verdict(summary: Mapping) -> list[str]:
             f"In {modified} of {summary['windows']} windows a guard changed predicted pixels before they were measured."
         )
     return sentences
+
+
+def _ceiling(summary: Mapping) -> str:
+    model, ceiling, floor = (
+        summary["rows"][row]["psnr"]["mean"] for row in ("model", "tokenizer_round_trip", "repeat_last_frame")
+    )
+    ending = f", and {floor - ceiling:.2f} dB below the floor: no rollout of this model could beat that here"
+    return (
+        f"Its tokenizer's round trip of the true future, the ceiling, lies {ceiling - model:.2f} dB PSNR above it"
+        f"{ending if ceiling < floor else ''}."
+    )
 
 
 def _against(row: str, words: str, summary: Mapping) -> str:

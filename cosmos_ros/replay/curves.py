@@ -52,24 +52,24 @@ def chart(title: str, unit: str, rows: Sequence[Row], per_step: Mapping[str, Map
     if not drawn:
         return f'<div class="card chart"><h3>{title}</h3><p>No step gave a number.</p></div>'
     n = len(per_step[rows[0].key]["mean"])
-    x = Axis.over(range(1, n + 1), LEFT, WIDTH - RIGHT)
+    times = [k / frame_rate for k in range(1, n + 1)]
+    x = Axis.over(times, LEFT, WIDTH - RIGHT)
     y = Axis.over(drawn, HEIGHT - BOTTOM, TOP)
-    curves = "".join(_curve(row.key, per_step[row.key], x, y) for row in rows)
+    curves = "".join(_curve(row.key, per_step[row.key], [x(time) for time in times], y) for row in rows)
     tips = [
-        [f"step {k + 1}, +{(k + 1) / frame_rate:.2f} s", *(_tip(row, per_step[row.key], k) for row in rows)]
-        for k in range(n)
+        [f"step {k + 1}, +{times[k]:.2f} s", *(_tip(row, per_step[row.key], k) for row in rows)] for k in range(n)
     ]
-    data = {"x": [round(x(k), 1) for k in range(1, n + 1)], "tips": tips, "rows": [row.key for row in rows]}
+    data = {"x": [round(x(time), 1) for time in times], "tips": tips, "rows": [row.key for row in rows]}
     return (
         f'<div class="card chart"><h3>{html.escape(title)} <span>{html.escape(unit)}</span></h3>'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)} over the horizon">'
-        f"{_frame(x, y, frame_rate)}{curves}"
+        f"{_frame(x, y)}{curves}"
         f'<line class="cursor" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/></svg><div class="tip"></div>'
         f'<script type="application/json">{json.dumps(data)}</script></div>'
     )
 
 
-def _curve(key: str, values: Mapping[str, Sequence[float | None]], x: Axis, y: Axis) -> str:
+def _curve(key: str, values: Mapping[str, Sequence[float | None]], x: Sequence[float], y: Axis) -> str:
     steps = [k for k, mean in enumerate(values["mean"]) if mean is not None]
     banded = [k for k in steps if values["low"][k] is not None]
     edges = [(k, values["low"][k]) for k in banded] + [(k, values["high"][k]) for k in reversed(banded)]
@@ -78,20 +78,19 @@ def _curve(key: str, values: Mapping[str, Sequence[float | None]], x: Axis, y: A
     return f'{band}<polyline class="curve {key}" stroke="var(--{key})" points="{line}"/>'
 
 
-def _points(steps: Sequence[tuple[int, float]], x: Axis, y: Axis) -> str:
-    return " ".join(f"{x(k + 1):.1f},{y(value):.1f}" for k, value in steps)
+def _points(steps: Sequence[tuple[int, float]], x: Sequence[float], y: Axis) -> str:
+    return " ".join(f"{x[k]:.1f},{y(value):.1f}" for k, value in steps)
 
 
-def _frame(x: Axis, y: Axis, frame_rate: float) -> str:
+def _frame(x: Axis, y: Axis) -> str:
     lines = [
         f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
         f'<text x="{LEFT - 7}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>'
         for tick in (round(tick, 9) for tick in y.ticks)
     ]
-    steps = [round(tick) for tick in x.ticks if tick >= 1]
     lines += [
-        f'<text x="{x(step):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{step / frame_rate:g}</text>'
-        for step in sorted(set(steps))
+        f'<text x="{x(tick):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{tick:g}</text>'
+        for tick in (round(tick, 9) for tick in x.ticks)
     ]
     middle = (LEFT + WIDTH - RIGHT) / 2
     lines.append(f'<text x="{middle}" y="{HEIGHT - 2}" text-anchor="middle">seconds after the last camera frame</text>')

@@ -125,7 +125,8 @@ def _measured(window: Window, rollouts: Sequence[GuardedRollout], round_trip: Gu
             }
             for rollout in rollouts
         ],
-        "repeat_last_frame": measure.row(camera, repeat_last(camera, n)),
+        # It stands still from the last frame on: it has no geometry that could be right or wrong.
+        "repeat_last_frame": measure.row(repeat_last(camera, len(camera)), repeat_last(camera, n)),
         "constant_flow": measure.row(camera, constant_flow(camera, n)),
         "tokenizer_round_trip": measure.row(decoded_camera, decoded_truth)
         | {"failures": _failures(decoded_camera, decoded_truth)},

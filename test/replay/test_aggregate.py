@@ -123,3 +123,11 @@ def test_nothing_evaluated_is_said():
 def test_window_means():
     means = window_means(record(0, [25.0]))
     assert means["model"]["psnr"] == pytest.approx(23.5) and means["repeat_last_frame"]["sampson"] is None
+
+
+@pytest.mark.parametrize(("floor", "hopeless"), [(20.0, False), (33.0, True)])
+def test_a_tokenizer_that_loses_to_the_floor_by_itself_is_told_so(floor, hopeless):
+    summary = summarise([record(i, [19.0], floor=floor) for i in range(3)])
+    ceiling = next(sentence for sentence in summary["verdict"] if "the ceiling" in sentence)
+    assert "lies 11.00 dB PSNR above it" in ceiling
+    assert ("3.00 dB below the floor: no rollout of this model could" in ceiling) is hopeless
