@@ -137,7 +137,7 @@ def training_programs(
 def compiled(model: torch.nn.Module, *example: Tensor) -> Callable:
     model.train()
     program = torch.compile(model)
-    with torch.autocast("cuda", dtype=torch.bfloat16):
+    with torch.autocast(example[0].device.type, dtype=torch.bfloat16):
         output = program(*example)
     output.float().mean().backward()
     model.zero_grad(set_to_none=True)
