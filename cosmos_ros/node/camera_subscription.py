@@ -21,7 +21,7 @@ from cosmos_ros.node.timers import steady_timer
 
 MESSAGE_TYPES = {"raw": Image, "compressed": CompressedImage}
 RELIABILITIES = {"best_effort": ReliabilityPolicy.BEST_EFFORT, "reliable": ReliabilityPolicy.RELIABLE}
-DEPTH = 10              # a third of a second at 30 Hz: bridges the pauses that Python's lock makes under load
+DEPTH = 30              # a second at 30 Hz: bridges what Python's lock holds up, as while a rollout is published
 WATCH_PERIOD_S = 0.2    # in which a publisher that comes or goes is noticed
 SILENCE_S = 5.0         # without an image for so long: say why
 RATE_WINDOW_S = 2.0     # over which the incoming rate is taken
@@ -41,6 +41,7 @@ class CameraSubscription:
         self._node = node
         self._log = node.get_logger().get_child("camera")
         self._buffer = buffer
+        self.topic = node.resolve_topic_name("image")
         self._message_type = MESSAGE_TYPES[transport]
         self._asked_reliability = RELIABILITIES.get(reliability)        # None: auto
         self._warned: set[str] = set()
@@ -64,10 +65,6 @@ class CameraSubscription:
         self._jump = node.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1)), post_callback=self._on_time_jump
         )
-
-    @property
-    def topic(self) -> str:
-        return self._images.topic_name
 
     @property
     def reliability(self) -> str:
@@ -121,10 +118,10 @@ class CameraSubscription:
 
     def _on_lost(self, event: QoSMessageLostInfo) -> None:
         self.counts["lost on the way"] += event.total_count_change
-        self._warn_once("lost", (
-            f"images on {self.topic} get lost on the way ({self.reliability}): publish them reliably, or give the "
-            "camera's process the shared memory that config/fastdds_large_images.xml describes"
-        ))
+        remedy = "give the camera's process and this one more shared memory, see config/fastdds_large_images.xml"
+        if self._reliability is ReliabilityPolicy.BEST_EFFORT:
+            remedy = f"publish them reliably, or {remedy}"
+        self._warn_once("lost", f"images on {self.topic} get lost on the way ({self.reliability}): {remedy}")
 
     def _on_time_jump(self, _: object) -> None:
         self._buffer.clear()
@@ -149,7 +146,7 @@ class CameraSubscription:
         return ReliabilityPolicy.RELIABLE if offered == {ReliabilityPolicy.RELIABLE} else ReliabilityPolicy.BEST_EFFORT
 
     def _publishers(self) -> list[TopicEndpointInfo]:
-        return self._node.get_publishers_info_by_topic(self._node.resolve_topic_name("image"))
+        return self._node.get_publishers_info_by_topic(self.topic)
 
     def _why_silent(self) -> str:
         publishers = self._publishers()

@@ -17,6 +17,7 @@ from cosmos_ros.node.camera_subscription import SILENCE_S, CameraSubscription
 from cosmos_ros.node.predict_action import PredictAction
 from cosmos_ros.node.timers import steady_timer
 from cosmos_ros.rollout import NANOSECONDS
+from cosmos_ros.world_model.world_model import resolve_device
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 PERIOD_S = 1.0
@@ -86,7 +87,7 @@ def model_finding(foresight: Foresight) -> Finding:
         "frame rate in Hz": f"{spec.frame_rate:g}",
         "frame size": f"{spec.frame_size[1]}x{spec.frame_size[0]}",
         "takes a prompt": spec.takes_prompt,
-        **(_gpu_memory() if loaded else {}),
+        **(_gpu_memory(resolve_device(foresight.config.device)) if loaded else {}),
     }
     return Finding("model", OK, f"{spec.name}, {'loaded' if loaded else 'not loaded'}", values)
 
@@ -102,10 +103,9 @@ def goals_finding(action: PredictAction) -> Finding:
     return Finding("goals", OK, action.state, {"last error": action.last_error or "none"})
 
 
-def _gpu_memory() -> dict[str, str]:
-    if not torch.cuda.is_available():
+def _gpu_memory(device: torch.device) -> dict[str, str]:
+    if device.type != "cuda":
         return {}
-    free, total = torch.cuda.mem_get_info()
-    used = torch.cuda.memory_reserved()
-    gib = {"GPU memory of this node": used, "GPU memory free": free, "GPU memory in all": total}
-    return {name: f"{size / 2**30:.2f} GiB" for name, size in gib.items()}
+    free, total = torch.cuda.mem_get_info(device)
+    sizes = {"of this node": torch.cuda.memory_reserved(device), "free": free, "in all": total}
+    return {f"GPU memory {name}": f"{size / 2**30:.2f} GiB" for name, size in sizes.items()}

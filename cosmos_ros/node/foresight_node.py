@@ -101,8 +101,9 @@ class ForesightNode(LifecycleNode):
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        super().on_deactivate(state)
-        return self._attempt("deactivate", self._unload)
+        result = self._attempt("deactivate", self._unload)
+        super().on_deactivate(state)        # after it: a rollout that is just being published still goes out
+        return result
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         return self._attempt("clean up", self._forget)

@@ -188,22 +188,29 @@ class PredictAction:
 
     def _report_waiting(self) -> None:
         with self._changed:
-            waiting = [goal for goal in self._waiting if not goal.closed]
-        for goal in waiting:
-            goal.report(Progress(Stage.WAITING, 0.0))
+            for goal in self._waiting:
+                goal.report(Progress(Stage.WAITING, 0.0))
 
     def _work(self) -> None:
-        while (goal := self._next()) is not None:
+        while self._serve_next():
+            pass
+
+    def _serve_next(self) -> bool:
+        """Wait for a goal and see it through; False when there will be no more."""
+        goal = self._next()
+        if goal is None:
+            return False
+        try:
             _execute(goal.handle)
-            try:
-                prediction = self._predict(goal)
-            except ForesightError as error:
-                goal.stop(error)
-            except Exception as error:      # whatever one goal runs into, the next one is served
-                goal.stop(self._unexpected(error))
-            else:
-                if goal.close():
-                    goal.end(self._published(goal, prediction))
+            prediction = self._predict(goal)
+        except ForesightError as error:
+            goal.stop(error)
+        except Exception as error:      # whatever one goal runs into, the next one is served
+            goal.stop(self._unexpected(error))
+        else:
+            if goal.close():
+                goal.end(self._published(goal, prediction))
+        return True
 
     def _published(self, goal: Goal, prediction: Prediction) -> Rollout | ForesightError:
         try:

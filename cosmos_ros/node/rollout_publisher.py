@@ -80,7 +80,7 @@ class RolloutPublisher:
         def show_next() -> None:
             frame, image = next(frames, (None, None))
             if image is None:
-                self._node.destroy_timer(timer)
+                timer.cancel()
                 return
             if self._image.get_subscription_count():
                 self._image.publish(image)
