@@ -37,7 +37,7 @@ CHECKPOINT_SECONDS = 60
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", type=Path, help="directory to write the model to")
     parser.add_argument("--start-from", type=Path, help="directory of an exported model to go on from")
-    parser.add_argument("--episodes", type=int, default=3000, help="at most; each takes 12 MB of the device (default: 3000)")
+    parser.add_argument("--episodes", type=int, default=3000, help="at most; each takes 12 MB (default: 3000)")
     parser.add_argument("--first-episode", type=int, default=0, help="number of the first of them (default: 0)")
     parser.add_argument("--film-minutes", type=float, default=2.0, help="train on what is filmed by then (default: 2)")
     parser.add_argument("--validation-episodes", type=int, default=48, help="episodes to measure on (default: 48)")
