@@ -123,11 +123,16 @@ class Robot:
         form, data = images.compress(images.to_rgb(raw))
         return CompressedImage(header=raw.header, format=form, data=data)
 
-    def film(self, node: ForesightNode, n: int = 9, last_ns: int | None = None) -> list[int]:
-        """n frames at the model's rate, the last of them stamped now; the node has them all. Their stamps."""
+    def film(self, node: ForesightNode, n: int = 9, last_ns: int | None = None, goes_on: bool = False) -> list[int]:
+        """n frames at the model's rate, the last of them stamped now; the node has them all, and no others.
+
+        goes_on  after those that are there. Returns the stamps
+        """
         last_ns = last_ns or time.time_ns()
         stamps = [last_ns - (n - 1 - i) * PERIOD_NS for i in range(n)]
         buffer = node._configured.buffer
+        if not goes_on:
+            buffer.clear()      # else the first may come as late ones of the last film
         for stamp in stamps:
             self.images.publish(self.picture(stamp))
             wait_for(lambda stamp=stamp: buffer.state().newest_ns == stamp, "a frame in the buffer")

@@ -116,14 +116,13 @@ def test_a_goal_before_any_frame(robot, node):
 
 
 def test_a_goal_before_nine_frames(robot, node):
-    node._configured.buffer.clear()
     robot.film(node, n=8)
     assert "1 of 9" in robot.expect(RESULT.UNEVEN_FRAMES).error_msg
 
 
 def test_a_gap_in_the_clip(robot, node):
     stamps = robot.film(node, n=5)
-    robot.film(node, n=4, last_ns=stamps[-1] + 6 * PERIOD_NS)
+    robot.film(node, n=4, last_ns=stamps[-1] + 6 * PERIOD_NS, goes_on=True)
     robot.expect(RESULT.UNEVEN_FRAMES)
 
 
@@ -133,7 +132,6 @@ def test_until_in_the_future(robot, node):
 
 
 def test_until_before_the_buffer(robot, node):
-    node._configured.buffer.clear()
     stamps = robot.film(node)
     robot.expect(RESULT.NO_FRAMES, until=robot.time(stamps[0] - 1))
     robot.expect(RESULT.UNEVEN_FRAMES, until=robot.time(stamps[4]))
