@@ -1,0 +1,158 @@
+"""The public door: what goes in is checked; what comes out is stamped, cropped, reproducible, and ends when asked."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from cosmos_ros import Clip, Foresight
+from cosmos_ros.errors import Canceled, InvalidGoal, ModelUnavailable
+from cosmos_ros.foresight import ForesightConfig
+from cosmos_ros.rollout import NANOSECONDS, Crop, Stage
+
+RATE = 10.0
+
+
+@pytest.fixture(scope="module")
+def foresight(tiny_checkpoint) -> Foresight:
+    return Foresight.from_config({"checkpoint": str(tiny_checkpoint), "device": "cpu"})
+
+
+@pytest.fixture(scope="module")
+def text_foresight(tiny_text_checkpoint) -> Foresight:
+    return Foresight.from_config({"checkpoint": str(tiny_text_checkpoint), "device": "cpu"})
+
+
+def clip(n: int = 9, height: int = 48, width: int = 64) -> Clip:
+    frames = np.random.default_rng(7).integers(0, 256, (n, height, width, 3), dtype=np.uint8)
+    return Clip(frames, tuple(NANOSECONDS + round(k * NANOSECONDS / RATE) for k in range(n)), RATE)
+
+
+def test_a_clip_becomes_24_stamped_frames_of_what_the_model_saw(foresight):
+    given = clip(height=48, width=64)
+    rollout = foresight.predict(given, seed=3)
+    assert rollout.crop == Crop(x=0, y=8, width=64, height=32)      # the model's frames are 2 wide and 1 high
+    assert rollout.frames.shape == (24, 32, 64, 3)
+    assert rollout.stamps_ns == given.future_stamps_ns(24)
+    assert rollout.conditioning_stamps_ns == given.stamps_ns
+    assert (rollout.seed, rollout.frame_rate, rollout.model) == (3, RATE, "tiny")
+    assert {time.stage for time in rollout.timing} >= {Stage.TOKENIZING, Stage.GENERATING, Stage.DECODING}
+
+
+def test_an_image_becomes_32_frames(foresight):
+    assert foresight.predict(clip(n=1), seed=0).frames.shape[0] == 32
+
+
+@pytest.mark.parametrize("size", [(32, 64), (64, 128), (31, 97), (480, 640)])
+def test_the_rollout_has_the_cameras_pixel_scale(foresight, size):
+    rollout = foresight.predict(clip(1, *size), seed=0)
+    assert rollout.frames.shape[1:3] == (rollout.crop.height, rollout.crop.width)
+    assert rollout.crop.width == size[1] or rollout.crop.height == size[0]
+
+
+def test_a_seed_gives_its_rollout_again_and_another_seed_another(foresight):
+    first, again, other = (foresight.predict(clip(), seed=seed).frames for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_without_a_seed_one_is_drawn_and_reported(foresight):
+    drawn = foresight.predict(clip())
+    assert np.array_equal(foresight.predict(clip(), seed=drawn.seed).frames, drawn.frames)
+
+
+def test_temperature_zero_does_not_ask_the_seed(foresight):
+    first, other = (foresight.predict(clip(), seed=seed, temperature=0.0).frames for seed in (1, 2))
+    assert np.array_equal(first, other)
+
+
+def test_progress_only_rises_and_counts_whole_frames(foresight):
+    reports = []
+    foresight.predict(clip(), seed=0, on_progress=reports.append)
+    fractions = [report.fraction for report in reports]
+    assert fractions == sorted(fractions) and fractions[0] >= 0 and fractions[-1] <= 1
+    stages = list(dict.fromkeys(report.stage for report in reports))
+    assert stages == [Stage.TOKENIZING, Stage.PROMPT_GUARD, Stage.TEXT_ENCODING, Stage.GENERATING, Stage.DECODING,
+                      Stage.VIDEO_GUARD]
+    ready = [report.frames_ready for report in reports if report.stage is Stage.GENERATING]
+    assert ready == sorted(ready) and set(ready) == {0, 8, 16, 24}
+
+
+@pytest.mark.parametrize("stage", list(Stage)[1:])
+def test_canceling_at_any_stage_ends_the_prediction_and_leaves_the_next_one_whole(foresight, stage):
+    expected = foresight.predict(clip(), seed=5).frames
+
+    def cancel(progress):
+        if progress.stage is stage:
+            raise Canceled("enough")
+
+    with pytest.raises(Canceled, match="enough"):
+        foresight.predict(clip(), seed=5, on_progress=cancel)
+    assert np.array_equal(foresight.predict(clip(), seed=5).frames, expected)
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [("seed", -1), ("seed", 2**63), ("temperature", -0.5), ("temperature", math.nan), ("temperature", math.inf),
+     ("top_p", 0.0), ("top_p", 1.5), ("top_p", math.nan)],
+)
+def test_a_number_out_of_range_is_refused_by_its_name(foresight, field, value):
+    with pytest.raises(InvalidGoal, match=field):
+        foresight.predict(clip(), **{field: value})
+
+
+def test_a_clip_of_another_length_is_refused(foresight):
+    with pytest.raises(InvalidGoal, match="9 or 1 frames; the clip has 8"):
+        foresight.predict(clip(n=8))
+
+
+def test_a_prompt_is_refused_where_the_model_takes_none(foresight):
+    with pytest.raises(InvalidGoal, match="takes no prompt"):
+        foresight.predict(clip(), "a red cube")
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n"])
+def test_a_model_that_takes_text_needs_some(text_foresight, prompt):
+    with pytest.raises(InvalidGoal, match="needs a prompt"):
+        text_foresight.predict(clip(), prompt)
+
+
+def test_a_long_prompt_is_refused_with_its_count(text_foresight):
+    with pytest.raises(InvalidGoal, match="301 words"):
+        text_foresight.predict(clip(), " word" * 301)
+
+
+def test_a_prompt_travels_with_its_rollout(text_foresight, known_prompt):
+    rollout = text_foresight.predict(clip(), known_prompt, seed=0)
+    assert rollout.prompt == known_prompt
+    assert [decision.guard for decision in rollout.guardrail.decisions][0] == "blocklist"
+
+
+def test_unloading_gives_the_model_up_and_predicting_loads_it_again(tiny_checkpoint):
+    foresight = Foresight.from_config({"checkpoint": str(tiny_checkpoint), "device": "cpu"})
+    assert not foresight.loaded
+    first = foresight.predict(clip(), seed=0).frames
+    assert foresight.loaded
+    foresight.unload()
+    assert not foresight.loaded
+    assert np.array_equal(foresight.predict(clip(), seed=0).frames, first)
+
+
+def test_a_checkpoint_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ModelUnavailable, match="nowhere"):
+        Foresight.from_config({"checkpoint": str(tmp_path / "nowhere")})
+
+
+def test_settings_come_from_a_yaml_file(tmp_path, tiny_checkpoint):
+    file = tmp_path / "foresight.yaml"
+    file.write_text(f"checkpoint: {tiny_checkpoint}\ndevice: cpu\n")
+    assert Foresight.from_config(file).spec.name == "tiny"
+    file.write_text("")
+    assert ForesightConfig.of(file) == ForesightConfig()
+
+
+def test_a_setting_that_does_not_exist_is_named():
+    with pytest.raises(ValueError, match="chekpoint.*known are checkpoint"):
+        ForesightConfig.of({"chekpoint": "somewhere"})
