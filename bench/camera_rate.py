@@ -11,6 +11,7 @@ then lost is lost in the middleware.
 from __future__ import annotations
 
 import argparse
+import collections
 import json
 import os
 import platform
@@ -100,7 +101,7 @@ def measure(options: argparse.Namespace) -> dict:
     """Run the three processes; what was published, buffered and predicted."""
     environment = os.environ | {"ROS_DOMAIN_ID": str(free_domain()), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
     os.environ.update(environment)
-    parameters = ["-p", f'checkpoint:="{options.checkpoint}"', "-p", "history:=1.0"]
+    parameters = ["-p", f'checkpoint:="{options.checkpoint}"', "-p", "history:=1.0", "-p", "max_age:=0.0"]
     node = subprocess.Popen([sys.executable, executable("foresight_node"), "--ros-args", *parameters], env=environment)
     rclpy.init()
     client = Client()
@@ -131,6 +132,7 @@ def measure(options: argparse.Namespace) -> dict:
         "fates": fates,
         "goals": len(goals),
         "goals_with_a_rollout": sum(code == Predict.Result.NONE for _, code in goals),
+        "goals_by_error_code": dict(collections.Counter(code for _, code in goals)),
         "seconds_predicting": round(sum(seconds for seconds, _ in goals), 1),
     }
 
