@@ -49,9 +49,12 @@ def over_processes(windows: Iterable[Window], settings: Settings, workers: int) 
                 yield from (future.result() for future in done)
         except BaseException:
             # A window may take minutes: whoever interrupts does not wait for it.
+            queue = pool._call_queue
             pool.shutdown(wait=False, cancel_futures=True)
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
+            # Before Python 3.11.5 the executor waits for ever to send a window to a worker that is gone (gh-94777).
+            queue._reader.close()
             raise
 
 
