@@ -20,7 +20,6 @@ import rclpy
 from rclpy.action import ActionClient
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
-from rclpy.task import Future
 from rclpy.utilities import remove_ros_args
 
 from cosmos_ros import images
@@ -46,47 +45,56 @@ class PredictClient(Node):
     def __init__(self) -> None:
         super().__init__("predict_client")
         self._client = ActionClient(self, Predict, "foresight/predict")
+        self._interrupted = False
+
+    def interrupt(self, *_: object) -> None:
+        """Cancel the goal; a signal handler. An exception instead could hit rclpy while it holds an answer."""
+        self._interrupted = True
 
     def predict(self, goal: Predict.Goal, patience_s: float) -> Predict.Result:
         """Send the goal and wait for its result; ask again for `patience_s` seconds while the node is not ready yet.
 
-        Ctrl-C cancels the goal and waits for the answer to that. Raises NoNode.
+        Raises NoNode, and KeyboardInterrupt where it was interrupted before there was a goal to cancel.
         """
         deadline = time.monotonic() + patience_s
-        if not self._client.wait_for_server(timeout_sec=patience_s):
-            raise NoNode(
-                f"no node served foresight/predict within {patience_s:g} s: is it running, in this namespace "
-                "and this ROS_DOMAIN_ID?"
-            )
+        while not self._client.server_is_ready():
+            if time.monotonic() > deadline:
+                raise NoNode(
+                    f"no node served foresight/predict within {patience_s:g} s: is it running, in this namespace "
+                    "and this ROS_DOMAIN_ID?"
+                )
+            self._spin_on()
         while True:
             result = self._ask(goal)
             if error_name(result.error_code) not in NOT_YET or time.monotonic() > deadline:
                 return result
             time.sleep(0.2)
+            self._spin_on()
 
     def wait_for_time(self, stamp_ns: int) -> None:
         """Until the robot's clock has reached this time: a goal cannot ask for frames that are still to come."""
         while self.get_clock().now().nanoseconds < stamp_ns:
-            rclpy.spin_once(self, timeout_sec=0.05)
+            self._spin_on()
+
+    def _spin_on(self) -> None:
+        if self._interrupted:
+            raise KeyboardInterrupt
+        rclpy.spin_once(self, timeout_sec=0.1)
 
     def _ask(self, goal: Predict.Goal) -> Predict.Result:
         bar = ProgressBar()
         sent = self._client.send_goal_async(goal, feedback_callback=lambda message: bar.show(message.feedback))
-        handle = self._result_of(sent)
-        answer = handle.get_result_async()
-        try:
-            result = self._result_of(answer)
-        except KeyboardInterrupt:
-            handle.cancel_goal_async()
-            result = self._result_of(answer)
-        bar.close()
-        return result.result
-
-    def _result_of(self, future: Future) -> object:
-        # In short waits: while rclpy waits, Python cannot raise KeyboardInterrupt.
-        while not future.done():
+        while not sent.done():
             rclpy.spin_once(self, timeout_sec=0.1)
-        return future.result()
+        handle, canceled = sent.result(), False
+        answer = handle.get_result_async()
+        while not answer.done():
+            if self._interrupted and not canceled:
+                handle.cancel_goal_async()
+                canceled = True
+            rclpy.spin_once(self, timeout_sec=0.1)
+        bar.close()
+        return answer.result().result
 
 
 class ProgressBar:
@@ -196,10 +204,11 @@ def _goal(options: argparse.Namespace) -> Predict.Goal:
 
 def main(args: list[str] | None = None) -> int:
     options = _arguments(args)
-    # Ctrl-C stays Python's: rclpy's own handler would close the context before the goal could be cancelled.
+    # rclpy's own handlers would close the context before the goal could be cancelled.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     client = PredictClient()
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, client.interrupt)
     try:
         client.wait_for_time(options.until)
         result = client.predict(_goal(options), options.patience)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -218,6 +219,20 @@ def test_the_client_tells_the_error(start, robot, node):
     client = start("predict_client", "--top-p", "3", "--patience", "30")
     assert client.wait(60) == 1
     assert "INVALID_GOAL: top_p must lie in (0, 1]; got 3.0" in client.said()
+
+
+def test_a_client_that_waits_for_a_node_ends_when_it_is_interrupted(start, wait_for):
+    client = start("predict_client", "--until", 2**62, "--patience", "600")
+    wait_for(lambda: _handles(client.pid, signal.SIGTERM), "the client's handler")
+    client.send_signal(signal.SIGTERM)
+    assert client.wait(30) == 130, client.said()
+    assert "Traceback" not in client.said()
+
+
+def _handles(pid: int, number: int) -> bool:
+    """Whether a process has installed a handler for a signal (Linux: /proc)."""
+    caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return bool(int(caught[1], 16) >> (number - 1) & 1)
 
 
 def test_an_interrupted_client_cancels_its_goal(start, robot, node, monkeypatch, wait_for):
