@@ -218,7 +218,7 @@ def camera(topic: str, seen: CameraReport, model_rate: float) -> Iterator[Findin
         yield fail("camera", f"{topic} carries {', '.join(seen.types)}", "name a topic of sensor_msgs/Image")
         return
     qos = f"{topic} ({seen.transport}): publisher's QoS {seen.theirs}, ours {seen.ours}"
-    yield ok("camera", qos) if seen.compatible else fail("camera", qos, "set image_reliability: best_effort")
+    yield ok("camera", qos) if seen.compatible else fail("camera", qos, "set image_reliability: auto")
     if seen.transport == "compressed":
         yield note("camera", f"{topic} is compressed", "set image_transport: compressed")
     if not seen.images:

@@ -140,10 +140,8 @@ class CameraSubscription:
     def _fitting_reliability(self) -> ReliabilityPolicy:
         if self._asked_reliability is not None:
             return self._asked_reliability
-        offered = {publisher.qos_profile.reliability for publisher in self._publishers()}
-        if not offered:
-            return self._reliability
-        return ReliabilityPolicy.RELIABLE if offered == {ReliabilityPolicy.RELIABLE} else ReliabilityPolicy.BEST_EFFORT
+        publishers = self._publishers()
+        return fitting_reliability(publishers) if publishers else self._reliability
 
     def _publishers(self) -> list[TopicEndpointInfo]:
         return self._node.get_publishers_info_by_topic(self.topic)
@@ -166,3 +164,9 @@ class CameraSubscription:
         if cause not in self._warned:
             self._warned.add(cause)
             self._log.warning(message)
+
+
+def fitting_reliability(publishers: list[TopicEndpointInfo]) -> ReliabilityPolicy:
+    """What `auto` makes of a topic's publishers: reliable while all of them are, so that it hears every one."""
+    offered = {publisher.qos_profile.reliability for publisher in publishers}
+    return ReliabilityPolicy.RELIABLE if offered == {ReliabilityPolicy.RELIABLE} else ReliabilityPolicy.BEST_EFFORT

@@ -15,7 +15,7 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import CompressedImage, Image
 
 from cosmos_ros.images import BadImage, check
-from cosmos_ros.node.camera_subscription import DEPTH, MESSAGE_TYPES, RELIABILITIES
+from cosmos_ros.node.camera_subscription import DEPTH, MESSAGE_TYPES, RELIABILITIES, fitting_reliability
 
 DISCOVERY_S = 2.0
 TYPE_NAMES = {f"sensor_msgs/msg/{kind.__name__}": transport for transport, kind in MESSAGE_TYPES.items()}
@@ -58,13 +58,13 @@ def image_topics(seconds: float = DISCOVERY_S) -> list[str]:
         return sorted(topic for topic, types in node.get_topic_names_and_types() if TYPE_NAMES.keys() & set(types))
 
 
-def camera(topic: str, seconds: float = 3.0, reliability: str = "best_effort") -> CameraReport:
+def camera(topic: str, seconds: float = 3.0, reliability: str = "auto") -> CameraReport:
     """Listen to a topic as the node would, for so many seconds after its first image."""
-    qos = QoSProfile(depth=DEPTH, reliability=RELIABILITIES[reliability])
     with _node() as (node, executor):
         publishers = _publishers(node, executor, topic)
         if not publishers:
             return CameraReport(0)
+        qos = QoSProfile(depth=DEPTH, reliability=RELIABILITIES.get(reliability) or fitting_reliability(publishers))
         types = tuple(sorted({publisher.topic_type for publisher in publishers}))
         transport = next((TYPE_NAMES[name] for name in types if name in TYPE_NAMES), "")
         if not transport:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from cosmos_ros import images
 from cosmos_ros.node.foresight_node import ForesightNode, spin
+from cosmos_ros.ros_processes import free_domain
 
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 
@@ -176,7 +176,7 @@ class Robot:
 @pytest.fixture(scope="module")
 def domain() -> Iterator[int]:
     # Drawn, so that a run that was killed does not haunt the next one.
-    with domain_coordinator.domain_id(lambda: random.randint(1, 100)) as domain:
+    with domain_coordinator.domain_id(free_domain) as domain:
         yield domain
 
 

@@ -11,6 +11,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from cosmos_ros.node import probe
+from cosmos_ros.ros_processes import free_domain
 
 PERIOD_S = 0.05
 RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
@@ -56,7 +57,7 @@ def camera(message, reliability=RELIABLE):
 @pytest.fixture(autouse=True)
 def own_domain(monkeypatch):
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    with domain_coordinator.domain_id() as domain:
+    with domain_coordinator.domain_id(free_domain) as domain:
         monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
         yield
 
@@ -68,7 +69,7 @@ def test_a_camera_that_sends_is_seen_with_its_rate_and_qos(reliability):
     assert (seen.publishers, seen.transport, seen.usable, seen.compatible) == (1, "raw", True, True)
     assert seen.images == "4x3 rgb8"
     assert 0 < seen.rate <= 1.5 / PERIOD_S
-    assert seen.theirs == {RELIABLE: "reliable", BEST_EFFORT: "best effort"}[reliability]
+    assert seen.theirs == seen.ours == {RELIABLE: "reliable", BEST_EFFORT: "best effort"}[reliability]
 
 
 def test_a_best_effort_camera_does_not_reach_a_reliable_subscription():
