@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-METRICS = ("psnr", "ssim", "motion_error", "sampson")
-HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "motion_error": False, "sampson": False}
+from cosmos_ros.replay.perceptual import FVD_CLIPS, frechet_distance
+
+METRICS = ("psnr", "ssim", "motion_error", "sampson", "lpips")  # the last only where its weights were given
+HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "motion_error": False, "sampson": False, "lpips": False}
 BASELINES = ("repeat_last_frame", "constant_flow", "tokenizer_round_trip")
 FAILURE_WORDS = {"solid_colour": "degraded to one solid colour", "sudden_object": "had a large object appear at once"}
 SOLID_COLOUR = "Solid_Colour"  # the class by which the embedded guardrail refuses a rollout
@@ -36,9 +38,11 @@ def summarise(records: Sequence[Mapping]) -> dict:
         tables = _tables(measured)
         summary["rows"] = {row: {name: _interval(table) for name, table in by.items()} for row, by in tables.items()}
         summary["against"] = {
-            row: {metric: _difference(tables["model"][metric], tables[row][metric]) for metric in METRICS}
+            row: {metric: _difference(tables["model"][metric], table) for metric, table in tables[row].items()}
             for row in BASELINES
         }
+        if "video_features" in measured[0]:
+            summary["fvd"] = _frechet_video_distances(measured)
     summary["verdict"] = verdict(summary)
     return summary
 
@@ -58,6 +62,8 @@ def verdict(summary: Mapping) -> list[str]:
     sentences = [_against("repeat_last_frame", "repeating the last frame, the floor", summary)]
     sentences.append(_against("constant_flow", "going on with constant optical flow", summary))
     sentences.append(_ceiling(summary))
+    if "fvd" in summary and summary["windows"] < FVD_CLIPS:
+        sentences.append(f"FVD over {summary['windows']} windows means little: it takes about {FVD_CLIPS:,}.")
     for kind, words in FAILURE_WORDS.items():
         rollouts, decoded, truths = (
             summary["failures"][name][kind] for name in ("model", "tokenizer_round_trip", "truth")
@@ -102,8 +108,10 @@ def _against(row: str, words: str, summary: Mapping) -> str:
 
 def _tables(records: Sequence[Mapping]) -> dict[str, dict[str, np.ndarray]]:
     """Row -> metric -> float64 [windows, steps], NaN where a metric could not tell."""
+    metrics = [metric for metric in METRICS if metric in records[0]["repeat_last_frame"]]
+
     def table(curve: Callable[[Mapping, str], np.ndarray]) -> dict[str, np.ndarray]:
-        return {metric: np.stack([curve(record, metric) for record in records]) for metric in METRICS}
+        return {metric: np.stack([curve(record, metric) for record in records]) for metric in metrics}
 
     tables = {"model": table(_mean_of_samples)}
     if len(records[0]["samples"]) > 1:
@@ -112,6 +120,18 @@ def _tables(records: Sequence[Mapping]) -> dict[str, dict[str, np.ndarray]]:
         tables[row] = table(lambda record, metric, row=row: _array(record[row][metric]))
     tables["truth"] = {"sampson": np.stack([_array(record["truth"]["sampson"]) for record in records])}
     return tables
+
+
+def _frechet_video_distances(records: Sequence[Mapping]) -> dict[str, float | None]:
+    """Row -> FVD between its videos, all samples of all windows, and the true futures; None of fewer than two."""
+    features = {
+        row: np.array([values for record in records for values in record["video_features"][row]])
+        for row in ("model", *BASELINES, "truth")
+    }
+    truth = features.pop("truth")
+    if len(truth) < 2:
+        return dict.fromkeys(features)
+    return {row: _number(frechet_distance(of_row, truth)) for row, of_row in features.items()}
 
 
 def _mean_of_samples(record: Mapping, metric: str) -> np.ndarray:

@@ -20,7 +20,8 @@ from cosmos_ros.replay import workers
 from cosmos_ros.replay.arguments import add_model_arguments, foresight_config
 from cosmos_ros.replay.bag import BadRecording, Recording
 from cosmos_ros.replay.measure import Outcome, Settings
-from cosmos_ros.replay.results import SCHEMA, Results, describe_bag, describe_model
+from cosmos_ros.replay.perceptual import FVD_CLIPS, FVD_FILE, LPIPS_FILE, BadWeights, Perceptual
+from cosmos_ros.replay.results import SCHEMA, Results, describe_bag, describe_model, fingerprint
 from cosmos_ros.replay.store import OtherEvaluation, Store
 from cosmos_ros.replay.windows import Plan, Skipped, Window, WindowMaker
 
@@ -41,6 +42,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with the evaluation in --out")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="default: one per GPU, or per core up to 4")
     parser.add_argument("--ray", metavar="ADDRESS", help='over a Ray cluster: its address, "auto", or "local"')
+    group = parser.add_argument_group("metrics that need trained networks, which are not part of this package")
+    group.add_argument(
+        "--lpips-weights", default="", metavar="FILE",
+        help=f"adds LPIPS; {LPIPS_FILE}; its learned heads come with requirements-perceptual.txt",
+    )
+    group.add_argument(
+        "--fvd-weights", default="", metavar="FILE",
+        help=f"adds FVD, which means little below about {FVD_CLIPS:,} windows; {FVD_FILE}: a program, so take it from "
+        "nobody you do not trust",
+    )
     add_model_arguments(parser)
 
 
@@ -49,18 +60,20 @@ def run(args: argparse.Namespace) -> int:
         return _failed(problem)
     try:
         return Evaluation(args).run()
-    except (ForesightError, OtherEvaluation, OSError) as error:
+    except (ForesightError, BadWeights, OtherEvaluation, OSError) as error:
         return _failed(str(error))
 
 
 class Evaluation:
-    """One run over all bags. Raises ForesightError, OtherEvaluation, OSError."""
+    """One run over all bags. Raises ForesightError, BadWeights, OtherEvaluation, OSError."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._args = args
         self._settings = Settings(
-            foresight_config(args), args.seed, args.samples, args.temperature, args.top_p, args.prompt
+            foresight_config(args), args.seed, args.samples, args.temperature, args.top_p, args.prompt,
+            args.lpips_weights, args.fvd_weights,
         )
+        Perceptual(args.lpips_weights, args.fvd_weights, "cpu")  # a wrong file is told before anything runs
         foresight = Foresight(self._settings.foresight)
         spec = foresight.spec
         n_conditioning = max(spec.conditioning_lengths)
@@ -80,6 +93,11 @@ class Evaluation:
             "bags": [describe_bag(Path(bag)) for bag in args.bags],
             "image_topic": args.image_topic,
             **{name: getattr(args, name) for name in ("seed", "samples", "temperature", "top_p", "prompt", "dtype")},
+            **{
+                name: fingerprint(Path(getattr(args, name)))
+                for name in ("lpips_weights", "fvd_weights")
+                if getattr(args, name)
+            },
         }
         self._store = Store(args.out, settings, args.resume)
         self._results = Results(args.out, settings, datetime.now(timezone.utc))

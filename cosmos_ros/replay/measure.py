@@ -13,9 +13,11 @@ import numpy as np
 
 from cosmos_ros.errors import VideoBlocked
 from cosmos_ros.foresight import Foresight, ForesightConfig
+from cosmos_ros.parts import resolve_device
 from cosmos_ros.replay import metrics
 from cosmos_ros.replay.baselines import constant_flow, repeat_last
 from cosmos_ros.replay.failures import failures
+from cosmos_ros.replay.perceptual import Perceptual
 from cosmos_ros.replay.windows import Window
 from cosmos_ros.rollout import Clip, GuardedRollout, Verdict
 
@@ -31,6 +33,7 @@ class Settings:
     seed     of the first sample; sample i takes seed + i, in every window, as a goal with that seed would
     samples  rollouts per window
     temperature, top_p  None: what the model's makers recommend
+    lpips_weights, fvd_weights  files as Perceptual takes them; empty: without that metric
     """
 
     foresight: ForesightConfig
@@ -39,6 +42,8 @@ class Settings:
     temperature: float | None = None
     top_p: float | None = None
     prompt: str = ""
+    lpips_weights: str = ""
+    fvd_weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,12 +57,14 @@ class Outcome:
 
 
 class WindowEvaluator:
-    """Evaluates windows with a model of its own, on one device."""
+    """Evaluates windows with a model of its own, on one device. Raises BadWeights, ForesightError."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.foresight = Foresight(settings.foresight)
         self.foresight.load()
+        device = resolve_device(settings.foresight.device)
+        self.perceptual = Perceptual(settings.lpips_weights, settings.fvd_weights, device)
 
     def __call__(self, window: Window) -> Outcome:
         """A rollout that was refused is part of the outcome; every other ForesightError is raised."""
@@ -75,7 +82,7 @@ class WindowEvaluator:
             round_trip = self._round_trip(window)
         except VideoBlocked as error:
             return Outcome(window.key, record | {"refused": _refusal(error)}, "")
-        record |= _measured(window, rollouts, round_trip)
+        record |= _measured(window, rollouts, round_trip, self.perceptual)
         pictures = _pictures(window, rollouts[0])
         seconds = {"predicting": predicted - started, "measuring": time.monotonic() - predicted}
         return Outcome(window.key, record, pictures, seconds)
@@ -103,7 +110,9 @@ def _refusal(error: VideoBlocked) -> dict:
     return {"code": error.code, "message": str(error), "reasons": reasons}
 
 
-def _measured(window: Window, rollouts: Sequence[GuardedRollout], round_trip: GuardedRollout) -> dict:
+def _measured(
+    window: Window, rollouts: Sequence[GuardedRollout], round_trip: GuardedRollout, perceptual: Perceptual
+) -> dict:
     """Every row's numbers, on what the model saw of the camera's image, at the camera's pixel scale."""
     crop, n = rollouts[0].crop, len(window.truth.frames)
     camera = np.ascontiguousarray(crop.of(window.clip.frames))
@@ -111,7 +120,9 @@ def _measured(window: Window, rollouts: Sequence[GuardedRollout], round_trip: Gu
     # Decoded frames are never as sharp as the camera's. What moves or appears in them is told from the decoded clip,
     # or the step from camera to decoder would count as motion and as an object that appears.
     decoded_camera, decoded_truth = round_trip.frames[:-n], round_trip.frames[-n:]
-    measure = _Measure(truth, metrics.motion(camera[-1], truth))
+    measure = _Measure(truth, metrics.motion(camera[-1], truth), perceptual)
+    # The floor stands still from the last frame on: it has no geometry that could be right or wrong.
+    floor, flow = repeat_last(camera, n), constant_flow(camera, n)
     return {
         "crop": asdict(crop),
         "samples": [
@@ -125,15 +136,23 @@ def _measured(window: Window, rollouts: Sequence[GuardedRollout], round_trip: Gu
             }
             for rollout in rollouts
         ],
-        # It stands still from the last frame on: it has no geometry that could be right or wrong.
-        "repeat_last_frame": measure.row(repeat_last(camera, len(camera)), repeat_last(camera, n)),
-        "constant_flow": measure.row(camera, constant_flow(camera, n)),
+        "repeat_last_frame": measure.row(repeat_last(camera, len(camera)), floor),
+        "constant_flow": measure.row(camera, flow),
         "tokenizer_round_trip": measure.row(decoded_camera, decoded_truth)
         | {"failures": _failures(decoded_camera, decoded_truth)},
         "truth": {
             "sampson": _rounded(metrics.sampson_error(camera, truth)),
             "failures": _failures(camera, truth),
         },
+        **perceptual.of_videos(
+            {
+                "model": [rollout.frames for rollout in rollouts],
+                "repeat_last_frame": [floor],
+                "constant_flow": [flow],
+                "tokenizer_round_trip": [decoded_truth],
+                "truth": [truth],
+            }
+        ),
     }
 
 
@@ -143,6 +162,7 @@ class _Measure:
 
     truth: np.ndarray
     motion: np.ndarray
+    perceptual: Perceptual
 
     def row(self, before: np.ndarray, frames: np.ndarray) -> dict[str, list[float | None]]:
         """Per horizon step; `before` are the frames that `frames` go on from."""
@@ -151,6 +171,7 @@ class _Measure:
             "ssim": _rounded(metrics.ssim(frames, self.truth)),
             "motion_error": _rounded(metrics.endpoint_error(metrics.motion(before[-1], frames), self.motion)),
             "sampson": _rounded(metrics.sampson_error(before, frames)),
+            **{name: _rounded(values) for name, values in self.perceptual.per_step(frames, self.truth).items()},
         }
 
 

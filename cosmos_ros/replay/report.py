@@ -10,6 +10,7 @@ from pathlib import Path
 from string import Template
 
 from cosmos_ros.replay.curves import Row, chart
+from cosmos_ros.replay.perceptual import FVD_CLIPS, FVD_FILE, LPIPS_FILE
 
 MINUS = "\N{MINUS SIGN}"
 ASSETS = Path(__file__).parent / "report_assets"
@@ -27,6 +28,7 @@ METRICS = {
     "ssim": ("SSIM", "higher is better", 3),
     "motion_error": ("Motion error", "pixels per frame, lower is better", 2),
     "sampson": ("Sampson error", "pixels, near that of the true frames is best", 3),
+    "lpips": ("LPIPS", "lower is better", 3),
 }
 KINDS = {"solid_colour": "Degrades to one solid colour", "sudden_object": "Sudden large unexpected object"}
 NOTES = (
@@ -46,9 +48,20 @@ NOTES = (
     "resemble each other, so the true uncertainty is larger.",
     "A detector's false-alarm rate is how often it fires on the true future of these very windows; the tokenizer's "
     "round trip of it tells what lossy decoding alone sets off.",
-    "LPIPS and FVD need trained networks that are not part of this package (AlexNet or VGG; I3D), and FVD needs "
-    "thousands of clips to mean anything: neither is reported.",
 )
+LPIPS_NOTES = {
+    True: "LPIPS compares each predicted frame with the true one by what AlexNet sees in them (version 0.1 of its "
+    "learned heads), at the camera's pixel scale.",
+    False: f"LPIPS is not reported: it needs weights that are not part of this package, {LPIPS_FILE} "
+    "(--lpips-weights).",
+}
+FVD_NOTES = {
+    True: "FVD is the Fréchet distance between what I3D sees in a row's videos, all samples of all windows, and in the "
+    f"true futures, frames brought to 224x224. Below about {FVD_CLIPS:,} windows it tells mostly how few there are; "
+    "values over different numbers of windows or frames do not compare.",
+    False: f"FVD is not reported: it needs weights that are not part of this package, {FVD_FILE} (--fvd-weights), and "
+    f"about {FVD_CLIPS:,} windows to mean much.",
+}
 
 
 def render(metrics: Mapping, timing: Mapping, pictures: Callable[[str], Mapping], trouble: str) -> str:
@@ -71,7 +84,7 @@ def render(metrics: Mapping, timing: Mapping, pictures: Callable[[str], Mapping]
         body += [_windows(metrics["windows"])]
     if metrics["windows"]:
         body += [_failures(metrics["windows"], summary)]
-    body += [_recordings(metrics), _notes(), _settings(metrics, timing)]
+    body += [_recordings(metrics), _notes(summary), _settings(metrics, timing)]
     return Template((ASSETS / "report.html").read_text()).substitute(
         title=html.escape(f"{metrics['model']['name']} on {names}"),
         heading=html.escape(f"{metrics['model']['name']} on {names}"),
@@ -100,11 +113,17 @@ def _verdict(summary: Mapping) -> str:
 
 
 def _table(summary: Mapping) -> str:
-    head = "".join(f"<th>{title}<small>{unit}</small></th>" for title, unit, _ in METRICS.values())
+    metrics = {metric: words for metric, words in METRICS.items() if metric in summary["rows"]["model"]}
+    head = "".join(f"<th>{title}<small>{unit}</small></th>" for title, unit, _ in metrics.values())
+    if "fvd" in summary:
+        head += f"<th>FVD<small>lower is better; of {summary['windows']} windows</small></th>"
     lines = []
     for row in _present(summary):
         numbers = summary["rows"][row.key]
-        cells = "".join(_cell(numbers.get(metric), METRICS[metric][2]) for metric in METRICS)
+        cells = "".join(_cell(numbers.get(metric), decimals) for metric, (_, _, decimals) in metrics.items())
+        if "fvd" in summary:
+            fvd = summary["fvd"].get(row.key)
+            cells += f"<td>{'–' if fvd is None else f'{fvd:.1f}'}</td>"
         lines.append(f'<tr class="{row.key}"><td>{_swatch(row)}{row.label}</td>{cells}</tr>')
     return (
         "<section><h2>In the mean over the horizon</h2><div class='card scroll'><table><thead><tr><th></th>"
@@ -130,6 +149,7 @@ def _charts(summary: Mapping, frame_rate: float) -> str:
             frame_rate,
         )
         for metric, (title, unit, _) in METRICS.items()
+        if metric in summary["rows"]["model"]
     )
     return (
         "<section><h2>Over the horizon</h2>"
@@ -242,8 +262,9 @@ def _recordings(metrics: Mapping) -> str:
     )
 
 
-def _notes() -> str:
-    items = "".join(f"<li>{note}</li>" for note in NOTES)
+def _notes(summary: Mapping) -> str:
+    notes = (*NOTES, LPIPS_NOTES["lpips" in summary["rows"].get("model", ())], FVD_NOTES["fvd" in summary])
+    items = "".join(f"<li>{note}</li>" for note in notes)
     return f"<section><h2>How this was measured</h2><ul>{items}</ul></section>"
 
 

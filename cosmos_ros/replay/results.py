@@ -16,7 +16,7 @@ from statistics import mean
 import torch
 
 from cosmos_ros.foresight import Foresight
-from cosmos_ros.replay.aggregate import METRICS, summarise, window_means
+from cosmos_ros.replay.aggregate import summarise, window_means
 from cosmos_ros.replay.files import write_whole
 from cosmos_ros.replay.report import render
 from cosmos_ros.replay.store import Store
@@ -53,7 +53,7 @@ class Results:
             "skipped": self.skipped,
             "skipped_by_reason": dict(sorted(Counter(skip["reason"] for skip in self.skipped).items())),
             "summary": summary,
-            "windows": records,
+            "windows": [_without_features(record) for record in records],
         }
         timing = self._timing()
         write_whole(self._folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False))
@@ -86,6 +86,11 @@ class Results:
         }
 
 
+def _without_features(record: dict) -> dict:
+    """Hundreds of numbers per video that say nothing by themselves; they stay in the window's own file."""
+    return {name: value for name, value in record.items() if name != "video_features"}
+
+
 def describe_model(foresight: Foresight) -> dict:
     """What identifies the model and its guardrail."""
     spec = foresight.spec
@@ -94,12 +99,12 @@ def describe_model(foresight: Foresight) -> dict:
         "name": spec.name,
         "frame_size": list(spec.frame_size),
         "bytes": sum(file.stat().st_size for file in files),
-        "fingerprints": {str(file.relative_to(spec.directory)): _fingerprint(file) for file in files},
+        "fingerprints": {str(file.relative_to(spec.directory)): fingerprint(file) for file in files},
         "guardrail": foresight.guardrail.posture,
     }
 
 
-def _fingerprint(file: Path) -> str:
+def fingerprint(file: Path) -> str:
     """SHA-256 over the file's size, first and last MiB: tells weights apart without reading gigabytes of them."""
     size = file.stat().st_size
     with file.open("rb") as content:
@@ -136,8 +141,8 @@ def hardware() -> dict[str, str]:
 def windows_csv(records: list[dict]) -> str:
     """One line per window: where it lies, and the mean over the horizon of each row and metric."""
     measured = [record for record in records if "samples" in record]
-    rows = list(window_means(measured[0])) if measured else []
-    columns = [f"{row}_{metric}" for row in rows for metric in METRICS if row != "truth" or metric == "sampson"]
+    rows = window_means(measured[0]) if measured else {}
+    columns = [f"{row}_{metric}" for row, by in rows.items() for metric in by]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["key", "bag", "time_ns", "last_conditioning_stamp_ns", "refused", "failures", *columns])

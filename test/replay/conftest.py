@@ -8,6 +8,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
@@ -107,3 +109,39 @@ def write_bag():
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def alexnet_weights(tmp_path_factory) -> Path:
+    """Random weights under the names and in the shapes of torchvision's alexnet-owt-7be5be79.pth."""
+    generator = torch.Generator().manual_seed(3)
+    shapes = {0: (64, 3, 11, 11), 3: (192, 64, 5, 5), 6: (384, 192, 3, 3), 8: (256, 384, 3, 3), 10: (256, 256, 3, 3)}
+    state = {"classifier.6.bias": torch.zeros(1000)}
+    for layer, shape in shapes.items():
+        spread = (2 / np.prod(shape[1:])) ** 0.5
+        state[f"features.{layer}.weight"] = spread * torch.randn(shape, generator=generator)
+        state[f"features.{layer}.bias"] = 0.1 * torch.randn(shape[0], generator=generator)
+    path = tmp_path_factory.mktemp("weights") / "alexnet.pth"
+    torch.save(state, path)
+    return path
+
+
+class TinyI3D(torch.nn.Module):
+    """Called as the published I3D program is called; what it sees in a video is its mean colours at five times."""
+
+    def forward(self, x, rescale: bool = False, resize: bool = False, return_features: bool = False):
+        if rescale:
+            x = x * 2 / 255 - 1
+        if resize:
+            x = F.interpolate(x, size=[x.shape[2], 224, 224], mode="trilinear", align_corners=False)
+        if not return_features:
+            raise RuntimeError("classes are not what is wanted")
+        return F.adaptive_avg_pool3d(x, [5, 1, 1]).flatten(1)
+
+
+@pytest.fixture(scope="session")
+def i3d_weights(tmp_path_factory) -> Path:
+    """A small program with the calling convention of i3d_torchscript.pt."""
+    path = tmp_path_factory.mktemp("weights") / "i3d.pt"
+    torch.jit.script(TinyI3D()).save(path)
+    return path

@@ -199,6 +199,59 @@ def test_ray_that_is_not_there_is_said(evaluate, bag):
     assert status == 1 and "--ray needs Ray, which is not installed: python -m pip install" in errors
 
 
+@pytest.fixture(scope="module")
+def learned(alexnet_weights, i3d_weights) -> tuple[str, ...]:
+    """Options that add LPIPS and FVD."""
+    return ("--lpips-weights", str(alexnet_weights), "--fvd-weights", str(i3d_weights))
+
+
+@pytest.fixture(scope="module")
+def with_learned(bag, tiny_checkpoint, learned, tmp_path_factory) -> Path:
+    """As `whole`, with LPIPS and FVD. Do not change its files."""
+    folder = tmp_path_factory.mktemp("evaluation") / "learned"
+    arguments = ["evaluate", str(bag), "--out", str(folder), "--model", str(tiny_checkpoint), *learned]
+    assert cli.main([*arguments, "--device", "cpu", "--workers", "1"]) == 0
+    return folder
+
+
+def test_lpips_and_fvd_where_their_weights_are_given(with_learned, whole):
+    metrics, without = metrics_of(with_learned), metrics_of(whole)
+    summary = metrics["summary"]
+    assert any("FVD over 3 windows means little" in sentence for sentence in summary["verdict"])
+    rows = ("model", "repeat_last_frame", "constant_flow", "tokenizer_round_trip")
+    assert all(len(summary["rows"][row]["lpips"]["per_step"]["mean"]) == 24 for row in rows)
+    assert all(summary["rows"][row]["lpips"]["mean"] > 0 and summary["fvd"][row] > 0 for row in rows)
+    assert all("video_features" not in window for window in metrics["windows"])
+    lines = list(csv.DictReader((with_learned / "windows.csv").open()))
+    mean = sum(metrics["windows"][0]["constant_flow"]["lpips"]) / 24
+    assert float(lines[0]["constant_flow_lpips"]) == pytest.approx(mean, abs=1e-4)
+    assert summary["rows"]["model"]["psnr"] == without["summary"]["rows"]["model"]["psnr"]
+    report, plain = ((folder / "report.html").read_text() for folder in (with_learned, whole))
+    assert "<th>LPIPS" in report and "<th>FVD" in report and "not reported" not in report
+    assert "<th>LPIPS" not in plain and "LPIPS is not reported" in plain and "FVD is not reported" in plain
+
+
+def test_lpips_and_fvd_are_the_same_on_any_split_and_after_going_on(evaluate, bag, learned, with_learned, tmp_path):
+    shutil.copytree(with_learned, tmp_path / "out")
+    for lost in sorted((tmp_path / "out" / "windows").glob("*[0-9].json"))[1:]:
+        lost.unlink()
+    status, _, said = evaluate(bag, options=(*learned[2:], "--resume"))
+    assert status == 1 and "other settings (lpips_weights)" in said
+    status, resumed, _ = evaluate(bag, options=(*learned, "--resume", "--workers", "2"))
+    assert status == 0 and timeless(resumed) == timeless(metrics_of(with_learned))
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"), [("--lpips-weights", "alexnet-owt-7be5be79.pth"), ("--fvd-weights", "i3d_torchscript.pt")]
+)
+def test_a_wrong_weights_file_is_said_with_the_right_one_at_once(evaluate, bag, tmp_path, option, expected):
+    wrong = tmp_path / "wrong.pt"
+    wrong.write_text("not weights")
+    status, metrics, said = evaluate(bag, options=(option, str(wrong)))
+    assert status == 1 and metrics is None
+    assert "wrong.pt cannot serve" in said and expected in said and "Traceback" not in said
+
+
 def test_interrupting_leaves_a_report_of_what_is_there(bag, tmp_path, tiny_checkpoint):
     folder = tmp_path / "out"
     arguments = ["evaluate", str(bag), "--out", str(folder), "--model", str(tiny_checkpoint), "--device", "cpu"]
