@@ -37,13 +37,13 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	@touch $(VENV)/COLCON_IGNORE
 
-# A torch that is already there, whichever build, is kept. Otherwise the CPU build: from the package index in use where
-# it has one, else from PyTorch's own; an index of PyPI's kind alone only has the build that brings CUDA along.
+# A torch that is already there, whichever build, is kept. Otherwise the CPU build, where the index in use has one;
+# PyPI itself only has the build that brings CUDA along.
 $(VENV)/.torch: | $(BIN)/python
 	@$(BIN)/python -c 'import torch' 2>/dev/null || \
 		$(PIP) '$(TORCH)+cpu' 2>/dev/null || \
-		$(PIP) --index-url https://download.pytorch.org/whl/cpu '$(TORCH)' 2>/dev/null || \
-		{ echo "No CPU build of $(TORCH) within reach: taking the CUDA build (gigabytes)"; $(PIP) '$(TORCH)'; }
+		{ echo "This index has no CPU build of $(TORCH): taking the one with CUDA (gigabytes); the README names a way"; \
+		$(PIP) '$(TORCH)'; }
 	@touch $@
 
 $(VENV)/.ros: requirements-ros.txt | $(BIN)/python
