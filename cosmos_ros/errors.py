@@ -78,6 +78,10 @@ class ModelUnavailable(ForesightError):
     code = "MODEL_UNAVAILABLE"
 
 
+class RankLost(ForesightError):
+    """One of the processes that run the model on several GPUs died or hung. The next prediction starts them anew."""
+
+
 class OutOfMemory(ForesightError):
     """The device ran out of memory; what the goal held has been returned."""
 

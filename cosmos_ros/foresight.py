@@ -36,6 +36,8 @@ class ForesightConfig:
     dtype            "auto" (bfloat16 on CUDA, float32 on the CPU), "bfloat16", "float32"
     memory           what waits in host memory while it does not work: "fast" (nothing), "balanced" (what works once
                      per prompt), "low" (everything, one part on the GPU at a time), "auto" (as little as fits)
+    gpus             over how many GPUs, from `device` on, the transformer is cut; a number that divides its
+                     key-value heads. On the CPU: processes
     guard_timeout    seconds that one guard may take before it counts as failed
     """
 
@@ -45,11 +47,14 @@ class ForesightConfig:
     device: str = "auto"
     dtype: str = "auto"
     memory: str = "auto"
+    gpus: int = 1
     guard_timeout: float = 10.0
 
     def __post_init__(self) -> None:
         if self.memory not in MODES:
             raise ValueError(f"memory must be one of {', '.join(MODES)}; got '{self.memory}'")
+        if not isinstance(self.gpus, int) or self.gpus < 1:
+            raise ValueError(f"gpus must be a whole number from 1 on; got {self.gpus!r}")
 
     @classmethod
     def of(cls, source: str | Path | Mapping) -> ForesightConfig:
@@ -119,8 +124,8 @@ class Foresight:
         top_p        in (0, 1]; None: likewise
         on_progress  called at every stage and after every decoding pass; may raise Canceled to end the prediction
 
-        Raises InvalidGoal, PromptBlocked, VideoBlocked, GuardrailUnavailable, ModelUnavailable, OutOfMemory,
-        and whatever on_progress raises.
+        Raises InvalidGoal, PromptBlocked, VideoBlocked, GuardrailUnavailable, ModelUnavailable, OutOfMemory, RankLost
+        (with `gpus` above 1), and whatever on_progress raises.
         """
         sampling = self._sampling(seed, temperature, top_p)
         self._check(clip, prompt)
@@ -178,12 +183,12 @@ class Foresight:
                 config = self.config
                 memory = planned_memory(
                     self.spec, config.memory, device=config.device, dtype=config.dtype,
-                    tokenizer=config.tokenizer, guardrail=config.guardrail,
+                    tokenizer=config.tokenizer, guardrail=config.guardrail, gpus=config.gpus,
                 )  # fmt: skip
                 self.guardrail.hold(memory.hold)
                 model = WorldModel.from_checkpoint(
                     self.spec.directory, tokenizer=config.tokenizer, device=config.device, dtype=config.dtype,
-                    memory=memory,
+                    memory=memory, gpus=config.gpus,
                 )  # fmt: skip
                 self.guardrail.load()
                 model.warm_up()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from cosmos_ros.guardrail.profiles import find_folder
@@ -20,6 +21,7 @@ TOKENIZER_BYTES_PER_PIXEL = 100         # of a chunk of frames, in bfloat16
 TEXT_ENCODER_WORK = 300_000_000
 PROMPT_GUARD_WORK = 500_000_000
 VIDEO_GUARD_WORK = 2_000_000_000
+RANK_OVERHEAD = 1_500_000_000           # of a tensor-parallel rank's process, estimated: CUDA context, NCCL
 WEIGHTS_FILES = (".safetensors", ".pt", ".pth")
 
 
@@ -46,12 +48,19 @@ def needs_of(
 
 
 def planned_memory(
-    spec: ModelSpec, mode: str, *, device: str, dtype: str, tokenizer: str | Path = "", guardrail: str | Path = ""
+    spec: ModelSpec,
+    mode: str,
+    *,
+    device: str,
+    dtype: str,
+    tokenizer: str | Path = "",
+    guardrail: str | Path = "",
+    gpus: int = 1,
 ) -> DeviceMemory:
     """The memory in which a checkpoint and its guardrail run on a device, planned for what is free there now.
 
-    mode            one of memory_plan.MODES
-    device, dtype   as WorldModel.from_checkpoint takes them
+    mode                    one of memory_plan.MODES
+    device, dtype, gpus     as WorldModel.from_checkpoint takes them
 
     Raises ModelUnavailable or GuardrailUnavailable where a part is not there.
     """
@@ -61,7 +70,19 @@ def planned_memory(
     needs = needs_of(
         spec, tokenizer=tokenizer, guardrail=guardrail, bytes_per_weight=resolve_dtype(dtype, place).itemsize
     )
-    return DeviceMemory(place, plan_memory(needs, free_memory(place), mode))
+    free = free_memory(place)
+    if gpus > 1:
+        needs, free = beside_a_rank(needs, free, gpus)
+    return DeviceMemory(place, plan_memory(needs, free, mode))
+
+
+def beside_a_rank(needs: Sequence[Need], free: int, gpus: int) -> tuple[tuple[Need, ...], int]:
+    """What is left to plan, and for how many bytes, where a process of its own keeps one of `gpus` shares of the
+    transformer on the device.
+    """
+    rest = tuple(need for need in needs if need.name != TRANSFORMER)
+    share = sum(need.weights + need.work for need in needs if need.name == TRANSFORMER) // gpus
+    return rest, free - share - RANK_OVERHEAD
 
 
 def transformer_need(config: TransformerConfig, bytes_per_weight: int) -> Need:

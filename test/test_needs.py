@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from cosmos_ros.errors import ModelUnavailable
-from cosmos_ros.needs import guardrail_needs, needs_of, planned_memory, transformer_need
+from cosmos_ros.needs import (
+    RANK_OVERHEAD,
+    beside_a_rank,
+    guardrail_needs,
+    needs_of,
+    planned_memory,
+    transformer_need,
+)
 from cosmos_ros.parts import bytes_of
 from cosmos_ros.world_model import ModelSpec, Transformer
 from cosmos_ros.world_model.config import PUBLISHED_KINDS
@@ -81,3 +88,10 @@ def test_a_guardrail_folder_counts_each_file_once_though_caches_link_to_it(tmp_p
 def test_on_the_cpu_there_is_nothing_to_plan(tiny_checkpoint):
     memory = planned_memory(ModelSpec.of_checkpoint(tiny_checkpoint), "low", device="cpu", dtype="auto")
     assert memory.plan is None and not memory.lean
+
+
+def test_beside_a_tensor_parallel_rank_the_rest_is_planned_for_what_its_share_leaves():
+    needs = (Need("transformer", 20_000, work=4_000, on_host=500), Need("tokenizer", 100), Need("video guard", 10))
+    rest, free = beside_a_rank(needs, 10**12, gpus=4)
+    assert rest == needs[1:]
+    assert free == 10**12 - 6_000 - RANK_OVERHEAD

@@ -102,6 +102,12 @@ DECLARATIONS = (
         choices=("auto", "fast", "balanced", "low"),
     ),
     Declaration(
+        "gpus", 1,
+        "Over how many GPUs of this host, from `device` on, the transformer is cut; a number that divides its "
+        "key-value heads (8 in NVIDIA's models). On the CPU: over how many processes.",
+        bounds=(1, 64),
+    ),
+    Declaration(
         "cpu_threads", 0,
         "Threads that one operation may use on the CPU. 0: all cores but one, which is left to the camera.",
         When.ANY_TIME, bounds=(0, 1024),

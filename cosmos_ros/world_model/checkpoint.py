@@ -91,6 +91,23 @@ class Checkpoint:
             place.copy_(part)
         return whole
 
+    def sliced(
+        self, name: str, parts: tuple[Tensor, ...], device: torch.device, dtype: torch.dtype, rank: int, ranks: int
+    ) -> Tensor:
+        """One rank's equal share of a mapped tensor that is cut, on the device; nothing else of it is read.
+
+        The checkpoint may itself lie in shards, of that many ranks or any other number.
+        """
+        axis = shard_axis(name)
+        share = self._whole_shape(name)[axis] // ranks
+        pieces, begin = [], rank * share
+        for part in parts:
+            low, high = max(begin, 0), min(begin + share, part.shape[axis])
+            if low < high:
+                pieces.append(part.narrow(axis, low, high - low).to(device, dtype))
+            begin -= part.shape[axis]
+        return pieces[0].contiguous() if len(pieces) == 1 else torch.cat(pieces, dim=axis)
+
     def _whole_shape(self, name: str) -> Shape:
         shape, axis = list(self.ranks[0][name].shape), shard_axis(name)
         if axis is not None and axis < len(shape):
@@ -185,15 +202,35 @@ def load_transformer(
     dtype = dtype or default_dtype(device)
     checkpoint = open_checkpoint(path)
     config = config or config_of(checkpoint, read_settings(path))
-    _require_shapes(checkpoint, transformer_shapes(config))
-    mapped = checkpoint.mapped()
-    weights = {name: checkpoint.merged(name, parts, device, dtype) for name, parts in mapped.items()}
-    _require_finite(checkpoint.path, weights)
+    weights = load_weights(checkpoint, config, device, dtype)
     with torch.device("meta"):
         model = Transformer(config)
     model.load_state_dict(weights, assign=True)
     model.make_position_tables(device, dtype)
     return model.eval().requires_grad_(False)
+
+
+def load_weights(
+    checkpoint: Checkpoint,
+    config: TransformerConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    rank: int = 0,
+    ranks: int = 1,
+) -> dict[str, Tensor]:
+    """All tensors of the config's transformer, on the device; of several tensor-parallel ranks, one rank's slices.
+
+    Raises ModelUnavailable as `load_transformer` does.
+    """
+    _require_shapes(checkpoint, transformer_shapes(config))
+    weights = {
+        name: checkpoint.merged(name, parts, device, dtype)
+        if ranks == 1 or shard_axis(name) is None
+        else checkpoint.sliced(name, parts, device, dtype, rank, ranks)
+        for name, parts in checkpoint.mapped().items()
+    }
+    _require_finite(checkpoint.path, weights)
+    return weights
 
 
 def default_dtype(device: torch.device) -> torch.dtype:

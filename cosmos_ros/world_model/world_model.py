@@ -23,6 +23,7 @@ from cosmos_ros.world_model.memory import return_memory
 from cosmos_ros.world_model.memory_plan import DeviceMemory
 from cosmos_ros.world_model.preprocessing import to_model_input
 from cosmos_ros.world_model.sampling import Sampling
+from cosmos_ros.world_model.tensor_parallel import TensorParallelDecoder
 from cosmos_ros.world_model.text_encoder import CONTEXT_LENGTH, TextEncoder
 from cosmos_ros.world_model.video_tokenizer import Chunking, VideoTokenizer, find_tokenizer
 
@@ -143,6 +144,7 @@ class WorldModel:
         device: str = "auto",
         dtype: str = "auto",
         memory: DeviceMemory | None = None,
+        gpus: int = 1,
     ) -> WorldModel:
         """Load a checkpoint, its tokenizer and, where it reads prompts, what encodes them.
 
@@ -151,6 +153,7 @@ class WorldModel:
         device     "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1"
         dtype      "auto" (bfloat16 on CUDA, float32 on the CPU), "bfloat16", "float32"
         memory     None: every part stays on the device
+        gpus       over how many, from the device on, the transformer is cut; the rest is on the first
 
         Raises ModelUnavailable.
         """
@@ -166,6 +169,10 @@ class WorldModel:
             )
         # The tokenizer first: it is tried out when it is loaded, which takes more memory than it keeps.
         programs = VideoTokenizer.load(tokenizer_directory, spec.chunking, spec.config.vocab_out, place, precision)
+        if gpus != 1:
+            engine = TensorParallelDecoder(spec.directory, spec.config, gpus=gpus, device=place, dtype=precision)
+            engine.start()
+            return cls(spec, programs, engine, text_encoder, memory)
         transformer = load_transformer(spec.directory, spec.config, device=place, dtype=precision)
         if memory.lean:
             transformer.tok_embeddings = HostEmbedding(transformer.tok_embeddings.weight, place)
@@ -190,6 +197,8 @@ class WorldModel:
 
     def release(self) -> None:
         """Give the device's memory back. The model is of no use afterwards."""
+        if self._engine is not None:
+            self._engine.release()
         self._tokenizer = self._engine = self._text_encoder = self._programs = self._transformer = None
         return_memory()
 

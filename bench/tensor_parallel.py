@@ -1,0 +1,186 @@
+"""One model cut over several GPUs of this host: first that it is right there, then how fast it decodes.
+
+    PYTHONPATH=. python bench/tensor_parallel.py --out DIRECTORY [--kinds 4B,12B] [--gpus 1,2,4] [--whole]
+
+Checks, on a small model in float32 and every number of GPUs: the tokens are those of one GPU, greedy and sampled; a
+cancel is answered; a killed rank ends the goal and the next one works. Then, for the published models at full size
+with random weights, seconds to load and milliseconds of a pass early and late in a rollout after 9 frames; the time
+of its 7680 passes is worked out from these, for a pass's time grows evenly with the rows it reads, or measured with
+`--whole`. Every measurement goes to DIRECTORY/tensor_parallel_<kind>_<gpus>.json as soon as it is made. `--tiny` shows
+within a minute, without a GPU, that the script works. Ends with status 1 where a check failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import synthetic_checkpoint
+import torch
+from torch import Tensor
+
+from cosmos_ros.errors import Canceled, RankLost
+from cosmos_ros.world_model import Sampling, TransformerConfig, load_transformer
+from cosmos_ros.world_model.config import PUBLISHED_KINDS
+from cosmos_ros.world_model.decoding import DecodeEngine, SequentialDecoder
+from cosmos_ros.world_model.tensor_parallel import TensorParallelDecoder
+
+DEVICE = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+SMALL = TransformerConfig(2, 64, 8, 4, 16, 128, 512, 512, latent_shape=(5, 4, 8))
+TINY = {"4B": SMALL, "12B": SMALL}
+GREEDY, SAMPLED = Sampling(7, 0.0, 1.0), Sampling(7, 1.0, 0.9)
+PASSES = 400        # of one measurement
+AT_FIRST = 50       # of these, not counted: the first one captures the graph
+
+
+def engine_for(directory: Path, config: TransformerConfig, gpus: int, dtype: torch.dtype) -> DecodeEngine:
+    if gpus == 1:
+        return SequentialDecoder(load_transformer(directory, config, device=DEVICE, dtype=dtype))
+    engine = TensorParallelDecoder(directory, config, gpus=gpus, device=DEVICE, dtype=dtype)
+    engine.start()
+    return engine
+
+
+def prompt_of(config: TransformerConfig, latent_frames: int) -> Tensor:
+    n = latent_frames * config.tokens_per_latent_frame
+    return torch.randint(config.vocab_out, (n,), generator=torch.Generator().manual_seed(0))
+
+
+def tokens_of(engine: DecodeEngine, sampling: Sampling) -> Tensor:
+    return engine.generate(prompt_of(SMALL, 2), sampling, None, lambda *_: None).cpu()
+
+
+def check(directory: Path, gpus: int) -> dict:
+    """What must hold on these GPUs; True where it does."""
+    alone, cut = (engine_for(directory, SMALL, n, torch.float32) for n in (1, gpus))
+    expected = {sampling: tokens_of(alone, sampling) for sampling in (GREEDY, SAMPLED)}
+    found = {"same_tokens": all(torch.equal(tokens_of(cut, s), tokens) for s, tokens in expected.items())}
+    processes = cut._group._processes
+
+    def cancel(done: int, total: int, frames: int) -> None:
+        if done == 20:
+            raise Canceled("enough")
+
+    def kill(done: int, total: int, frames: int) -> None:
+        if done == 20:
+            os.kill(processes[-1].pid, signal.SIGKILL)
+
+    try:
+        cut.generate(prompt_of(SMALL, 2), SAMPLED, None, cancel)
+    except Canceled:
+        same = torch.equal(tokens_of(cut, SAMPLED), expected[SAMPLED])
+        found["cancel_answered"] = same and cut._group._processes is processes
+    began = time.monotonic()
+    try:
+        cut.generate(prompt_of(SMALL, 2), SAMPLED, None, kill)
+    except RankLost as error:
+        found["killed_rank_told"] = "SIGKILL" in str(error)
+        found["killed_rank_told_after_s"] = round(time.monotonic() - began, 2)
+    found["next_goal_works"] = torch.equal(tokens_of(cut, SAMPLED), expected[SAMPLED])
+    cut.release()
+    return found
+
+
+def pass_ms(engine: DecodeEngine, config: TransformerConfig, latent_frames: int, passes: int) -> tuple[float, float]:
+    """Milliseconds of a pass after so many latent frames, and the position at which that is."""
+    times: list[float] = []
+
+    def clock(done: int, total: int, frames: int) -> None:
+        times.append(time.monotonic())
+        if done == passes:
+            raise Canceled("enough")
+
+    with contextlib.suppress(Canceled):
+        engine.generate(prompt_of(config, latent_frames), SAMPLED, None, clock)
+    first = min(AT_FIRST, passes // 2)
+    position = latent_frames * config.tokens_per_latent_frame + (first + passes) / 2
+    return 1e3 * (times[-1] - times[first - 1]) / (len(times) - first), position
+
+
+def measure(directory: Path, kind: str, config: TransformerConfig, gpus: int, whole: bool) -> dict:
+    began = time.monotonic()
+    engine = engine_for(directory, config, gpus, torch.bfloat16)
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    result = {"kind": kind, "gpus": gpus, "device": device_name(), "torch": torch.__version__,
+              "load_s": round(time.monotonic() - began, 2)}
+    passes = min(PASSES, config.tokens_per_latent_frame)
+    pass_ms(engine, config, 2, passes)      # captures, compiles
+    time.sleep(1)       # the last passes of a canceled goal end meanwhile
+    began = time.monotonic()
+    pass_ms(engine, config, 2, 2)
+    prefill_s = time.monotonic() - began
+    (early, at), (late, then) = (pass_ms(engine, config, frames, passes) for frames in (2, 4))
+    first, end = 2 * config.tokens_per_latent_frame, config.sequence_length
+    middle = early + (late - early) * ((first + end) / 2 - at) / (then - at)
+    result |= {
+        "prefill_s": round(prefill_s, 3),
+        "pass_ms": {f"at_{at:.0f}": round(early, 3), f"at_{then:.0f}": round(late, 3)},
+        "generation_s_worked_out": round(prefill_s + (end - first) * middle / 1e3, 2),
+    }
+    if whole:
+        began = time.monotonic()
+        engine.generate(prompt_of(config, 2), SAMPLED, None, lambda *_: None)
+        result["generation_s_measured"] = round(time.monotonic() - began, 2)
+    engine.release()
+    return result
+
+
+def device_name() -> str:
+    return torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kinds", default="4B,12B", help="separated by commas")
+    parser.add_argument("--gpus", default="", help="separated by commas; default: of 1, 2, 4 as many as there are")
+    parser.add_argument("--work", type=Path, help="for the checkpoints; default: shared memory where there is room")
+    parser.add_argument("--out", type=Path, required=True, help="where the results go")
+    parser.add_argument("--whole", action="store_true", help="also measure a whole generation")
+    parser.add_argument("--tiny", action="store_true", help="small models only")
+    args = parser.parse_args()
+    there = torch.cuda.device_count() if DEVICE.type == "cuda" else 2
+    numbers = [int(n) for n in args.gpus.split(",")] if args.gpus else [n for n in (1, 2, 4) if n <= there]
+    args.out.mkdir(parents=True, exist_ok=True)
+    failed = False
+    with tempfile.TemporaryDirectory(dir=args.work or roomy_folder(args.tiny)) as work:
+        small = synthetic_checkpoint.write_transformer(Path(work) / "small", SMALL, DEVICE).parent
+        for gpus in (n for n in numbers if n > 1):
+            found = check(small, gpus)
+            failed |= not all(found.get(name) for name in
+                              ("same_tokens", "cancel_answered", "killed_rank_told", "next_goal_works"))
+            keep(args.out / f"tensor_parallel_checks_{gpus}.json", {"gpus": gpus, "device": device_name()} | found)
+        for kind in filter(None, args.kinds.split(",")):
+            config = TINY[kind] if args.tiny else PUBLISHED_KINDS[kind].config
+            directory = synthetic_checkpoint.write_transformer(Path(work) / kind, config, DEVICE).parent
+            torch.cuda.empty_cache()
+            for gpus in numbers:
+                result = measure(directory, kind, config, gpus, args.whole)
+                torch.cuda.empty_cache()
+                keep(args.out / f"tensor_parallel_{kind}_{gpus}.json", result)
+            shutil.rmtree(directory)
+    return 1 if failed else 0
+
+
+def keep(file: Path, result: dict) -> None:
+    file.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result), flush=True)
+
+
+def roomy_folder(tiny: bool) -> str:
+    """Shared memory where it holds the largest checkpoint, else the temporary folder."""
+    shared = Path("/dev/shm")
+    roomy = not tiny and shared.is_dir() and shutil.disk_usage(shared).free > 30_000_000_000
+    return str(shared) if roomy else tempfile.gettempdir()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
