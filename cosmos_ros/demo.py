@@ -104,7 +104,7 @@ class Film:
         spec = ModelSpec.of_checkpoint()
         future_s = spec.new_frames(max(spec.conditioning_lengths)) / spec.frame_rate
         latest_ns = self._frames[-1].stamp_ns - round(future_s * NANOSECONDS)
-        # So the goal's last frame has long arrived when the clock reaches this: every run sees the same frames.
+        # Between two frames, so that no rounding decides which is the goal's last: every run sees the same.
         self.goal_ns = next(frame.stamp_ns for frame in self._frames if frame.stamp_ns > latest_ns) - 1
         self._view = camera_view((self._frames[0].height, self._frames[0].width), spec.frame_size)
 

@@ -33,6 +33,7 @@ from cosmos_ros.rollout import NANOSECONDS, Stage, Verdict
 NOT_YET = ("NOT_ACTIVE", "NO_FRAMES", "UNEVEN_FRAMES")
 CONDITIONS = {"video": Predict.Goal.VIDEO, "image": Predict.Goal.IMAGE}
 BAR_WIDTH = 30
+ARRIVAL_NS = NANOSECONDS // 2   # by which an image may come later than the clock reaches its stamp
 
 
 class NoNode(RuntimeError):
@@ -71,9 +72,9 @@ class PredictClient(Node):
             time.sleep(0.2)
             self._spin_on()
 
-    def wait_for_time(self, stamp_ns: int) -> None:
-        """Until the robot's clock has reached this time: a goal cannot ask for frames that are still to come."""
-        while self.get_clock().now().nanoseconds < stamp_ns:
+    def wait_for_frames(self, until_ns: int) -> None:
+        """Until the frames of this ROS time have come: the robot's clock may run ahead of its images. 0: not at all."""
+        while until_ns and self.get_clock().now().nanoseconds < until_ns + ARRIVAL_NS:
             self._spin_on()
 
     def _spin_on(self) -> None:
@@ -210,7 +211,7 @@ def main(args: list[str] | None = None) -> int:
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, client.interrupt)
     try:
-        client.wait_for_time(options.until)
+        client.wait_for_frames(options.until)
         result = client.predict(_goal(options), options.patience)
     except NoNode as error:
         print(f"predict_client: {error}", file=sys.stderr)
