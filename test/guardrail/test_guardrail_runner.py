@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from cosmos_ros.rollout import Clip, Crop, GuardedRollout, Verdict
 
 SECOND = 1_000_000_000
 CROP = Crop(2, 0, 24, 16)
+NUMBERS = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Prompts(PromptGuard):
 
     def __init__(self, act=lambda prompt: PASSED, settings: str = "") -> None:
         self._act = act
-        self.settings = settings or str(id(self))  # a verdict of one test is not another's
+        self.settings = settings or f"guard {next(NUMBERS)}"  # a verdict of one test is not another's
         self.asked = 0
 
     def judge(self, prompt):
