@@ -14,7 +14,7 @@ import torch
 from cosmos_ros.errors import GuardrailUnavailable
 from cosmos_ros.guardrail import hub
 from cosmos_ros.guardrail.aegis_policy import CATEGORIES, question
-from cosmos_ros.guardrail.guard import PASSED, Hold, Judgement, PromptGuard, sha256_of
+from cosmos_ros.guardrail.guard import PASSED, Judgement, OnDevice, PromptGuard, sha256_of
 from cosmos_ros.parts import Part
 from cosmos_ros.rollout import Verdict
 
@@ -24,7 +24,7 @@ MAX_NEW_TOKENS = 100
 CATEGORY_TOKENS = 24  # for the line of categories, once the verdict is there
 
 
-class Aegis(PromptGuard):
+class Aegis(OnDevice, PromptGuard):
     """The model out of a folder in Hugging Face's cache layout, in bfloat16, as published.
 
     Raises GuardrailUnavailable where the folder does not hold base and adapter whole, and where `transformers` or
@@ -41,15 +41,6 @@ class Aegis(PromptGuard):
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(str(base), local_files_only=True)
         model = _adapted(hub.load(transformers.AutoModelForCausalLM, base, dtype=torch.bfloat16), adapter)
         self._part = Part(self.name, model, device)
-
-    def hold(self, hold: Hold) -> None:
-        self._part = hold(self._part.source)
-
-    def load(self) -> None:
-        self._part.rest()
-
-    def unload(self) -> None:
-        self._part.leave()
 
     def judge(self, prompt: str) -> Judgement:
         return judgement_of(self._complete(question(prompt)))

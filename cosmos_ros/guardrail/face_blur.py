@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from cosmos_ros.errors import GuardrailUnavailable
-from cosmos_ros.guardrail.guard import Hold, sha256_of
+from cosmos_ros.guardrail.guard import OnDevice, sha256_of
 from cosmos_ros.guardrail.pixelation import FaceDetector
 from cosmos_ros.guardrail.retinaface import RetinaFace
 from cosmos_ros.parts import Part
@@ -24,7 +24,7 @@ TOP_BEFORE_NMS = 5000
 TOP_AFTER_NMS = 750
 
 
-class RetinaFaceDetector(FaceDetector):
+class RetinaFaceDetector(OnDevice, FaceDetector):
     """The network in `Resnet50_Final.pth`, in float32.
 
     Raises GuardrailUnavailable where the file is missing or lacks a weight, RuntimeError or the unpickler's errors
@@ -36,15 +36,6 @@ class RetinaFaceDetector(FaceDetector):
         self._device = device
         self._part = Part("face_blur", load_network(file), device)
         self._mean = torch.tensor(MEAN_BGR).view(3, 1, 1)
-
-    def hold(self, hold: Hold) -> None:
-        self._part = hold(self._part.source)
-
-    def load(self) -> None:
-        self._part.rest()
-
-    def unload(self) -> None:
-        self._part.leave()
 
     @torch.inference_mode()
     def detect(self, frames: np.ndarray) -> list[np.ndarray]:

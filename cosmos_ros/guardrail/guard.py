@@ -60,6 +60,24 @@ class Guard(ABC):
         """Give the device's memory back."""
 
 
+class OnDevice:
+    """For whatever judges by a network: the network waits and works as its part of memory says.
+
+    Stands before the base whose `hold`, `load` and `unload` it fills; the class sets `_part`.
+    """
+
+    _part: Part
+
+    def hold(self, hold: Hold) -> None:
+        self._part = hold(self._part.source)
+
+    def load(self) -> None:
+        self._part.rest()
+
+    def unload(self) -> None:
+        self._part.leave()
+
+
 class PromptGuard(Guard):
     @abstractmethod
     def judge(self, prompt: str) -> Judgement:

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import nn
 
 from cosmos_ros.guardrail import hub
-from cosmos_ros.guardrail.guard import PASSED, ContentGuard, Hold, Judgement, sha256_of
+from cosmos_ros.guardrail.guard import PASSED, ContentGuard, Judgement, OnDevice, sha256_of
 from cosmos_ros.parts import Part
 from cosmos_ros.rollout import Verdict
 
@@ -41,7 +41,7 @@ class Classifier(nn.Module):
         return self.layers(features)
 
 
-class VideoContentGuard(ContentGuard):
+class VideoContentGuard(OnDevice, ContentGuard):
     """SigLIP out of a folder in Hugging Face's cache layout and `safety_filter.pt` beside it, in float32, as published.
 
     Raises GuardrailUnavailable where SigLIP is missing or incomplete, OSError or RuntimeError where the classifier's
@@ -58,15 +58,6 @@ class VideoContentGuard(ContentGuard):
         siglip = hub.load(hub.transformers().SiglipVisionModel, encoder, dtype=torch.float32)
         networks = nn.ModuleList([siglip, _load_classifier(classifier, width=siglip.config.hidden_size)])
         self._part = Part(self.name, networks, device)
-
-    def hold(self, hold: Hold) -> None:
-        self._part = hold(self._part.source)
-
-    def load(self) -> None:
-        self._part.rest()
-
-    def unload(self) -> None:
-        self._part.leave()
 
     def judge(self, frames: np.ndarray) -> Judgement:
         for index, logits in enumerate(self.logits(frames)):
