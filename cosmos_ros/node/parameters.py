@@ -109,7 +109,8 @@ DECLARATIONS = (
     ),
     Declaration(
         "cpu_threads", 0,
-        "Threads that one operation may use on the CPU. 0: all cores but one, which is left to the camera.",
+        "Threads that one operation may use on the CPU. 0: all cores but one, which is left to the camera. "
+        "The world model takes half of the cores at most.",
         When.ANY_TIME, bounds=(0, 1024),
     ),
     Declaration(
