@@ -82,7 +82,7 @@ class Bench:
     def guardrail(self, with_text: bool) -> Guardrail:
         """The networks of Cosmos-1.0-Guardrail, loaded by the code that loads the real ones, answering "safe"."""
         folder = self.work / "Cosmos-1.0-Guardrail"
-        guardrail_speed.write_video_content(folder / "video_content_safety_filter", self.size["siglip"])
+        guardrail_speed.write_video_content(folder / "video_content_safety_filter", self.size["siglip"], DEVICE)
         guardrail_speed.write_face_blur(folder / "face_blur_filter")
         content = VideoContentGuard(folder / "video_content_safety_filter", DEVICE)
         faces = FaceBlur(RetinaFaceDetector(folder / "face_blur_filter" / "Resnet50_Final.pth", DEVICE))

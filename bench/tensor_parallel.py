@@ -4,10 +4,11 @@
 
 Checks, on a small model in float32 and every number of GPUs: the tokens are those of one GPU, greedy and sampled; a
 cancel is answered; a killed rank ends the goal and the next one works. Then, for the published models at full size
-with random weights, seconds to load and milliseconds of a pass early and late in a rollout after 9 frames; the time
-of its 7680 passes is worked out from these, for a pass's time grows evenly with the rows it reads, or measured with
-`--whole`. Every measurement goes to DIRECTORY/tensor_parallel_<kind>_<gpus>.json as soon as it is made. `--tiny` shows
-within a minute, without a GPU, that the script works. Ends with status 1 where a check failed.
+with random weights: seconds to load, milliseconds of a pass early and late in a rollout after 9 frames, and the memory
+in use on each GPU. The time of a rollout's 7680 passes is worked out from these, for a pass's time grows evenly with
+the rows it reads, or measured with `--whole`. Every measurement goes to DIRECTORY/tensor_parallel_<kind>_<gpus>.json as
+soon as it is made. `--tiny` shows within a minute, without a GPU, that the script works. Ends with status 1 where a
+check failed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -125,6 +127,7 @@ def measure(directory: Path, kind: str, config: TransformerConfig, gpus: int, wh
         "prefill_s": round(prefill_s, 3),
         "pass_ms": {f"at_{at:.0f}": round(early, 3), f"at_{then:.0f}": round(late, 3)},
         "generation_s_worked_out": round(prefill_s + (end - first) * middle / 1e3, 2),
+        "memory_gb": memory_in_use()[:gpus],
     }
     if whole:
         began = time.monotonic()
@@ -132,6 +135,15 @@ def measure(directory: Path, kind: str, config: TransformerConfig, gpus: int, wh
         result["generation_s_measured"] = round(time.monotonic() - began, 2)
     engine.release()
     return result
+
+
+def memory_in_use() -> list[float]:
+    """GB on every GPU, whoever uses it."""
+    if DEVICE.type != "cuda":
+        return []
+    query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    mebibytes = subprocess.run(query, check=True, capture_output=True, text=True).stdout.split()
+    return [round(int(used) * 2**20 / 1e9, 2) for used in mebibytes]
 
 
 def device_name() -> str:

@@ -17,11 +17,12 @@ from cosmos_ros.world_model.video_tokenizer import DECODER, ENCODER, find_tokeni
 from cosmos_ros.world_model.world_model import resolve_dtype
 
 # Activations at their peak, as measured with bench/published_models.py.
-TOKENIZER_BYTES_PER_PIXEL = 100         # of a chunk of frames, in bfloat16
+TOKENIZER_BYTES_PER_PIXEL = 75          # of a chunk of frames, in bfloat16
 TEXT_ENCODER_WORK = 300_000_000
-PROMPT_GUARD_WORK = 500_000_000
+PROMPT_GUARD_WORK = 750_000_000
 VIDEO_GUARD_WORK = 2_000_000_000
-RANK_OVERHEAD = 1_500_000_000           # of a tensor-parallel rank's process, estimated: CUDA context, NCCL
+# Of a tensor-parallel rank's process beside its share: CUDA context, NCCL. By bench/tensor_parallel.py.
+RANK_OVERHEAD = 2_300_000_000
 WEIGHTS_FILES = (".safetensors", ".pt", ".pth")
 
 
@@ -81,12 +82,12 @@ def beside_a_rank(needs: Sequence[Need], free: int, gpus: int) -> tuple[tuple[Ne
     transformer on the device.
     """
     rest = tuple(need for need in needs if need.name != TRANSFORMER)
-    share = sum(need.weights + need.work for need in needs if need.name == TRANSFORMER) // gpus
+    share = sum((need.weights + need.kept) // gpus + need.work for need in needs if need.name == TRANSFORMER)
     return rest, free - share - RANK_OVERHEAD
 
 
 def transformer_need(config: TransformerConfig, bytes_per_weight: int) -> Need:
-    """The KV cache and the activations of one pass of the prefill are its work."""
+    """Beside the weights the KV cache, and the activations of one pass of the prefill."""
     parameters = sum(math.prod(shape) for shape in transformer_shapes(config).values())
     row = config.n_layers * 2 * config.n_kv_heads * config.head_dim
     activations = PREFILL_TOKENS * (4 * config.ffn_hidden + 16 * config.dim)
@@ -95,7 +96,8 @@ def transformer_need(config: TransformerConfig, bytes_per_weight: int) -> Need:
     return Need(
         TRANSFORMER,
         weights=(parameters + tables) * bytes_per_weight,
-        work=(config.position_rows * row + context + activations) * bytes_per_weight,
+        kept=(config.position_rows * row + context) * bytes_per_weight,
+        work=activations * bytes_per_weight,
         on_host=config.vocab_in * config.dim * bytes_per_weight,
     )
 

@@ -46,7 +46,8 @@ class Need:
     """What one part takes, in bytes.
 
     weights     parameters and buffers
-    work        more while it works: activations, and the KV cache
+    kept        more from its first work on, for as long as it is on the device: the KV cache
+    work        more while it works: activations
     on_host     of the weights: what may be read from host memory without slowing the part (an embedding table)
     """
 
@@ -54,6 +55,7 @@ class Need:
     weights: int
     work: int = 0
     on_host: int = 0
+    kept: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ class MemoryPlan:
         return self.peak <= self.free
 
     def _held(self, need: Need) -> int:
-        return need.weights - (need.on_host if self.lean else 0)
+        """Bytes on the device while the part is there, at work or not."""
+        return need.weights + need.kept - (need.on_host if self.lean else 0)
 
     def __str__(self) -> str:
         stays = ", ".join(need.name for need in self.needs if need.name not in self.parked) or "nothing"

@@ -82,13 +82,20 @@ def test_auto_ends_at_the_lowest_rung_where_nothing_fits():
     assert plan.exclusive and plan.lean and not plan.fits
 
 
+def test_a_kv_cache_stays_with_its_transformer_while_other_parts_work():
+    needs = (Need("transformer", 9 * GB, work=GB, kept=2 * GB), Need("video guard", 2 * GB, work=3 * GB))
+    assert plan_memory(needs, 80 * GB, "fast").peak == (9 + 2 + 2 + 3) * GB + OVERHEAD
+    assert plan_memory(needs, 80 * GB, "low").peak == (9 + 2 + 1) * GB + OVERHEAD
+
+
 @given(
     weights=st.lists(st.integers(0, 30 * GB), min_size=6, max_size=6),
     work=st.lists(st.integers(0, 5 * GB), min_size=6, max_size=6),
+    kept=st.lists(st.integers(0, 5 * GB), min_size=6, max_size=6),
     free=st.integers(0, 150 * GB),
 )
-def test_every_rung_down_needs_no_more_and_auto_fits_where_any_mode_fits(weights, work, free):
-    needs = [Need(name, w, k) for name, w, k in zip(PARKING_ORDER, weights, work, strict=True)]
+def test_every_rung_down_needs_no_more_and_auto_fits_where_any_mode_fits(weights, work, kept, free):
+    needs = [Need(name, w, k, kept=c) for name, w, k, c in zip(PARKING_ORDER, weights, work, kept, strict=True)]
     fast, balanced, low, auto = (plan_memory(needs, free, mode) for mode in ("fast", "balanced", "low", "auto"))
     assert fast.peak >= low.peak and balanced.peak >= low.peak
     assert auto.fits == any(plan.fits for plan in (fast, balanced, low, auto))
