@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from cosmos_ros.errors import InvalidGoal
@@ -95,7 +96,7 @@ class Foresight:
         return self._model is not None
 
     def load(self) -> None:
-        """Load and warm up the world model. Raises ModelUnavailable, OutOfMemory."""
+        """Load and warm up the world model and the guards. Raises ModelUnavailable, OutOfMemory."""
         with self._busy:
             self._require_model()
 
@@ -192,6 +193,7 @@ class Foresight:
                 )  # fmt: skip
                 self.guardrail.load()
                 model.warm_up()
+                self.guardrail.warm_up(np.zeros((self.spec.compression[0], *self.spec.frame_size, 3), np.uint8))
                 self._model = model
         return self._model
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,11 @@ from cosmos_ros.rollout import (
     Verdict,
 )
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
+
+WARM_UP_PROMPT = "A robot arm moves over a table."
 
 
 class Model(Protocol):
@@ -116,6 +121,26 @@ class Guardrail:
     def load(self) -> None:
         """Bring the guards' weights to where they wait, so that the first goal does not wait for it."""
         self._each(lambda guard: guard.load())
+
+    def warm_up(self, frames: np.ndarray) -> None:
+        """Let every guard work once, so that the first goal is judged as quickly as the next.
+
+        frames  as they will come: uint8 [k, h, w, 3], of the model's size
+
+        What the guards answer does not count. One that fails is told in the log; a goal that asks it fails closed.
+        """
+        frames = _frozen(frames)
+        lane = Lane("warm-up", self.locks, self.timeout_s)
+        try:
+            for guard in self._everyone:
+                act = guard.filter if guard in self.filters else guard.judge
+                subject = WARM_UP_PROMPT if guard in self.prompt_guards else frames
+                lane.submit(partial(lane.call, guard, partial(act, subject)))
+            lane.wait()
+        except GuardrailError as error:
+            logger.warning("while warming up: %s", error)
+        finally:
+            lane.close()
 
     def unload(self) -> None:
         """Give the device's memory back; the guards stay in force, and bring what they need when they are asked."""

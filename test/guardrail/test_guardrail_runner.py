@@ -21,6 +21,7 @@ from cosmos_ros.errors import (
 )
 from cosmos_ros.guardrail import Guardrail
 from cosmos_ros.guardrail.guard import PASSED, ContentGuard, FrameFilter, Judgement, PromptGuard
+from cosmos_ros.guardrail.guardrail import WARM_UP_PROMPT
 from cosmos_ros.rollout import Clip, Crop, GuardedRollout, Verdict
 
 SECOND = 1_000_000_000
@@ -158,6 +159,29 @@ def test_a_faulty_guard_lets_no_pixel_out(kind, fault):
 def test_a_filter_that_gives_back_something_else_lets_no_pixel_out(fault):
     with pytest.raises(GuardrailUnavailable, match="guard filters "):
         predict(guardrail_of(filters=Filters(FILTERED[fault])))
+
+
+def test_warming_up_lets_every_guard_work_once_and_what_it_says_does_not_count():
+    asked = []
+
+    def refuse(subject):
+        asked.append(getattr(subject, "shape", subject))
+        return Judgement(Verdict.REFUSED, "Violence")
+
+    guardrail = guardrail_of(Prompts(refuse), Contents(refuse), Filters(lambda frames: (frames, refuse(frames))))
+    guardrail.warm_up(noise())
+    assert asked == [WARM_UP_PROMPT, (8, 16, 24, 3), (8, 16, 24, 3)]
+    with pytest.raises(PromptBlocked):
+        predict(guardrail, prompt=WARM_UP_PROMPT)
+
+
+@pytest.mark.parametrize("fault", ["an exception", "an exit", "memory", "a timeout"])
+def test_a_guard_that_fails_while_warming_up_is_told_and_refuses_the_goal(fault, caplog):
+    guardrail = guardrail_of(contents=Contents(ANSWERS[fault]), timeout_s=0.3)
+    guardrail.warm_up(noise())
+    assert "while warming up: guard contents " in caplog.text
+    with pytest.raises(GuardrailUnavailable, match="guard contents "):
+        predict(guardrail)
 
 
 def test_a_refusal_names_guard_class_and_frame_and_carries_the_report():
