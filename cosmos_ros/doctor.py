@@ -12,7 +12,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -76,6 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", default="", metavar="DIR", help="world model to judge; default: the small one")
     parser.add_argument("--tokenizer", default="", metavar="DIR", help="its tokenizer; default: in or beside it")
     parser.add_argument("--guardrail", default="", metavar="DIR", help="its guardrail; default: beside or in it")
+    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="over how many GPUs the transformer is cut")
     parser.add_argument("--image-topic", default="", metavar="TOPIC", help="camera topic to listen to")
 
 
@@ -154,7 +155,7 @@ def memory(spec: ModelSpec, args: argparse.Namespace) -> Iterator[Finding]:
     """What fits in which mode, with the peak that is expected."""
     import torch
 
-    from cosmos_ros.needs import needs_of
+    from cosmos_ros.needs import beside_a_rank, bytes_of_a_rank, needs_of
     from cosmos_ros.world_model.memory_plan import MODES, free_memory, plan_memory
 
     on_gpu = torch.cuda.is_available()
@@ -165,12 +166,27 @@ def memory(spec: ModelSpec, args: argparse.Namespace) -> Iterator[Finding]:
         return
     host = available_host_memory()
     if on_gpu:
-        free = free_memory(torch.device("cuda"))
-        yield from modes({mode: plan_memory(needs, free, mode) for mode in MODES}, host)
+        free = [free_memory(torch.device("cuda", index)) for index in range(torch.cuda.device_count())]
+        here = free[0]
+        if args.gpus > 1:
+            yield ranks(args.gpus, bytes_of_a_rank(needs, args.gpus), free)
+            needs, here = beside_a_rank(needs, here, args.gpus)
+        yield from modes({mode: plan_memory(needs, here, mode) for mode in MODES}, host)
         return
     peak = plan_memory(needs, free=host, mode="fast").peak
     text = f"expected peak {gigabytes(peak)} on the CPU of {gigabytes(host)} available"
     yield ok("memory", text) if peak <= host else fail("memory", text, "use a GPU, or a smaller checkpoint")
+
+
+def ranks(gpus: int, share: int, free: Sequence[int]) -> Finding:
+    """Whether each of the first `gpus` GPUs, with so many bytes free, has room for its share of the transformer."""
+    text = f"cut over {gpus} GPUs the transformer takes {gigabytes(share)} of each"
+    if gpus > len(free):
+        return fail("GPUs", f"{text}, and PyTorch sees {len(free)}", "ask for fewer")
+    full = [f"GPU {index} has {gigabytes(room)} free" for index, room in enumerate(free[:gpus]) if room < share]
+    if full:
+        return fail("GPUs", f"{text}; {', '.join(full)}", "free memory there, or use more GPUs")
+    return ok("GPUs", text)
 
 
 def modes(plans: Mapping[str, MemoryPlan], host: int) -> Iterator[Finding]:

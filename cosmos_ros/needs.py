@@ -81,9 +81,13 @@ def beside_a_rank(needs: Sequence[Need], free: int, gpus: int) -> tuple[tuple[Ne
     """What is left to plan, and for how many bytes, where a process of its own keeps one of `gpus` shares of the
     transformer on the device.
     """
-    rest = tuple(need for need in needs if need.name != TRANSFORMER)
+    return tuple(need for need in needs if need.name != TRANSFORMER), free - bytes_of_a_rank(needs, gpus)
+
+
+def bytes_of_a_rank(needs: Sequence[Need], gpus: int) -> int:
+    """Of the process that keeps one of `gpus` shares of the transformer."""
     share = sum((need.weights + need.kept) // gpus + need.work for need in needs if need.name == TRANSFORMER)
-    return rest, free - share - RANK_OVERHEAD
+    return share + RANK_OVERHEAD
 
 
 def transformer_need(config: TransformerConfig, bytes_per_weight: int) -> Need:

@@ -19,12 +19,15 @@ ARGUMENTS = {
     "image_transport": ("", "raw or compressed; empty: as in params_file"),
     "checkpoint": ("", "directory of the world model; empty: as in params_file, where empty is the one that ships"),
     "guardrail": ("", "directory of Cosmos-1.0-Guardrail; empty: as in params_file"),
+    "memory": ("", "auto, fast, balanced or low; empty: as in params_file"),
+    "gpus": ("", "over how many GPUs the transformer is cut; empty: as in params_file"),
     "namespace": ("", "of the node and its topics"),
     "params_file": (str(SHARE / "config" / "foresight.yaml"), "parameters of the node"),
     "use_sim_time": ("false", "true: the robot's time is on /clock"),
     "rviz": ("false", "true: show camera, rollout and contact sheet in RViz"),
 }
-OVERRIDES = ("checkpoint", "guardrail", "image_transport")      # parameters that an argument may set
+# Parameters that an argument may set, and their types.
+OVERRIDES = {"checkpoint": str, "guardrail": str, "image_transport": str, "memory": str, "gpus": int}
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -40,12 +43,13 @@ def start(context: LaunchContext) -> list[Action]:
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     use_sim_time = {"use_sim_time": given["use_sim_time"].lower() in ("true", "1")}
     image, info = given["image_topic"], given["camera_info_topic"] or sibling_info(given["image_topic"])
+    overrides = {name: as_type(given[name]) for name, as_type in OVERRIDES.items() if given[name]}
     node = LifecycleNode(
         package="cosmos_ros",
         executable="foresight_node",
         name="foresight",
         namespace=given["namespace"],
-        parameters=[given["params_file"], {name: given[name] for name in OVERRIDES if given[name]} | use_sim_time],
+        parameters=[given["params_file"], overrides | use_sim_time],
         remappings=[("image", image), ("camera_info", info)],
         output="screen",
         emulate_tty=True,

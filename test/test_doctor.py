@@ -103,6 +103,20 @@ def test_each_mode_has_a_line_and_only_a_gpu_that_no_mode_fits_is_a_fault(free, 
 
 
 @pytest.mark.parametrize(
+    ("free", "mark", "words"),
+    [
+        ([80 * GB] * 4, "ok", "cut over 4 GPUs the transformer takes 8.0 GB of each"),
+        ([80 * GB] * 2, "FAIL", "PyTorch sees 2 -> ask for fewer"),
+        ([80 * GB, 80 * GB, 5 * GB, 7 * GB], "FAIL", "GPU 2 has 5.0 GB free, GPU 3 has 7.0 GB free"),
+        ([80 * GB] * 4 + [1 * GB], "ok", "8.0 GB"),
+    ],
+)
+def test_each_of_several_gpus_needs_room_for_its_share(free, mark, words):
+    finding = doctor.ranks(4, 8 * GB, free)
+    assert finding.mark == mark and words in str(finding)
+
+
+@pytest.mark.parametrize(
     ("change", "expected", "words"),
     [
         ({}, ["ok", "ok"], "640x480 rgb8, 30.0 images/s"),
