@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import sys
 
 # command -> (module that has add_arguments(parser) and run(args) -> exit status, one line of help)
@@ -26,6 +27,8 @@ def main(argv: list[str] | None = None) -> int:
         if argv[:1] == [name]:
             importlib.import_module(module).add_arguments(command)
     args = parser.parse_args(argv)
+    logging.basicConfig(format="%(message)s")       # what the package logs goes to standard error
+    logging.getLogger("cosmos_ros").setLevel(logging.INFO)
     try:
         return importlib.import_module(COMMANDS[args.command][0]).run(args)
     except KeyboardInterrupt:

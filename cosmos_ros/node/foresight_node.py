@@ -43,6 +43,7 @@ from cosmos_ros.node.diagnostics import (
     model_finding,
     node_finding,
 )
+from cosmos_ros.node.log import NodeLogHandler
 from cosmos_ros.node.messages import nanoseconds_of
 from cosmos_ros.node.parameters import Parameters
 from cosmos_ros.node.predict_action import Goal, PredictAction
@@ -75,6 +76,7 @@ class ForesightNode(LifecycleNode):
 
     def __init__(self, **kwargs: object) -> None:
         super().__init__("foresight", **kwargs)
+        self._package_log = NodeLogHandler(self)
         self._settings = Parameters(self, is_configured=lambda: self.state != "unconfigured")
         self._configured: Configured | None = None
         self._trouble = ""                      # why the last transition failed
@@ -115,6 +117,7 @@ class ForesightNode(LifecycleNode):
     def destroy_node(self) -> None:
         self._action.destroy()
         self._forget()
+        self._package_log.close()
         super().destroy_node()
 
     def _autostart(self) -> None:

@@ -61,6 +61,7 @@ class Robot:
         self.infos = self.ros.create_publisher(CameraInfo, "camera_info", 10)
         self.action = ActionClient(self.ros, Predict, "foresight/predict")
         self.feedback: list[Predict.Feedback] = []
+        self._filmed: dict[int, int] = {}       # stamp -> which frame of the film it is
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.ros)
         self._closing = threading.Event()
@@ -105,9 +106,10 @@ class Robot:
         return Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
 
     def image(self, stamp_ns: int, **fields: object) -> Image:
-        """A colourful frame that is different for every stamp."""
+        """A colourful frame: another one for every stamp of a film, and for every film the same ones."""
         height, width = SIZE
-        pixels = np.random.default_rng(stamp_ns % 2**32).integers(0, 255, (height, width, 3), dtype=np.uint8)
+        number = self._filmed.setdefault(stamp_ns, len(self._filmed))
+        pixels = np.random.default_rng(number).integers(0, 255, (height, width, 3), dtype=np.uint8)
         message = Image(height=height, width=width, encoding="rgb8", step=3 * width, data=pixels.tobytes())
         message.header.stamp = self.time(stamp_ns)
         message.header.frame_id = "camera_optical"
@@ -133,6 +135,7 @@ class Robot:
         buffer = node._configured.buffer
         if not goes_on:
             buffer.clear()      # else the first may come as late ones of the last film
+            self._filmed.clear()
         for stamp in stamps:
             self.images.publish(self.picture(stamp))
             wait_for(lambda stamp=stamp: buffer.state().newest_ns == stamp, "a frame in the buffer")

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from cosmos_ros.world_model import Transformer
 from cosmos_ros.world_model.config import PUBLISHED_KINDS
+from cosmos_ros.world_model.memory_plan import DeviceMemory, plan_memory
 
 CONFIGURE, ACTIVATE = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE
 DEACTIVATE, CLEANUP = Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP
@@ -183,3 +184,17 @@ def test_diagnostics_tell_the_posture_and_the_camera(rig, ready, wait_for, tiny_
     assert diagnosed(robot, node, wait_for, "model", "tiny, loaded").level == DiagnosticStatus.OK
     goals = {v.key: v.value for v in diagnosed(robot, node, wait_for, "goals").values}
     assert goals["last error"].startswith("INVALID_GOAL: top_p")
+
+
+def test_what_the_package_logs_stands_in_the_nodes_log(rig, ready, wait_for, tiny_checkpoint):
+    """The memory plan, for one: a node on the CPU makes none, so it is made here."""
+    robot, node = rig(checkpoint=str(tiny_checkpoint))
+    ready(node, robot)
+    DeviceMemory("cpu", plan_memory((), free=10**9, mode="fast"))
+    DeviceMemory("cpu", plan_memory((), free=0, mode="low"))
+
+    def heard(level: int, text: str) -> list:
+        return [log for log in list(robot.logged) if log.level == level and text in log.msg and "foresight" in log.name]
+
+    wait_for(lambda: heard(20, "memory fast: expected peak"), "the plan")
+    wait_for(lambda: heard(30, "memory low: expected peak"), "the plan that does not fit, as a warning")
