@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from cosmos_ros.foresight import ForesightConfig
+from cosmos_ros.world_model.memory_plan import MODES
 
 GUARD_TIMEOUT = 120.0  # seconds; nobody waits for one rollout, and the workers share the machine
 
@@ -16,6 +17,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tokenizer", default="", metavar="DIR", help="folder of encoder.jit and decoder.jit")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: %(default)s)")
     group.add_argument("--dtype", default="auto", help="auto, bfloat16, float32 (default: %(default)s)")
+    group.add_argument("--memory", default="auto", choices=MODES, help="what waits off the GPU (default: %(default)s)")
     group.add_argument("--seed", type=int, default=0, help="of the first sample (default: %(default)s)")
     group.add_argument("--temperature", type=float, help="0: greedy; default: what the model's makers recommend")
     group.add_argument("--top-p", type=float, help="nucleus, in (0, 1]; default: likewise")
@@ -31,5 +33,6 @@ def foresight_config(args: argparse.Namespace) -> ForesightConfig:
         tokenizer=args.tokenizer,
         device=args.device,
         dtype=args.dtype,
+        memory=args.memory,
         guard_timeout=GUARD_TIMEOUT,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -28,14 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="NAME.mp4, .png and .json per input")
     parser.add_argument("--prompt", default="", help="for models that take text")
     parser.add_argument("--image-topic", default="", help="of recordings; default: their only image topic")
+    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="over how many the model is cut")
     add_model_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     try:
-        foresight = Foresight(foresight_config(args))
+        foresight = Foresight(replace(foresight_config(args), gpus=args.gpus))
         foresight.load()
-    except ForesightError as error:
+    except (ForesightError, ValueError) as error:
         return _complain(str(error))
     todo = list(jobs(args.inputs, args.prompt))
     taken: set[str] = set()

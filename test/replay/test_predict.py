@@ -150,9 +150,26 @@ def test_what_cannot_be_predicted_from(tmp_path, moving_scene, predict):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_that_is_not_there_ends_it_at_once(predict, tmp_path, moving_scene):
-    status, said = predict(write_image(tmp_path / "one.png", moving_scene(1)[0]), options=("--model", "/nowhere"))
-    assert status == 1 and "/nowhere" in said
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--model", "/nowhere"), "/nowhere"),
+        (("--gpus", "0"), "gpus must be a whole number from 1 on; got 0"),
+        (("--gpus", "3"), "gpus must be 1 or 2"),
+    ],
+)
+def test_a_model_that_cannot_be_had_ends_it_at_once(predict, tmp_path, moving_scene, options, words):
+    status, said = predict(write_image(tmp_path / "one.png", moving_scene(1)[0]), options=options)
+    assert status == 1 and words in said
+
+
+def test_over_two_processes_it_predicts_what_one_predicts(predict, tmp_path, moving_scene):
+    image = write_image(tmp_path / "one.png", moving_scene(1)[0])
+    sheets = []
+    for options in ((), ("--gpus", "2", "--memory", "low")):
+        assert predict(image, options=options)[0] == 0
+        sheets.append(cv2.imread(str(tmp_path / "out" / "one.png")))
+    assert np.array_equal(*sheets)
 
 
 def test_lines_of_a_list(tmp_path):
