@@ -9,10 +9,18 @@ from contextlib import contextmanager
 
 import torch
 
-from cosmos_ros.errors import OutOfMemory
+from cosmos_ros.errors import ForesightError, OutOfMemory
 
-# What a RuntimeError says when it is really memory that is missing: CUDA through TorchScript or cuBLAS, and the host.
-SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+# What an error of another name says, in any case, when it is really memory that is missing.
+SIGNS = (
+    "out of memory",                # CUDA, also through TorchScript and Triton
+    "can't allocate memory",        # PyTorch's allocator on the host
+    "cannot allocate memory",       # the kernel's ENOMEM: mmap, fork
+    "not enough memory",
+    "_status_alloc_failed",         # cuBLAS, cuDNN 8
+    "device_allocation_failed",     # cuDNN 9
+    "failed to cuda calloc",        # NCCL
+)
 
 
 @contextmanager
@@ -23,7 +31,9 @@ def out_of_memory_as_error(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except ForesightError:
+        raise                       # already an answer, whatever its message quotes
+    except Exception as error:
         if not is_out_of_memory(error):
             raise
         # TorchScript puts the cause below its own traceback.
@@ -51,4 +61,4 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _has_sign(text: str) -> bool:
-    return any(sign in text for sign in SIGNS)
+    return any(sign in text.lower() for sign in SIGNS)
