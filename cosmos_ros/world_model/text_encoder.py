@@ -13,20 +13,25 @@ import logging
 import os
 import tempfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from cosmos_ros.errors import ModelUnavailable
+from cosmos_ros.errors import InvalidGoal, ModelUnavailable
 from cosmos_ros.parts import TEXT_ENCODER
 from cosmos_ros.paths import cache_directory
+from cosmos_ros.world_model.memory import is_out_of_memory
 from cosmos_ros.world_model.memory_plan import DeviceMemory
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 CONTEXT_LENGTH = 512
 REMEMBERED_PROMPTS = 64         # 1 MiB each at the published width
@@ -34,6 +39,9 @@ EMBEDDINGS_FILE = "text_embeddings.safetensors"
 # Beside the checkpoint: a plain snapshot (Cosmos-Predict1's layout), or a Hugging Face cache (Cosmos 1.0's).
 SNAPSHOT = Path("google-t5") / "t5-11b"
 HUB_CACHE = Path("models--google-t5--t5-11b")
+# Of each kind a T5 folder has at least one file.
+FILES = {"weights": ("*.safetensors", "*.bin"), "tokenizer": ("tokenizer.json", "spiece.model")}
+SIZES = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")    # of its config.json
 REMEDY = (
     "fetch it with `hf download google-t5/t5-11b --local-dir <checkpoints>/google-t5/t5-11b`, where "
     f"<checkpoints> is the directory that holds the model's, or put precomputed embeddings into {EMBEDDINGS_FILE}"
@@ -46,8 +54,11 @@ class TextEncoder:
     folder      local T5 folder, or None where only precomputed embeddings serve
     width       d_model that the world model's cross-attention expects (its context_dim)
     given       precomputed embeddings: prompt -> bfloat16 [n <= 512, width]
-    cache       directory that remembers embeddings across runs
+    cache       directory that remembers embeddings across runs. It serves only beside the T5 that made them: which
+                one that was is part of a file's name, and cannot be known without it
     memory      says whether T5 stays on the device between prompts
+
+    Raises ModelUnavailable where a file of the folder cannot be read, or weights or tokenizer are missing there.
     """
 
     def __init__(
@@ -62,7 +73,7 @@ class TextEncoder:
         self.folder = folder
         self.width = width
         self._t5 = memory.hold(TEXT_ENCODER, self._load)
-        self._given = dict(given)
+        self.given = dict(given)
         self._cache = cache
         self._identity = weights_identity(folder) if folder else ""
         self._remembered: OrderedDict[str, Tensor] = OrderedDict()
@@ -86,12 +97,13 @@ class TextEncoder:
         cache        directory for embeddings already made; empty: $XDG_CACHE_HOME/cosmos_ros/text_embeddings
         memory       holds T5 on its device; None: T5 stays on `device` once it was needed
 
-        Raises ModelUnavailable where there is neither a T5 folder nor a file of embeddings, or that file is damaged.
+        Raises ModelUnavailable where there is neither a T5 folder nor a file of embeddings, or one that is there
+        cannot be read.
         """
         directory = Path(directory)
         folder = find_t5(directory)
         file = Path(embeddings) if embeddings else directory / EMBEDDINGS_FILE
-        given = read_embeddings(file, width) if embeddings or file.is_file() else {}
+        given = read_embeddings(file, width) if embeddings or reading(file, file.is_file) else {}
         if folder is None and not given:
             raise ModelUnavailable(f"{directory.name} reads prompts through T5-11B, which is not there: {REMEDY}")
         cache = Path(cache or cache_directory() / "text_embeddings")
@@ -100,8 +112,9 @@ class TextEncoder:
     def encode(self, prompt: str) -> Tensor:
         """The prompt's context: bfloat16 [1, 512, width], on the CPU; zero beyond the prompt's tokens.
 
-        Raises ModelUnavailable where T5 is needed and missing or damaged.
+        Raises ModelUnavailable where T5 is needed and missing or damaged, InvalidGoal where the prompt is no text.
         """
+        require_text(prompt)
         embedding = self._known(prompt)
         if embedding is None:
             embedding = self._embed(prompt)
@@ -113,15 +126,15 @@ class TextEncoder:
         """bfloat16 [n, width] from memory, from what was given, or from the disk."""
         if prompt in self._remembered:
             return self._remembered[prompt]
-        if prompt in self._given:
-            return self._given[prompt]
-        file = self._file(prompt)
-        if self.folder is None or not file.is_file():
+        if prompt in self.given:
+            return self.given[prompt]
+        if self.folder is None:
             return None
+        file = self._file(prompt)
         try:
-            return checked(load_file(file)["embedding"], self.width, str(file))
+            return checked(load_file(file)["embedding"], self.width, str(file)) if file.is_file() else None
         except (OSError, SafetensorError, KeyError, ModelUnavailable) as error:
-            logger.warning("the cached embedding %s is damaged and is made anew: %s", file, error)
+            logger.warning("the cached embedding %s cannot be used and is made anew: %s", file, error)
             return None
 
     def _remember(self, prompt: str, embedding: Tensor) -> None:
@@ -158,7 +171,7 @@ class TextEncoder:
             embedding = hidden[0, : int(tokens["attention_mask"].sum())].to("cpu", torch.bfloat16).clone()
         return checked(embedding, self.width, str(self.folder))
 
-    def _tokenizer(self):
+    def _tokenizer(self) -> Any:
         return reading(self.folder, lambda: transformers().AutoTokenizer.from_pretrained(
             str(self.folder), local_files_only=True
         ))
@@ -174,43 +187,76 @@ class TextEncoder:
         return module.eval().requires_grad_(False)
 
 
+def require_text(prompt: str) -> None:
+    """Raises InvalidGoal for a string that no encoding of Unicode can write, and no tokenizer read."""
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidGoal(
+            f"the prompt is no Unicode text: character {error.start + 1} is {ascii(prompt[error.start])}, half of a "
+            "surrogate pair; decode the prompt as UTF-8 before it is sent"
+        ) from error
+
+
 def find_t5(directory: Path) -> Path | None:
-    """The local T5 folder beside or in a checkpoint, in either published layout; None where there is none."""
+    """The local T5 folder beside or in a checkpoint, in either published layout; None where there is none.
+
+    Raises ModelUnavailable where a place in which it may lie cannot be looked at.
+    """
     for root in (directory.absolute().parent, directory.absolute()):
-        snapshots = root / HUB_CACHE / "snapshots"
-        revision = root / HUB_CACHE / "refs" / "main"
-        candidates = [root / SNAPSHOT]
-        if revision.is_file():
-            candidates.append(snapshots / revision.read_text().strip())
-        if snapshots.is_dir():
-            candidates.extend(sorted(snapshots.iterdir()))
-        for candidate in candidates:
-            if (candidate / "config.json").is_file():
-                return candidate
+        if folder := reading(root, partial(_t5_below, root)):
+            return folder
     return None
 
 
+def _t5_below(root: Path) -> Path | None:
+    snapshots = root / HUB_CACHE / "snapshots"
+    revision = root / HUB_CACHE / "refs" / "main"
+    candidates = [root / SNAPSHOT]
+    if revision.is_file():
+        candidates.append(snapshots / reading(revision, lambda: revision.read_text(encoding="utf-8").strip()))
+    if snapshots.is_dir():
+        candidates.extend(sorted(snapshots.iterdir()))
+    return next((folder for folder in candidates if (folder / "config.json").is_file()), None)
+
+
 def t5_bytes(folder: Path) -> int:
-    """Bytes of the encoder in bfloat16, from the folder's config.json (4.86 G parameters at 11B's size)."""
-    config = json.loads((folder / "config.json").read_text())
+    """Bytes of the encoder in bfloat16, from the folder's config.json (4.86 G parameters at 11B's size).
+
+    Raises ModelUnavailable where that cannot be read or lacks a size.
+    """
+    file = folder / "config.json"
+    config = reading(file, lambda: dict(json.loads(file.read_text(encoding="utf-8"))))
+    wrong = [size for size in SIZES if not isinstance(config.get(size), int) or config[size] < 1]
+    if wrong:
+        raise ModelUnavailable(f"{file} gives no positive whole number as {', '.join(wrong)}, as T5's does: {REMEDY}")
     inner = config["num_heads"] * config["d_kv"]
-    matrices_in = 2 if "gated" in config.get("feed_forward_proj", "relu") else 1
+    matrices_in = 2 if "gated" in str(config.get("feed_forward_proj")) else 1
     layer = 4 * config["d_model"] * inner + (matrices_in + 1) * config["d_model"] * config["d_ff"]
     return 2 * (config["vocab_size"] * config["d_model"] + config["num_layers"] * layer)
 
 
 def weights_identity(folder: Path) -> str:
-    """What tells one T5 folder from another without reading 45 GB: names, sizes, heads and tails of its files."""
+    """What tells one T5 folder from another without reading 45 GB: names, sizes, heads and tails of its files.
+
+    Raises ModelUnavailable where one cannot be read, or weights or tokenizer are missing.
+    """
+    files = reading(folder, lambda: sorted(path for path in folder.iterdir() if path.is_file()))
+    for kind, names in FILES.items():
+        if not any(file.match(name) for file in files for name in names):
+            raise ModelUnavailable(f"the T5 folder {folder} holds no {kind} ({' or '.join(names)}): {REMEDY}")
     digest = hashlib.sha256()
-    sample = 1 << 20
-    for path in sorted(p for p in folder.iterdir() if p.is_file()):
-        size = path.stat().st_size
-        digest.update(f"{path.name}\0{size}\0".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(sample))
-            file.seek(max(size - sample, 0))
-            digest.update(file.read(sample))
+    for file in files:
+        digest.update(reading(file, partial(_sample, file)))
     return digest.hexdigest()
+
+
+def _sample(path: Path) -> bytes:
+    size, most = path.stat().st_size, 1 << 20
+    with path.open("rb") as file:
+        head = file.read(most)
+        file.seek(max(size - most, 0))
+        return f"{path.name}\0{size}\0".encode() + head + file.read(most)
 
 
 def read_embeddings(file: Path, width: int) -> dict[str, Tensor]:
@@ -242,18 +288,20 @@ def checked(embedding: Tensor, width: int, source: str) -> Tensor:
 
 
 def write_atomically(file: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Whoever reads the file finds it whole or not at all."""
+    """Whoever reads the file finds it whole or not at all. Raises OSError where it cannot be written."""
     file.parent.mkdir(parents=True, exist_ok=True)
     handle, draft = tempfile.mkstemp(dir=file.parent, suffix=".draft")
     os.close(handle)
     try:
         save_file(dict(tensors), draft)
         Path(draft).replace(file)
+    except SafetensorError as error:    # what its writer makes of a full disk
+        raise OSError(f"{file} cannot be written: {error}") from error
     finally:
         Path(draft).unlink(missing_ok=True)
 
 
-def transformers():
+def transformers() -> ModuleType:
     """The transformers package, kept from the network. Raises ModelUnavailable where it is not installed."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TRANSFORMERS_OFFLINE"] = "1"
@@ -266,11 +314,14 @@ def transformers():
     return transformers
 
 
-def reading(source: Path, read):
+def reading(source: Path, read: Callable[[], T]) -> T:
     """Whatever a damaged file makes a reader raise is ModelUnavailable here; running out of memory stays that."""
     try:
         return read()
-    except (ModelUnavailable, MemoryError, torch.OutOfMemoryError):
+    except ModelUnavailable:
         raise
     except Exception as error:
-        raise ModelUnavailable(f"{source} cannot be read ({type(error).__name__}: {error}): {REMEDY}") from error
+        if is_out_of_memory(error):
+            raise
+        remedy = "let this user read it" if isinstance(error, PermissionError) else REMEDY
+        raise ModelUnavailable(f"{source} cannot be read ({type(error).__name__}: {error}): {remedy}") from error

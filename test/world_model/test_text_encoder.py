@@ -2,21 +2,33 @@
 
 import json
 import logging
+import os
+import resource
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cosmos_ros.errors import ModelUnavailable
+from cosmos_ros.errors import InvalidGoal, ModelUnavailable, OutOfMemory
+from cosmos_ros.world_model.memory import out_of_memory_as_error
 from cosmos_ros.world_model.memory_plan import DeviceMemory, MemoryPlan
-from cosmos_ros.world_model.text_encoder import TextEncoder, t5_bytes, weights_identity, write_embeddings
+from cosmos_ros.world_model.text_encoder import (
+    TextEncoder,
+    find_t5,
+    reading,
+    t5_bytes,
+    weights_identity,
+    write_embeddings,
+)
 
 transformers = pytest.importorskip("transformers", reason="the text extra is not installed (requirements-text.txt)")
 sentencepiece = pytest.importorskip("sentencepiece", reason="the text extra is not installed (requirements-text.txt)")
 
 PROMPT = "a robot arm moves a red cube over the table"
 WIDTH = 16
+TOO_LONG = "x" * 300     # no file system looks up such a name: an error even for root, whom permissions do not stop
 LAYOUTS = {
     "predict1": "google-t5/t5-11b",
     "cosmos-1.0": "models--google-t5--t5-11b/snapshots/90f37703b3334dfe9d2b009bfcbfbf1ac9d28ea3",
@@ -134,7 +146,7 @@ def test_a_damaged_cache_file_is_made_anew(place, tmp_path, caplog):
     file.write_bytes(file.read_bytes()[:-7])
     with caplog.at_level(logging.WARNING):
         assert torch.equal(encoder(checkpoint, tmp_path).encode(PROMPT), context)
-    assert "damaged" in caplog.text
+    assert "cannot be used and is made anew" in caplog.text
     assert load_file(file)["embedding"].shape[1] == WIDTH
 
 
@@ -142,6 +154,25 @@ def test_a_cache_that_cannot_be_written_does_not_stop_the_prompt(place, tmp_path
     (tmp_path / "cache").write_text("a file where the directory should be")
     assert encoder(place(), tmp_path).encode(PROMPT).shape == (1, 512, WIDTH)
     assert "could not be kept" in caplog.text
+
+
+def test_a_cache_that_cannot_be_looked_at_does_not_stop_the_prompt(place, tmp_path, caplog):
+    text = TextEncoder.for_checkpoint(place(), width=WIDTH, cache=tmp_path / TOO_LONG)
+    assert text.encode(PROMPT).shape == (1, 512, WIDTH)
+    assert "cannot be used and is made anew" in caplog.text and "could not be kept" in caplog.text
+
+
+def test_a_full_disk_does_not_stop_the_prompt_and_keeps_no_half_of_it(place, tmp_path, caplog):
+    text = encoder(place(), tmp_path)
+    text.encode(PROMPT)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        assert text.encode("boxes fall").shape == (1, 512, WIDTH)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "could not be kept" in caplog.text
+    assert len(list((tmp_path / "cache").iterdir())) == 1, "the first prompt's file alone"
 
 
 def test_nothing_but_whole_files_is_left_in_the_cache(place, tmp_path):
@@ -175,6 +206,21 @@ def test_precomputed_embeddings_serve_without_t5(place, tmp_path):
 def test_neither_t5_nor_embeddings_is_refused_at_once_with_the_remedy(tmp_path):
     with pytest.raises(ModelUnavailable, match="hf download google-t5/t5-11b"):
         encoder(tmp_path / "checkpoint", tmp_path)
+
+
+@pytest.mark.parametrize(("file", "kind"), [("pytorch_model.bin", "weights"), ("spiece.model", "tokenizer")])
+def test_a_t5_folder_that_is_not_whole_is_refused_at_once(file, kind, place, tmp_path):
+    checkpoint = place()
+    (checkpoint.parent / LAYOUTS["predict1"] / file).unlink()
+    with pytest.raises(ModelUnavailable, match=f"holds no {kind} .+hf download google-t5/t5-11b"):
+        encoder(checkpoint, tmp_path)
+
+
+def test_a_prompt_that_is_no_text_is_an_invalid_goal(place, tmp_path):
+    text = encoder(place(), tmp_path)
+    with pytest.raises(InvalidGoal, match=r"character 2 is '\\ud800'.+UTF-8"):
+        text.encode("a\ud800b")
+    assert text.encode("\N{ROBOT FACE} \0 \u65e5").shape == (1, 512, WIDTH)
 
 
 @pytest.mark.parametrize(
@@ -217,6 +263,48 @@ def test_a_truncated_t5_file_is_model_unavailable(name, place, tmp_path):
         encoder(checkpoint, tmp_path).encode(PROMPT)
 
 
+def test_t5_weights_that_cannot_be_read_are_named(place, tmp_path):
+    checkpoint = place()
+    file = checkpoint.parent / LAYOUTS["predict1"] / "pytorch_model.bin"
+    file.unlink()
+    file.symlink_to("/proc/self/mem")       # opens, and gives an error when it is read
+    with pytest.raises(ModelUnavailable, match=r"pytorch_model\.bin cannot be read \(OSError"):
+        encoder(checkpoint, tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not stop root")
+@pytest.mark.parametrize("name", ["google-t5", "google-t5/t5-11b", "google-t5/t5-11b/pytorch_model.bin"])
+def test_what_this_user_may_not_read_is_named_with_the_remedy(name, place, tmp_path):
+    checkpoint = place()
+    locked = checkpoint.parent / name
+    mode = locked.stat().st_mode
+    locked.chmod(0)
+    try:
+        with pytest.raises(ModelUnavailable, match=f"Permission denied.+{name}.+let this user read it"):
+            encoder(checkpoint, tmp_path)
+    finally:
+        locked.chmod(mode)
+
+
+def test_a_place_that_cannot_be_looked_at_is_named(tmp_path):
+    with pytest.raises(ModelUnavailable, match=r"x cannot be read \(OSError.+File name too long"):
+        find_t5(tmp_path / TOO_LONG / "checkpoint")
+
+
+def test_a_revision_of_the_hub_cache_that_is_no_text_is_named(place):
+    checkpoint = place("cosmos-1.0")
+    revision = checkpoint.parent / "models--google-t5--t5-11b" / "refs" / "main"
+    revision.parent.mkdir()
+    revision.write_bytes(b"\xff\xfe")
+    with pytest.raises(ModelUnavailable, match="refs/main cannot be read .+hf download"):
+        find_t5(checkpoint)
+
+
+def test_a_reader_without_memory_is_out_of_memory_and_not_a_damaged_file():
+    with pytest.raises(OutOfMemory, match="can't allocate memory"), out_of_memory_as_error("reading"):
+        reading(Path("pytorch_model.bin"), lambda: torch.empty(2**50, dtype=torch.uint8))
+
+
 def test_t5_weights_that_are_not_finite_are_refused_and_not_cached(place, tmp_path):
     checkpoint = place()
     file = checkpoint.parent / LAYOUTS["predict1"] / "pytorch_model.bin"
@@ -235,3 +323,20 @@ def test_the_size_of_t5_is_known_without_loading_it(t5_folder, tmp_path):
     published = {"vocab_size": 32128, "d_model": 1024, "d_kv": 128, "d_ff": 65536, "num_layers": 24, "num_heads": 128}
     (tmp_path / "config.json").write_text(json.dumps(published))
     assert t5_bytes(tmp_path) == pytest.approx(9.73e9, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        (b'{"vocab_size": 32', "cannot be read"),
+        (b'"T5"', "cannot be read"),
+        (b"\xff\xfe{", "cannot be read"),
+        (b"{}", "no positive whole number as vocab_size, d_model, d_kv, d_ff, num_layers, num_heads"),
+        (b'{"vocab_size": 9, "d_model": 8, "d_kv": 4, "d_ff": 32, "num_layers": "2", "num_heads": 0}',
+         "no positive whole number as num_layers, num_heads"),
+    ],
+)
+def test_a_damaged_config_of_t5_is_named_with_the_fault_and_the_remedy(config, complaint, tmp_path):
+    (tmp_path / "config.json").write_bytes(config)
+    with pytest.raises(ModelUnavailable, match=rf"config\.json .*{complaint}.+hf download"):
+        t5_bytes(tmp_path)
