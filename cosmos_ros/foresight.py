@@ -213,7 +213,7 @@ class Foresight:
         n = len(clip.frames)
         if n not in self.spec.conditioning_lengths:
             expected = " or ".join(map(str, self.spec.conditioning_lengths))
-            raise InvalidGoal(f"the model conditions on {expected} frames; the clip has {n}")
+            raise InvalidGoal(f"the model conditions on the newest {expected} frames; the clip has {n}")
         if prompt and not self.spec.takes_prompt:
             raise InvalidGoal(f"{self.spec.name} takes no prompt; leave it empty, or run a Video2World checkpoint")
         if not prompt.strip() and self.spec.takes_prompt:
