@@ -6,13 +6,13 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cosmos_ros.errors import ModelUnavailable
+from cosmos_ros.errors import GuardrailUnavailable, ModelUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -64,12 +64,40 @@ class Part:
         return self._module
 
 
+class Turn:
+    """Lets one part at a time be on the device.
+
+    patience_s  how long a part waits for the one that is there. Only a guard that hangs, and that its screening has
+                left behind, stays so long
+    """
+
+    def __init__(self, patience_s: float = 60.0) -> None:
+        self._patience_s = patience_s
+        self._lock = threading.RLock()
+        self._holder = ""
+
+    @contextmanager
+    def taken_by(self, name: str) -> Iterator[None]:
+        """Raises GuardrailUnavailable where another part does not leave."""
+        if not self._lock.acquire(timeout=self._patience_s):
+            raise GuardrailUnavailable(
+                f"the {self._holder} has been on the GPU for more than {self._patience_s:g} s, and the {name} cannot "
+                "come before it leaves; deactivate and activate the node"
+            )
+        before, self._holder = self._holder, name
+        try:
+            yield
+        finally:
+            self._holder = before
+            self._lock.release()
+
+
 class Parked(Part):
     """A module that is on its device only while somebody uses it, and else in one block of pinned host memory.
 
     Weights never change, so coming is one copy to the device and leaving is none: the host's block is filled once.
 
-    turn        held while the part is on the device: parts that share a lock are never there together
+    turn        taken while the part is on the device: parts that share one are never there together
     on_leave    called before the device's memory goes, for whoever holds addresses in it (a captured CUDA graph)
     """
 
@@ -79,18 +107,18 @@ class Parked(Part):
         source: nn.Module | Callable[[], nn.Module],
         device: torch.device | str,
         *,
-        turn: AbstractContextManager | None = None,
+        turn: Turn | None = None,
         on_leave: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(name, source, device)
-        self._turn = turn if turn is not None else nullcontext()
+        self._turn = turn
         self._on_leave = on_leave
         self._users = 0
         self._host: Arena | None = None
 
     @contextmanager
     def in_use(self) -> Iterator[nn.Module]:
-        with self._turn:
+        with self._turn.taken_by(self.name) if self._turn else nullcontext():
             with self._lock:
                 module = self._loaded()
                 if self._users == 0:

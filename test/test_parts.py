@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from cosmos_ros.parts import Arena, HostEmbedding, Parked, Part, bytes_of, tensors_of
+from cosmos_ros.errors import GuardrailUnavailable
+from cosmos_ros.parts import Arena, HostEmbedding, Parked, Part, Turn, bytes_of, tensors_of
 
 
 def module() -> nn.Module:
@@ -96,7 +97,7 @@ def test_a_part_used_by_two_threads_leaves_with_the_last():
 
 
 def test_parts_that_take_turns_are_never_there_together():
-    turn, there = threading.RLock(), set()
+    turn, there = Turn(), set()
     first, second = (Parked(name, module(), "cpu", turn=turn) for name in ("first", "second"))
     most = []
 
@@ -115,9 +116,30 @@ def test_parts_that_take_turns_are_never_there_together():
     assert len(most) == 40 and max(most) == 1
 
 
+def test_a_part_that_does_not_leave_is_named_by_those_that_wait_for_it():
+    turn, go_on, inside = Turn(patience_s=0.1), threading.Event(), threading.Event()
+    guard, transformer = (Parked(name, module(), "cpu", turn=turn) for name in ("video guard", "transformer"))
+
+    def hang() -> None:
+        with guard.in_use():
+            inside.set()
+            go_on.wait(10)
+
+    thread = threading.Thread(target=hang)
+    thread.start()
+    assert inside.wait(10)
+    with pytest.raises(GuardrailUnavailable, match="the video guard .* and the transformer cannot come"), \
+            transformer.in_use():
+        pass
+    go_on.set()
+    thread.join(10)
+    with transformer.in_use(), transformer.in_use():
+        pass
+
+
 def test_an_error_while_a_part_works_lets_it_leave():
     left = []
-    part = Parked("part", module(), "cpu", turn=threading.Lock(), on_leave=lambda: left.append(1))
+    part = Parked("part", module(), "cpu", turn=Turn(), on_leave=lambda: left.append(1))
     for _ in range(2):
         with pytest.raises(RuntimeError, match="broken"), part.in_use():
             raise RuntimeError("broken")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from cosmos_ros.parts import (
     VIDEO_GUARD,
     Parked,
     Part,
+    Turn,
 )
 
 logger = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ class DeviceMemory:
     def __init__(self, device: torch.device | str, plan: MemoryPlan | None = None) -> None:
         self.device = torch.device(device)
         self.plan = plan
-        self._turn = threading.RLock() if plan is not None and plan.exclusive else None
+        self._turn = Turn() if plan is not None and plan.exclusive else None
         if plan is not None:
             logger.log(logging.INFO if plan.fits else logging.WARNING, "%s", plan)
 
