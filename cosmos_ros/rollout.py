@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NoReturn
 
 import numpy as np
 
@@ -127,7 +128,9 @@ class GuardedRollout:
     stamps_ns              n stamps: last conditioning stamp + k / frame_rate
     conditioning_stamps_ns the clip's stamps
 
-    Raises TypeError where anything but the guardrail tries to make one.
+    It never changes: a copy of it is itself. It cannot be pickled, as its pixels could be exchanged on the way.
+
+    Raises TypeError where anything but the guardrail tries to make one, and where a class would inherit from it.
     """
 
     frames: np.ndarray
@@ -148,3 +151,17 @@ class GuardedRollout:
         self.frames.flags.writeable = False
         # The seal does not travel with the rollout: dataclasses.replace() cannot swap the frames of a guarded one.
         object.__setattr__(self, "seal", None)
+
+    def __init_subclass__(cls) -> NoReturn:
+        raise TypeError("a GuardedRollout has no subclasses: one could be made without the guardrail")
+
+    # What copy and pickle make of an object by default is a second one, with pixels that can be written to.
+
+    def __copy__(self) -> GuardedRollout:
+        return self
+
+    def __deepcopy__(self, memo: dict) -> GuardedRollout:
+        return self
+
+    def __reduce_ex__(self, protocol: int) -> NoReturn:
+        raise TypeError("a GuardedRollout stays in its process; publish it, write it to a file, or send numbers")

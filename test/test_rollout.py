@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -80,12 +81,35 @@ def test_nobody_but_the_guardrail_makes_a_guarded_rollout():
         GuardedRollout(**rollout_fields(), seal=object())
 
 
-def test_a_guarded_rollout_cannot_be_refilled():
-    sealed = GuardedRollout(**rollout_fields(), seal=rollout_module._GUARDRAIL_SEAL)
+@pytest.fixture
+def sealed() -> GuardedRollout:
+    return GuardedRollout(**rollout_fields(), seal=rollout_module._GUARDRAIL_SEAL)
+
+
+def test_a_guarded_rollout_cannot_be_refilled(sealed):
     with pytest.raises(ValueError, match="read-only"):
         sealed.frames[:] = 255
     with pytest.raises(dataclasses.FrozenInstanceError):
         sealed.frames = np.ones_like(sealed.frames)
     with pytest.raises(TypeError, match="guardrail"):
         dataclasses.replace(sealed, frames=np.ones_like(sealed.frames))
-    assert sealed.seal is None and copy.copy(sealed).seal is None
+    with pytest.raises(TypeError, match="guardrail"):
+        dataclasses.replace(sealed, seed=1)
+    assert sealed.seal is None
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda rollout: copy.deepcopy([rollout])[0]])
+def test_a_copy_has_no_pixels_of_its_own(sealed, copied):
+    same = copied(sealed)
+    assert same is sealed and not same.frames.flags.writeable
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_guarded_rollout_is_not_pickled(sealed, protocol):
+    with pytest.raises(TypeError, match="stays in its process"):
+        pickle.dumps(sealed, protocol)
+
+
+def test_nothing_inherits_the_right_to_be_written():
+    with pytest.raises(TypeError, match="no subclasses"):
+        type("Forged", (GuardedRollout,), {"__post_init__": lambda self: None})
