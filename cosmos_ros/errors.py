@@ -12,10 +12,12 @@ class ForesightError(Exception):
     """Base of all errors that a caller of `Foresight` or of the `Predict` action is told about.
 
     The message says what was wrong, what was expected and what to do.
-    `code` is the name of the error code in action/Predict.action.
+    `code` is the name of the error code in action/Predict.action. `report` says what each guard had decided by then,
+    where a screening had begun.
     """
 
     code = "INTERNAL"
+    report: GuardrailReport | None = None
 
 
 class InvalidGoal(ForesightError):
@@ -49,9 +51,7 @@ class UnevenFrames(ForesightError):
 
 
 class GuardrailError(ForesightError):
-    """Base of the guardrail's refusals. `report` says what each guard had decided by then, where any had begun."""
-
-    report: GuardrailReport | None = None
+    """Base of the guardrail's refusals."""
 
 
 class PromptBlocked(GuardrailError):

@@ -130,10 +130,10 @@ class Foresight:
         """
         sampling = self._sampling(seed, temperature, top_p)
         self._check(clip, prompt)
-        with self._busy, out_of_memory_as_error("predicting"):
+        with self._busy:
             model = self._require_model()
             with StageClock(on_progress, n_new=self.spec.new_frames(len(clip.frames))) as clock, \
-                    self.guardrail.screen(prompt) as screening:
+                    self.guardrail.screen(prompt) as screening, out_of_memory_as_error("predicting"):
                 clock.enter(Stage.TOKENIZING)
                 tokens = model.tokenize(clip.frames)
                 clock.enter(Stage.PROMPT_GUARD)
@@ -167,9 +167,9 @@ class Foresight:
         if len(frames.frames) != (chunk := 1 + self.spec.new_frames(1)):
             raise InvalidGoal(f"a reconstruction takes {chunk} true frames; got {len(frames.frames)}")
         clip = Clip(frames.frames[:1], frames.stamps_ns[:1], frames.frame_rate)
-        with self._busy, out_of_memory_as_error("reconstructing"):
+        with self._busy:
             model = self._require_model()
-            with self.guardrail.screen(prompt) as screening:
+            with self.guardrail.screen(prompt) as screening, out_of_memory_as_error("reconstructing"):
                 tokens = model.tokenize(frames.frames)
                 screening.admit_prompt()
                 for some in model.decode(tokens, n_conditioning=1):

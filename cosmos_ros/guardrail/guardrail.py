@@ -12,9 +12,10 @@ from typing import NoReturn, Protocol, TypeVar
 
 import cv2
 import numpy as np
+import torch
 from torch import nn
 
-from cosmos_ros.errors import GuardrailError, GuardrailUnavailable, PromptBlocked, VideoBlocked
+from cosmos_ros.errors import ForesightError, GuardrailError, GuardrailUnavailable, PromptBlocked, VideoBlocked
 from cosmos_ros.guardrail import profiles
 from cosmos_ros.guardrail.guard import ContentGuard, FrameFilter, Guard, Judgement, PromptGuard
 from cosmos_ros.guardrail.lane import Lane
@@ -83,9 +84,9 @@ class Guardrail:
         self.profile = profile
         self.timeout_s = timeout_s
         self.takes_prompt = takes_prompt
-        self.prompt_guards = tuple(prompt_guards)
-        self.content_guards = tuple(content_guards)
-        self.filters = tuple(filters)
+        self._prompt_guards = tuple(prompt_guards)
+        self._content_guards = tuple(content_guards)
+        self._filters = tuple(filters)
         self._everyone: tuple[Guard, ...] = (*prompt_guards, *content_guards, *filters)
         self.guards = tuple(GuardPosture(guard.name, guard.weights) for guard in self._everyone)
         # A guard judges one thing at a time, whoever asks: OpenCV's cascades, for one, do not bear two threads.
@@ -110,6 +111,19 @@ class Guardrail:
             profile, guards = profiles.embedded()
         return cls(profile, *guards, takes_prompt=spec.takes_prompt, timeout_s=timeout_s)
 
+    # Not to be set: a list that was emptied later would let everything pass.
+    @property
+    def prompt_guards(self) -> tuple[PromptGuard, ...]:
+        return self._prompt_guards
+
+    @property
+    def content_guards(self) -> tuple[ContentGuard, ...]:
+        return self._content_guards
+
+    @property
+    def filters(self) -> tuple[FrameFilter, ...]:
+        return self._filters
+
     def hold(self, hold: Callable[[str, nn.Module], Part]) -> None:
         """Let `hold(name, network)` say where the guards' weights wait between judgements, before they are loaded.
 
@@ -119,8 +133,11 @@ class Guardrail:
             guard.hold(partial(hold, PROMPT_GUARD if guard in self.prompt_guards else VIDEO_GUARD))
 
     def load(self) -> None:
-        """Bring the guards' weights to where they wait, so that the first goal does not wait for it."""
-        self._each(lambda guard: guard.load())
+        """Bring the guards' weights to where they wait, so that the first goal does not wait for it.
+
+        Raises GuardrailUnavailable where one of them fails; running out of memory is passed on as it is.
+        """
+        self._each(_load)
 
     def warm_up(self, frames: np.ndarray) -> None:
         """Let every guard work once, so that the first goal is judged as quickly as the next.
@@ -130,17 +147,17 @@ class Guardrail:
         What the guards answer does not count. One that fails is told in the log; a goal that asks it fails closed.
         """
         frames = _frozen(frames)
-        lane = Lane("warm-up", self.locks, self.timeout_s)
-        try:
-            for guard in self._everyone:
-                act = guard.filter if guard in self.filters else guard.judge
-                subject = WARM_UP_PROMPT if guard in self.prompt_guards else frames
-                lane.submit(partial(lane.call, guard, partial(act, subject)))
-            lane.wait()
-        except GuardrailError as error:
-            logger.warning("while warming up: %s", error)
-        finally:
-            lane.close()
+        for guard in self._everyone:
+            act = guard.filter if guard in self.filters else guard.judge
+            subject = WARM_UP_PROMPT if guard in self.prompt_guards else frames
+            lane = Lane("warm-up", self.locks, self.timeout_s)
+            lane.submit(partial(lane.call, guard, partial(act, subject)))
+            try:
+                lane.wait()
+            except GuardrailError as error:
+                logger.warning("while warming up: %s", error)
+            finally:
+                lane.close()
 
     def unload(self) -> None:
         """Give the device's memory back; the guards stay in force, and bring what they need when they are asked."""
@@ -148,8 +165,8 @@ class Guardrail:
 
     @property
     def posture(self) -> str:
-        """One line for the log and the diagnostics: which guards run, with which weights."""
-        return f"{self.profile}: " + ", ".join(f"{guard.name} {guard.weights[:12]}" for guard in self.guards)
+        """One line for the log: which guards run, with which weights."""
+        return f"{self.profile}: " + ", ".join(f"{guard.name} {guard.weights}" for guard in self.guards)
 
     def screen(self, prompt: str) -> Screening:
         """A context in which one prediction is screened; the prompt guards start at once, on a thread of their own."""
@@ -188,7 +205,9 @@ class Screening:
             self._prompt_lane.submit(self._judge_prompt)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: type | None, error: BaseException | None, __: object) -> None:
+        if isinstance(error, ForesightError):
+            error.report = self.report      # whatever ended it, the client learns what was judged by then
         self._over = True
         self._prompt_lane.close()
         self._video_lane.close()
@@ -335,6 +354,15 @@ class Screening:
             raise VideoBlocked(f"the frames' size changed from {self._shape} to {frames.shape[1:]} within a rollout")
         self._shape = frames.shape[1:]
         return frames
+
+
+def _load(guard: Guard) -> None:
+    try:
+        guard.load()
+    except (ForesightError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise GuardrailUnavailable(f"guard {guard.name} cannot be loaded: {type(error).__name__}: {error}") from error
 
 
 @dataclass

@@ -80,7 +80,10 @@ class ForesightNode(LifecycleNode):
         self._settings = Parameters(self, is_configured=lambda: self.state != "unconfigured")
         self._configured: Configured | None = None
         self._trouble = ""                      # why the last transition failed
-        self._action = PredictAction(self, self._predict, self._publish, lambda: self._settings["when_busy"])
+        self._action = PredictAction(
+            self, self._predict, self._publish, lambda: self._settings["when_busy"],
+            lambda: self._configured.foresight.guardrail.profile if self._configured else "",
+        )  # fmt: skip
         Diagnostics(self, self._findings)
         self._survive_impossible_transitions()
         if self._settings["autostart"]:
@@ -213,7 +216,7 @@ class ForesightNode(LifecycleNode):
             findings += [
                 camera_finding(configured.camera, configured.buffer.state(), now_ns),
                 model_finding(configured.foresight),
-                guardrail_finding(configured.foresight.guardrail),
+                guardrail_finding(configured.foresight.guardrail, self._action.last_status),
             ]
         return findings
 

@@ -25,8 +25,8 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 
 from cosmos_ros.action import Predict
-from cosmos_ros.errors import Canceled, ForesightError, GuardrailError, NotActive, Preempted
-from cosmos_ros.msg import Rollout
+from cosmos_ros.errors import Canceled, ForesightError, NotActive, Preempted
+from cosmos_ros.msg import GuardrailStatus, Rollout
 from cosmos_ros.node.messages import duration_message, guardrail_status, without_frames
 from cosmos_ros.node.timers import steady_timer
 from cosmos_ros.rollout import Progress, Stage
@@ -97,6 +97,7 @@ class PredictAction:
     predict     makes a goal's prediction, calling goal.report as it goes; raises ForesightError
     publish     puts a finished prediction on the topics and returns its message
     when_busy   the parameter's value: "reject", "preempt" or "queue"
+    profile     of the guardrail in force; "" where there is none yet
     """
 
     def __init__(
@@ -105,10 +106,12 @@ class PredictAction:
         predict: Callable[[Goal], Prediction],
         publish: Callable[[Goal, Prediction], Rollout],
         when_busy: Callable[[], str],
+        profile: Callable[[], str],
     ) -> None:
         self._log = node.get_logger().get_child("predict")
-        self._predict, self._publish, self._when_busy = predict, publish, when_busy
+        self._predict, self._publish, self._when_busy, self._profile = predict, publish, when_busy, profile
         self.last_error = ""
+        self.last_status = GuardrailStatus()    # what the guards decided about the last goal that they were asked about
         self._goals: dict[bytes, Goal] = {}                         # every goal that has no answer yet
         self._waiting: collections.deque[Goal] = collections.deque()
         self._running: Goal | None = None
@@ -242,6 +245,7 @@ class PredictAction:
         if isinstance(goal.outcome, ForesightError):
             return self._failed(handle, goal.outcome)
         handle.succeed()
+        self.last_status = goal.outcome.guardrail
         rollout = goal.outcome if goal.request.include_frames else without_frames(goal.outcome)
         return Predict.Result(error_code=Predict.Result.NONE, rollout=rollout)
 
@@ -253,8 +257,10 @@ class PredictAction:
             self.last_error = f"{error.code}: {error}"
             self._log.warning(f"goal aborted with {self.last_error}")
         result = Predict.Result(error_code=getattr(Predict.Result, error.code), error_msg=str(error))
-        if isinstance(error, GuardrailError) and error.report is not None:
-            result.rollout.guardrail = guardrail_status(error.report)
+        if error.report is not None:
+            result.rollout.guardrail = self.last_status = guardrail_status(error.report)
+        else:
+            result.rollout.guardrail.profile = self._profile()
         return result
 
 

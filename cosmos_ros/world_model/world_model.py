@@ -231,11 +231,13 @@ class WorldModel:
             )
 
     def decode(self, tokens: Tensor, n_conditioning: int) -> Iterator[np.ndarray]:
-        """Frames uint8 [k, h, w, 3] RGB at the model's resolution, in order, after the first n of the video."""
+        """Frames uint8 [k, h, w, 3] RGB at the model's resolution, in order, after the first n of the video.
+
+        They come as they are converted and copied from the device, so that the first can be judged meanwhile.
+        """
         with self._programs.in_use(), half_the_cores():
-            decoded = list(self._tokenizer.decode(tokens, n_conditioning))
-        for frames in decoded:
-            yield frames.numpy()
+            for frames in self._tokenizer.decode(tokens, n_conditioning):
+                yield frames.numpy()
 
 
 def _embedded_model() -> Path:

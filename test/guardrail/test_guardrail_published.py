@@ -70,7 +70,7 @@ def test_the_posture_names_every_guard_with_the_hash_of_its_files(guardrail, pub
     assert [guard.name for guard in guardrail.guards] == NAMES
     faces = published / "face_blur_filter" / "Resnet50_Final.pth"
     assert guardrail.guards[-1].weights == hashlib.sha256(faces.read_bytes()).hexdigest()
-    assert all(f"{guard.name} {guard.weights[:12]}" in guardrail.posture for guard in guardrail.guards)
+    assert all(f"{guard.name} {guard.weights}" in guardrail.posture for guard in guardrail.guards)
     assert len({guard.weights for guard in guardrail.guards}) == 4
 
 

@@ -184,6 +184,39 @@ def test_a_guard_that_fails_while_warming_up_is_told_and_refuses_the_goal(fault,
         predict(guardrail)
 
 
+def test_one_guard_that_fails_while_warming_up_does_not_keep_the_others_cold():
+    asked = []
+    contents = Contents(lambda frames: asked.append("contents") or PASSED)
+    guardrail_of(Prompts(fail(RuntimeError("broken"))), contents).warm_up(noise())
+    assert asked == ["contents"]
+
+
+def test_a_guard_that_cannot_be_loaded_is_named_and_missing_memory_stays_what_it_is():
+    class Unloadable(Contents):
+        def load(self):
+            self._act(None)
+
+    with pytest.raises(GuardrailUnavailable, match="guard contents cannot be loaded: RuntimeError: broken"):
+        guardrail_of(contents=Unloadable(fail(RuntimeError("broken")))).load()
+    with pytest.raises(MemoryError):
+        guardrail_of(contents=Unloadable(fail(MemoryError()))).load()
+
+
+@pytest.mark.parametrize("kind", ["prompt_guards", "content_guards", "filters"])
+def test_no_guard_can_be_taken_away_later(kind):
+    with pytest.raises(AttributeError):
+        setattr(guardrail_of(), kind, ())
+
+
+@pytest.mark.parametrize("error", [Canceled("enough"), ModelUnavailable("gone"), PromptBlocked("no")])
+def test_whatever_ends_a_screening_says_what_was_judged_by_then(error):
+    with pytest.raises(type(error)) as ended, guardrail_of().screen("a red cube") as screening:
+        screening.admit_prompt()
+        raise error
+    assert ended.value.report.profile == "embedded"
+    assert [(d.guard, d.verdict) for d in ended.value.report.decisions] == [("prompts", Verdict.PASSED)]
+
+
 def test_a_refusal_names_guard_class_and_frame_and_carries_the_report():
     def act(frames):
         dark = [k for k, frame in enumerate(frames) if not frame.any()]

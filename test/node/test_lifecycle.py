@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
@@ -171,12 +172,14 @@ def test_diagnostics_tell_the_posture_and_the_camera(rig, ready, wait_for, tiny_
     robot, node = rig(checkpoint=str(tiny_checkpoint))
     ready(node, robot)
     robot.film(node)
-    robot.expect(RESULT.INVALID_GOAL, top_p=2.0)
+    assert robot.predict().error_code == RESULT.NONE
+    assert robot.expect(RESULT.INVALID_GOAL, top_p=2.0).rollout.guardrail.profile == "embedded"
 
-    guardrail = diagnosed(robot, node, wait_for, "guardrail", "embedded")
-    weights = {value.key: value.value for value in guardrail.values}
-    assert {"blocklist SHA-256", "degenerate_video SHA-256", "face_blur SHA-256"} <= set(weights)
+    guardrail = {v.key: v.value for v in diagnosed(robot, node, wait_for, "guardrail", "embedded").values}
+    weights = {key: value for key, value in guardrail.items() if key.endswith("SHA-256")}
+    assert {"blocklist SHA-256", "degenerate_video SHA-256", "face_blur SHA-256"} == set(weights)
     assert all(len(digest) == 64 for digest in weights.values())
+    assert re.fullmatch(r"PASSED in [0-9.]+ ms", guardrail["degenerate_video last"])
 
     camera = {v.key: v.value for v in diagnosed(robot, node, wait_for, "camera", "images/s").values}
     assert camera["buffered frames"] == "9" and camera["images added"] == "9"

@@ -1,0 +1,64 @@
+"""A guard that fails in a running node: the goal ends, no pixel leaves, the next goal is served."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from cosmos_ros.action import Predict
+from cosmos_ros.msg import GuardDecision, Rollout
+
+from cosmos_ros.guardrail.guard import Judgement
+
+RESULT = Predict.Result
+REFUSED = GuardDecision.REFUSED
+
+
+def broken(_):
+    raise RuntimeError("broken")
+
+
+@pytest.fixture
+def rollouts(robot):
+    """What the node has published since."""
+    messages = []
+    subscription = robot.ros.create_subscription(Rollout, "foresight/rollout", messages.append, 10)
+    yield messages
+    robot.ros.destroy_subscription(subscription)
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "act"),
+    [
+        ("content_guards", "judge", broken),
+        ("content_guards", "judge", lambda _: Judgement(99)),
+        ("content_guards", "judge_rollout", broken),
+        ("filters", "filter", broken),
+        ("filters", "filter", lambda frames: (frames[:1], Judgement(0))),
+    ],
+)
+def test_a_fault_ends_the_goal_and_the_next_is_served(robot, node, wait_for, rollouts, monkeypatch, kind, method, act):
+    robot.film(node)
+    guard = getattr(node._configured.foresight.guardrail, kind)[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(guard, method, act)
+        result = robot.expect(RESULT.GUARDRAIL_UNAVAILABLE)
+    assert f"guard {guard.name} " in result.error_msg
+    assert (guard.name, REFUSED) in [(d.guard, d.verdict) for d in result.rollout.guardrail.decisions]
+    assert not result.rollout.frames
+    assert robot.predict(seed=5).error_code == RESULT.NONE
+    wait_for(lambda: rollouts, "the good rollout")
+    assert [rollout.seed for rollout in rollouts] == [5]
+
+
+def test_a_guard_that_hangs_ends_the_goal_in_its_time(rig, ready, tiny_checkpoint, monkeypatch):
+    robot, node = rig(checkpoint=str(tiny_checkpoint), guard_timeout=1.0)
+    ready(node, robot)
+    robot.film(node)
+    guard, go_on = node._configured.foresight.guardrail.content_guards[0], threading.Event()
+    judge = guard.judge
+    monkeypatch.setattr(guard, "judge", lambda frames: go_on.wait(30) and judge(frames))
+    result = robot.expect(RESULT.GUARDRAIL_UNAVAILABLE)
+    assert f"guard {guard.name} did not answer within 1 s" in result.error_msg
+    go_on.set()
+    assert robot.predict().error_code == RESULT.NONE
