@@ -19,9 +19,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cosmos_ros.errors import ForesightError
 from cosmos_ros.training.dataset import CLIP_FRAMES, HEIGHT, WIDTH, EpisodeStore, FilmCrew
 from cosmos_ros.training.evaluation import evaluate
 from cosmos_ros.training.export import export_tokenizer, export_transformer, load_exported_tokenizer
+from cosmos_ros.training.pictures import true_clips, write_pictures
 from cosmos_ros.training.schedule import Journal
 from cosmos_ros.training.splits import Split
 from cosmos_ros.training.tokenizer_network import SPACE_COMPRESSION, TokenizerConfig, VideoTokenizer
@@ -84,6 +86,11 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     export_transformer(transformer, args.output, SAMPLING)
     measure(args.output, validation, journal)
+    try:
+        write_pictures(args.output, true_clips(validation), args.output / "pictures", args.device)
+    except ForesightError as error:
+        print(f"cosmos_ros train: no pictures: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -167,13 +174,11 @@ def once_a_minute(save: Callable[[], None]) -> Callable[[], None]:
 
 
 def measure(directory: Path, validation: Tensor, journal: Journal) -> None:
-    """Measure the exported files themselves, write evaluation.json and contact sheets beside them."""
+    """Measure the exported files themselves, and write evaluation.json beside them."""
     device = validation.device
     files = (directory / "encoder.jit", directory / "decoder.jit")
     encode, decode = (torch.jit.load(str(file)).to(device, torch.float32).eval() for file in files)
     transformer = load_transformer(directory, device=device, dtype=torch.float32)
-    pictures = directory / "pictures"
-    pictures.mkdir(exist_ok=True)
-    figures = {"clips": len(validation)} | evaluate(encode, decode, transformer, validation, SAMPLING, pictures)
+    figures = {"clips": len(validation)} | evaluate(encode, decode, transformer, validation, SAMPLING)
     (directory / "evaluation.json").write_text(json.dumps(figures, indent=2) + "\n")
     journal.note(stage="evaluation", **figures)

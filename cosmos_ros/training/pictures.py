@@ -1,0 +1,76 @@
+"""Pictures of what a trained model predicts, to look at: they show what left through the guardrail, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from torch import Tensor
+
+from cosmos_ros.errors import VideoBlocked
+from cosmos_ros.foresight import Foresight, ForesightConfig
+from cosmos_ros.rollout import NANOSECONDS, Clip, GuardedRollout
+from cosmos_ros.training.dataset import FRAME_RATE
+
+EVERY = 4               # frames from column to column
+PICTURES = 6            # at most
+SEED = 0
+
+
+def true_clips(clips: Tensor) -> list[Clip]:
+    """Filmed clips uint8 [N, n, H, W, 3], as a camera's."""
+    stamps_ns = tuple(round(k * NANOSECONDS / FRAME_RATE) for k in range(clips.shape[1]))
+    return [Clip(frames, stamps_ns, FRAME_RATE) for frames in clips.cpu().numpy()]
+
+
+def write_pictures(checkpoint: Path, clips: Sequence[Clip], folder: Path, device: str) -> None:
+    """A PNG per clip, of the first few: the truth, its way through the tokenizer and back, and the rollout.
+
+    clips  of a whole chunk each, the conditioning frames first
+
+    A row that the guardrail refused is black, and says why. Raises GuardrailUnavailable, ModelUnavailable, OutOfMemory.
+    """
+    foresight = Foresight(ForesightConfig(checkpoint=str(checkpoint), device=device, dtype="float32"))
+    n = max(foresight.spec.conditioning_lengths)
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, clip in enumerate(clips[:PICTURES]):
+        seen = Clip(clip.frames[:n], clip.stamps_ns[:n], clip.frame_rate)
+        round_trip = _unless_refused(lambda clip=clip: foresight.reconstruct(clip))
+        rollout = _unless_refused(lambda seen=seen: foresight.predict(seen, seed=SEED))
+        write_picture(folder / f"clip{i:02d}.png", clip, n, [round_trip, rollout])
+
+
+def write_picture(path: Path, truth: Clip, n_seen: int, below: Sequence[GuardedRollout | VideoBlocked]) -> None:
+    """The true frames after the first n, and below them what was made of these; each row ends with the same frame."""
+    top = _row(truth.frames[n_seen:])
+    rows = [_refusal(row, top) if isinstance(row, VideoBlocked) else _row(_guarded(row)[n_seen - len(truth.frames) :])
+            for row in below]  # fmt: skip
+    cv2.imwrite(str(path), cv2.cvtColor(np.concatenate([top, *rows]), cv2.COLOR_RGB2BGR))
+
+
+def _unless_refused(make: Callable[[], GuardedRollout]) -> GuardedRollout | VideoBlocked:
+    try:
+        return make()
+    except VideoBlocked as refusal:
+        return refusal
+
+
+def _guarded(rollout: GuardedRollout) -> np.ndarray:
+    if not isinstance(rollout, GuardedRollout):
+        raise TypeError(f"only a GuardedRollout may be shown, from Foresight; got {type(rollout).__name__}")
+    return rollout.frames
+
+
+def _row(frames: np.ndarray) -> np.ndarray:
+    """Every few of the frames uint8 [n, H, W, 3], to the last, side by side."""
+    return np.concatenate(list(frames[EVERY - 1 :: EVERY]), axis=1)
+
+
+def _refusal(refusal: VideoBlocked, like: np.ndarray) -> np.ndarray:
+    """A black row of the same size, with the reason."""
+    row = np.zeros_like(like)
+    height = row.shape[0]
+    cv2.putText(row, str(refusal), (8, height // 2), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
+    return row
