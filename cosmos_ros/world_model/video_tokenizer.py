@@ -6,22 +6,30 @@ are one (Cosmos Tokenizer DV8x16x16, arXiv:2501.03575, section 4).
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from cosmos_ros.errors import ModelUnavailable
 from cosmos_ros.world_model.memory import is_out_of_memory
 
-ENCODER, DECODER = "encoder.jit", "decoder.jit"
+ENCODER, DECODER, AUTOENCODER = "encoder.jit", "decoder.jit", "autoencoder.jit"
 # Beside a checkpoint, of either family: Cosmos 1.0 and Cosmos-Predict1.
 SIBLINGS = ("Cosmos-1.0-Tokenizer-DV8x16x16", "Cosmos-Tokenize1-DV8x16x16-720p")
+FETCH = (
+    f"fetch {ENCODER} and {DECODER} with `hf download nvidia/{SIBLINGS[0]} --local-dir <checkpoints>/{SIBLINGS[0]}`, "
+    "where <checkpoints> holds the model's folder"
+)
+# Of the published network, which autoencoder.jit is traced from; encoder.jit is the first three in turn.
+AUTOENCODER_PARTS = ("encoder", "quant_conv", "quantizer", "post_quant_conv", "decoder")
+TOKEN_DTYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 OUTPUT_FRAMES = 8  # at a time
-PROGRAM_ERRORS = (RuntimeError, torch.jit.Error)
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,8 @@ class VideoTokenizer:
     one does is measured when it is loaded, and if not, clips are filled up to a whole chunk with their last frame, as
     published.
 
+    encoder     float [1, 3, n, h, w] in [-1, 1] -> whole numbers [1, t, h', w'], alone or among other tensors
+    decoder     int64 [1, t, h', w'] -> float [1, 3, n, h, w] in [-1, 1]
     vocabulary  number of tokens that the model knows
 
     Raises ModelUnavailable where the programs do not fit the vocabulary, latent shape and compression of the model.
@@ -67,8 +77,8 @@ class VideoTokenizer:
 
     def __init__(
         self,
-        encoder: torch.jit.ScriptModule,
-        decoder: torch.jit.ScriptModule,
+        encoder: nn.Module,
+        decoder: nn.Module,
         chunking: Chunking,
         vocabulary: int,
         device: torch.device,
@@ -85,9 +95,12 @@ class VideoTokenizer:
     def load(
         cls, directory: str | Path, chunking: Chunking, vocabulary: int, device: torch.device, dtype: torch.dtype
     ) -> VideoTokenizer:
-        """From a directory with encoder.jit and decoder.jit. Raises ModelUnavailable."""
-        encoder, decoder = (_load_program(Path(directory) / name, device, dtype) for name in (ENCODER, DECODER))
-        return cls(encoder, decoder, chunking, vocabulary, device, dtype)
+        """From a directory with encoder.jit and decoder.jit, or with autoencoder.jit alone. Raises ModelUnavailable."""
+        encoder, decoder = _load_programs(Path(directory), device, dtype)
+        try:
+            return cls(encoder, decoder, chunking, vocabulary, device, dtype)
+        except ModelUnavailable as error:
+            raise ModelUnavailable(f"{directory}: {error}") from error
 
     def encode(self, frames: Tensor) -> Tensor:
         """Tokens of a clip: float [1, 3, n, h, w] in [-1, 1] -> int64 [latent frames * h' * w'], raster order.
@@ -106,14 +119,12 @@ class VideoTokenizer:
         Raises ModelUnavailable where a pixel is not a finite number.
         """
         pixels = self._decode(tokens.view(self.chunking.latent_shape))[:, n_conditioning:]
-        if not pixels.isfinite().all():
-            raise ModelUnavailable("the tokenizer's decoder gave pixels that are not finite; its file may be damaged")
         for some in pixels.split(OUTPUT_FRAMES, dim=1):
             yield to_levels(some).permute(1, 2, 3, 0).contiguous().cpu()
 
     def _encode(self, frames: Tensor) -> Tensor:
         """int64 [t, h', w'] of float [1, 3, n, h, w]."""
-        tokens = _indices(_run(self.encoder, frames.to(self.device, self.dtype)))[0].long()
+        tokens = _tokens_in(_run(self.encoder, frames.to(self.device, self.dtype)))
         # Looked up in the embedding, a stranger would end a CUDA context for good.
         lowest, highest = (int(token) for token in tokens.aminmax())
         if lowest < 0 or highest >= self.vocabulary:
@@ -124,34 +135,42 @@ class VideoTokenizer:
 
     def _decode(self, tokens: Tensor) -> Tensor:
         """Float [3, n, h, w] in [-1, 1] of int64 [t, h', w']."""
-        return _run(self.decoder, tokens[None].to(self.device))[0]
+        pixels = _run(self.decoder, tokens[None].to(self.device))
+        expected = [1, 3, self.chunking.n_frames, *self.chunking.frame_size]
+        if not (isinstance(pixels, Tensor) and pixels.is_floating_point() and list(pixels.shape) == expected):
+            raise ModelUnavailable(
+                f"the tokenizer decodes to {_describe(pixels)}, and the model expects floating-point {expected}"
+            )
+        if not pixels.isfinite().all():
+            raise ModelUnavailable("the tokenizer's decoder gave pixels that are not finite; its file may be damaged")
+        return pixels[0]
 
     def _require_fit(self, chunk: Tensor) -> Tensor:
         """The chunk's tokens [t, h', w'], after they went through encoder and decoder."""
         expected, pixels = list(self.chunking.latent_shape), list(chunk.shape[1:])
-        try:
+        with _refusing(f"the tokenizer cannot take a {pixels} chunk"):
             tokens = self._encode(chunk)
             if list(tokens.shape) != expected:
                 raise ModelUnavailable(
                     f"the tokenizer makes {list(tokens.shape)} tokens of a {pixels} chunk, and the model expects "
                     f"{expected}: the tokenizer is of another compression, or the model of another frame size"
                 )
-            decoded = self._decode(tokens)
-        except PROGRAM_ERRORS as error:
-            if is_out_of_memory(error):
-                raise
-            raise ModelUnavailable(f"the tokenizer cannot take a {pixels} chunk: {_last_line(error)}") from error
-        if list(decoded.shape) != pixels:
-            raise ModelUnavailable(f"the tokenizer decodes to {list(decoded.shape)}, and the model expects {pixels}")
+            self._decode(tokens)
         return tokens
 
     def _is_causal(self, chunk: Tensor, tokens: Tensor) -> bool:
-        """Whether the frames of a clip alone give the tokens that they give at the head of a whole chunk."""
+        """Whether the frames of a clip alone give the tokens that they give at the head of any chunk."""
+        if not self._same_alone(chunk, tokens):
+            return False
+        return all(self._same_alone(other, self._encode(other)) for other in _contrasts(chunk, self.chunking))
+
+    def _same_alone(self, chunk: Tensor, tokens: Tensor) -> bool:
+        """Whether the first frames of a chunk give, without the others, the first of its tokens."""
         for latent_frames in (1, 2):
             clip = chunk[:, :, : 1 + (latent_frames - 1) * self.chunking.compression[0]]
             try:
                 alone = self._encode(clip)
-            except PROGRAM_ERRORS as error:
+            except Exception as error:
                 if is_out_of_memory(error):
                     raise
                 return False  # a program that was traced for whole chunks takes nothing shorter
@@ -169,7 +188,7 @@ def to_levels(pixels: Tensor) -> Tensor:
 def find_tokenizer(checkpoint: Path, directory: str | Path = "") -> Path:
     """The tokenizer's directory: the given one, the checkpoint itself, its tokenizer/, or a published sibling.
 
-    Raises ModelUnavailable where there is none, naming what was looked for.
+    Raises ModelUnavailable where there is none, naming what was looked for, and where one may not be looked into.
     """
     if directory:
         candidates = [Path(directory)]
@@ -177,38 +196,135 @@ def find_tokenizer(checkpoint: Path, directory: str | Path = "") -> Path:
         siblings = [checkpoint.absolute().parent / name for name in SIBLINGS]
         candidates = [checkpoint, checkpoint / "tokenizer", *siblings]
     for candidate in candidates:
-        if (candidate / ENCODER).exists() or (candidate / DECODER).exists():
+        if any(_exists(candidate / name) for name in (ENCODER, DECODER, AUTOENCODER)):
             return candidate
     looked = ", ".join(map(str, candidates))
     raise ModelUnavailable(
-        f"no {ENCODER} and {DECODER} in {looked}; download {SIBLINGS[1]} beside the checkpoint, or name its directory"
+        f"no {ENCODER} and {DECODER}, nor an {AUTOENCODER}, in {looked}; {FETCH}, or name the tokenizer's directory"
     )
 
 
-def _load_program(file: Path, device: torch.device, dtype: torch.dtype) -> torch.jit.ScriptModule:
+def _exists(file: Path) -> bool:
     try:
-        with file.open("rb"):
-            pass
-        return torch.jit.load(file, map_location=device).to(device, dtype).eval()
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise ModelUnavailable(
+            f"cannot look for {file}: {error.strerror}; let this user read the directory, or name another one"
+        ) from error
+    return True
+
+
+def _load_programs(directory: Path, device: torch.device, dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
+    """Encoder and decoder. Their own files come first, where both are there."""
+    files = [directory / ENCODER, directory / DECODER]
+    whole = directory / AUTOENCODER
+    if _exists(whole) and not all(map(_exists, files)):
+        return _halves(_load_program(whole, device, dtype), whole)
+    encoder, decoder = (_load_program(file, device, dtype) for file in files)
+    return encoder, decoder
+
+
+def _halves(program: torch.jit.ScriptModule, file: Path) -> tuple[nn.Module, nn.Module]:
+    """What encoder.jit and decoder.jit do, from the parts that a traced autoencoder keeps, or from its two methods."""
+    if all(hasattr(program, part) for part in AUTOENCODER_PARTS) and hasattr(program.quantizer, "implicit_codebook"):
+        encoder = nn.Sequential(program.encoder, program.quant_conv, program.quantizer)
+        return encoder, nn.Sequential(_Codes(program.quantizer), program.post_quant_conv, program.decoder)
+    if hasattr(program, "encode") and hasattr(program, "decode"):
+        return _Method(program, "encode"), _Method(program, "decode")
+    raise ModelUnavailable(
+        f"{file} holds no separate encode and decode: it has neither these methods nor the published parts "
+        f"{', '.join(AUTOENCODER_PARTS)}; {FETCH}"
+    )
+
+
+class _Codes(nn.Module):
+    """Tokens to codes, by the quantizer's table: int64 [1, t, h, w] -> float [1, codes, t, h, w]."""
+
+    def __init__(self, quantizer: torch.jit.ScriptModule) -> None:
+        super().__init__()
+        self.quantizer = quantizer
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        table = self.quantizer.implicit_codebook
+        # decoder.jit computes the codes digit by digit, whereby a token beyond the table begins it anew.
+        return table[tokens % len(table)].movedim(-1, 1)
+
+
+class _Method(nn.Module):
+    """A method of a program as a program of its own."""
+
+    def __init__(self, program: torch.jit.ScriptModule, name: str) -> None:
+        super().__init__()
+        self.program, self.name = program, name
+
+    def forward(self, given: Tensor) -> object:
+        return getattr(self.program, self.name)(given)
+
+
+def _load_program(file: Path, device: torch.device, dtype: torch.dtype) -> torch.jit.ScriptModule:
+    _require_intact(file)
+    with _refusing(f"{file} is no TorchScript program, or is damaged; fetch it again"):
+        program = torch.jit.load(file, map_location=device).to(device, dtype).eval()
+        tensors = (*program.named_parameters(), *program.named_buffers())
+        bad = [name for name, tensor in tensors if not tensor.isfinite().all()]
+    if bad:
+        raise ModelUnavailable(f"{file} is damaged: it holds weights that are not finite: {', '.join(bad)}")
+    return program
+
+
+def _require_intact(file: Path) -> None:
+    """Compare the checksums of a program's file: TorchScript does not, and damage can make it abort the process."""
+    try:
+        with _refusing(f"{file} is damaged or cut short; fetch it again"), zipfile.ZipFile(file) as archive:
+            bad = archive.testzip()
     except FileNotFoundError as error:
-        raise ModelUnavailable(f"the tokenizer lacks {file.name}: {file} does not exist") from error
+        raise ModelUnavailable(f"the tokenizer lacks {file.name}: {file} does not exist; {FETCH}") from error
     except OSError as error:
         raise ModelUnavailable(f"{file} cannot be read: {error.strerror}") from error
-    except (*PROGRAM_ERRORS, ValueError) as error:
+    if bad is not None:
+        raise ModelUnavailable(f"{file} is damaged: {bad} in it does not match its checksum; fetch it again")
+
+
+@contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """Whatever goes wrong inside is a ModelUnavailable, but for the disk's errors and missing memory."""
+    try:
+        yield
+    except (ModelUnavailable, OSError):
+        raise
+    except Exception as error:
         if is_out_of_memory(error):
             raise
-        raise ModelUnavailable(
-            f"{file} is no TorchScript program, or is damaged or cut short: {_last_line(error)}"
-        ) from error
+        raise ModelUnavailable(f"{what}: {_last_line(error)}") from error
 
 
-def _indices(output: object) -> Tensor:
-    """The tokens among an encoder's outputs: published ones give codes as well, in either order."""
-    outputs = output if isinstance(output, (tuple, list)) else (output,)
-    for tensor in outputs:
-        if isinstance(tensor, Tensor) and tensor.ndim == 4 and not tensor.is_floating_point():
-            return tensor
-    raise ModelUnavailable("the encoder gives no whole-number tokens [1, t, h, w]; a discrete tokenizer is needed")
+def _tokens_in(output: object) -> Tensor:
+    """The tokens int64 [t, h, w] among an encoder's outputs: published ones give codes as well, in either order."""
+    tensors = [part for part in _parts(output) if isinstance(part, Tensor)]
+    if not all(tensor.isfinite().all() for tensor in tensors):
+        raise ModelUnavailable("the tokenizer's encoder gives codes that are not finite; its file may be damaged")
+    for tensor in tensors:
+        if tensor.dtype in TOKEN_DTYPES and tensor.ndim == 4 and len(tensor) == 1 and tensor.numel():
+            return tensor[0].long()
+    raise ModelUnavailable(
+        f"the tokenizer's encoder gives {_describe(output)}, and whole-number tokens [1, t, h, w] were expected: "
+        "a discrete tokenizer is needed"
+    )
+
+
+def _parts(output: object) -> tuple | list:
+    return output if isinstance(output, (tuple, list)) else (output,)
+
+
+def _describe(output: object) -> str:
+    """What a program gave, in words: "float32 [1, 3, 33, 640, 1024]"."""
+    if isinstance(output, (tuple, list)):
+        return f"{len(output)} outputs ({', '.join(map(_describe, output))})"
+    if isinstance(output, Tensor):
+        return f"{str(output.dtype).removeprefix('torch.')} {list(output.shape)}"
+    return type(output).__name__
 
 
 def _filled(frames: Tensor, n: int) -> Tensor:
@@ -223,8 +339,25 @@ def _probe(chunking: Chunking) -> Tensor:
     return F.interpolate(noise, size=(chunking.n_frames, *chunking.frame_size), mode="trilinear")
 
 
+def _contrasts(smooth: Tensor, chunking: Chunking) -> Iterator[Tensor]:
+    """Chunks whose first frames, smooth, flat patches, noise and grey, are followed by what is little like them.
+
+    The last frame repeated is among it: so clips are filled up where the future does matter.
+    """
+    n, n_head = chunking.n_frames, 1 + chunking.compression[0]
+    random = torch.Generator().manual_seed(1)
+    noise = torch.rand(smooth.shape, generator=random) * 2 - 1
+    patches = torch.rand(1, 3, 1, *chunking.latent_shape[1:], generator=random) * 2 - 1
+    patches = F.interpolate(patches, size=(n_head, *chunking.frame_size), mode="nearest")
+    future = noise[:, :, n_head:]
+    yield torch.cat([smooth[:, :, :n_head], torch.full_like(future, -1)], dim=2)
+    yield torch.cat([patches, torch.ones_like(future)], dim=2)
+    yield _filled(noise[:, :, :n_head], n)
+    yield torch.cat([torch.zeros_like(patches), future], dim=2)
+
+
 @torch.inference_mode()
-def _run(program: torch.jit.ScriptModule, given: Tensor) -> object:
+def _run(program: nn.Module, given: Tensor) -> object:
     # As published: without TorchScript's fuser, which would compile anew for every number of frames.
     before = torch._C._jit_texpr_fuser_enabled()
     torch._C._jit_set_texpr_fuser_enabled(False)
