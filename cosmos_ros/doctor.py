@@ -12,13 +12,14 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from cosmos_ros.errors import ForesightError
+from cosmos_ros.errors import ForesightError, ModelUnavailable
 from cosmos_ros.paths import cache_directory
 from cosmos_ros.ros_processes import MIDDLEWARE_REMEDY, middleware_fault
 
@@ -30,16 +31,27 @@ if TYPE_CHECKING:
 SUPPORTED_PYTHON = ((3, 10), (3, 13))
 ROOM_FOR_CACHES = 2_000_000_000     # bytes: prompt embeddings, and what a build leaves
 
+CACHE_REMEDY = "set XDG_CACHE_HOME to a directory that this user may write"
+# Of the model's rate, by which a camera may be slower: over the 8 periods of a clip 5 % add up to 0.4 of a period,
+# and each frame may lie half a period from its time.
+SLOWER = 0.05
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Packages, by the names to import, that something needs beside the core."""
+
+    purpose: str
+    packages: tuple[str, ...]
+    remedy: str
+
+
 TEXT = "pip install -r requirements-text.txt"
 GUARDRAIL = "pip install -r requirements-guardrail.txt"
-# package to import -> (what it is for, how to get it)
-EXTRAS = {
-    "transformers": ("prompts of Video2World checkpoints, the published guardrail", TEXT),
-    "sentencepiece": ("prompts of Video2World checkpoints", TEXT),
-    "peft": ("the published prompt guard", GUARDRAIL),
-    "nltk": ("the published prompt guard", GUARDRAIL),
-    "better_profanity": ("the published prompt guard", GUARDRAIL),
-}
+T5 = Extra("T5, which reads the prompts of Video2World checkpoints", ("transformers", "sentencepiece"), TEXT)
+VIDEO_GUARD = Extra("the published video guard", ("transformers",), GUARDRAIL)
+PROMPT_GUARD = Extra("the published prompt guard", ("transformers", "peft", "nltk", "better_profanity"), GUARDRAIL)
+EXTRAS = (T5, VIDEO_GUARD, PROMPT_GUARD)
 
 
 @dataclass(frozen=True)
@@ -95,11 +107,15 @@ def findings(args: argparse.Namespace) -> Iterator[Finding]:
     spec, finding = checkpoint(args.checkpoint)
     yield finding
     if spec is not None:
-        yield guardrail(spec, args.guardrail)
-        yield from memory(spec, args)
+        found = list(parts(spec, args))
+        yield from found
+        if any(finding.mark == "FAIL" for finding in found):
+            yield note("memory", "not planned: that needs all parts")
+        else:
+            yield from memory(spec, args)
     yield from ros(args.image_topic, spec.frame_rate if spec else 0.0)
     yield disk()
-    yield from extras()
+    yield from extras(needed_extras(spec, args.guardrail) if spec else ())
 
 
 def python() -> Finding:
@@ -140,15 +156,80 @@ def checkpoint(directory: str) -> tuple[ModelSpec | None, Finding]:
     return spec, ok("checkpoint", f"{spec.name}: {what}; {spec.directory}")
 
 
-def guardrail(spec: ModelSpec, folder: str) -> Finding:
-    from cosmos_ros.guardrail.profiles import EMBEDDED, find_folder
+def parts(spec: ModelSpec, args: argparse.Namespace) -> Iterator[Finding]:
+    """What the checkpoint runs with."""
+    yield tokenizer(spec, args.tokenizer)
+    yield guardrail(spec, args.guardrail)
+    if spec.takes_prompt:
+        yield text(spec)
+    if args.gpus != 1:
+        yield from shares(spec, args.gpus)
 
-    if not (spec.published or folder):
-        return ok("guardrail", f"the {EMBEDDED} one, which comes with this package")
+
+def tokenizer(spec: ModelSpec, directory: str) -> Finding:
+    from cosmos_ros.world_model.video_tokenizer import DECODER, ENCODER, SIBLINGS, find_tokenizer
+
+    def look() -> str:
+        home = find_tokenizer(spec.directory, directory)
+        # A TorchScript program is a zip archive, with its table of contents at the end: one cut short is none.
+        if faults := [name for name in (ENCODER, DECODER) if not zipfile.is_zipfile(home / name)]:
+            raise ModelUnavailable(
+                f"{home}: {', '.join(faults)} missing, unreadable, cut short or no TorchScript program; fetch it anew: "
+                f"hf download nvidia/{SIBLINGS[0]} --local-dir {home}"
+            )
+        return str(home)
+
+    return judged("tokenizer", look)
+
+
+def guardrail(spec: ModelSpec, folder: str) -> Finding:
+    from cosmos_ros.guardrail.profiles import EMBEDDED, find_folder, require_whole
+
+    def look() -> str:
+        if not (spec.published or folder):
+            return f"the {EMBEDDED} one, which comes with this package"
+        home = find_folder(spec.directory, folder)
+        require_whole(home, spec.takes_prompt)
+        return str(home)
+
+    return judged("guardrail", look)
+
+
+def text(spec: ModelSpec) -> Finding:
+    """What turns prompts into the model's context."""
+    from cosmos_ros.world_model.text_encoder import EMBEDDINGS_FILE, TextEncoder, t5_bytes
+
+    def look() -> str:
+        encoder = TextEncoder.for_checkpoint(spec.directory, width=spec.config.context_dim)
+        t5 = f"T5 of {gigabytes(t5_bytes(encoder.folder))} in {encoder.folder}" if encoder.folder else "no T5"
+        return f"{t5}; prompts in {EMBEDDINGS_FILE}: {len(encoder.given)}" if encoder.given else t5
+
+    return judged("text", look)
+
+
+def shares(spec: ModelSpec, gpus: int) -> Iterator[Finding]:
+    """Whether the transformer can be cut over so many GPUs; whether they have room is part of the memory's plan."""
+    import torch
+
+    from cosmos_ros.world_model.sharded_transformer import require_divisible
+
     try:
-        return ok("guardrail", str(find_folder(spec.directory, folder)))
+        require_divisible(spec.config, gpus)
     except ForesightError as error:
-        return fail("guardrail", str(error))
+        yield fail("GPUs", str(error))
+        return
+    if not torch.cuda.is_available():
+        yield note("GPUs", f"PyTorch sees none: {gpus} processes would share the CPU", "leave --gpus out")
+
+
+def judged(subject: str, look: Callable[[], str]) -> Finding:
+    """What `look` says of a part, or why the node would refuse it: the error that it raises."""
+    try:
+        return ok(subject, look())
+    except ForesightError as error:
+        return fail(subject, str(error))
+    except OSError as error:
+        return fail(subject, str(error), "see that this user can read it")
 
 
 def memory(spec: ModelSpec, args: argparse.Namespace) -> Iterator[Finding]:
@@ -161,7 +242,7 @@ def memory(spec: ModelSpec, args: argparse.Namespace) -> Iterator[Finding]:
     on_gpu = torch.cuda.is_available()
     try:
         needs = needs_of(spec, tokenizer=args.tokenizer, guardrail=args.guardrail, bytes_per_weight=2 if on_gpu else 4)
-    except ForesightError as error:
+    except (ForesightError, OSError) as error:
         yield fail("memory", str(error))
         return
     host = available_host_memory()
@@ -237,30 +318,50 @@ def camera(topic: str, seen: CameraReport, model_rate: float) -> Iterator[Findin
     yield ok("camera", qos) if seen.compatible else fail("camera", qos, "set image_reliability: auto")
     if seen.transport == "compressed":
         yield note("camera", f"{topic} is compressed", "set image_transport: compressed")
+    rates = f"{seen.rate:.2f} images/s" + (f"; the model's rate is {model_rate:g} Hz" if model_rate else "")
     if not seen.images:
         yield fail("camera", f"{topic}: no image arrived", "see that the camera runs and the network lets it through")
     elif not seen.usable:
         yield fail("camera", f"{topic}: {seen.images}", "publish an encoding that the README lists")
-    elif seen.rate < model_rate:
-        yield fail("camera", f"{topic}: {seen.images}, {seen.rate:.1f} images/s; the model's rate is {model_rate:g} Hz",
-                   "raise the camera's rate, or set frame_rate to it")
+    elif seen.rate < (1 - SLOWER) * model_rate:
+        yield fail("camera", f"{topic}: {seen.images}, {rates}", "raise the camera's rate, or set frame_rate to it")
     else:
-        yield ok("camera", f"{topic}: {seen.images}, {seen.rate:.1f} images/s")
+        yield ok("camera", f"{topic}: {seen.images}, {rates}")
 
 
 def disk() -> Finding:
+    """Whether there is room for what is kept between runs. The node runs without, and encodes prompts anew."""
     place = cache_directory()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    try:
+        while not place.exists():
+            place = place.parent
+        free = shutil.disk_usage(place).free
+    except OSError as error:
+        return note("disk", f"nothing can be kept between runs: {error}", CACHE_REMEDY)
+    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+        return note("disk", f"nothing can be kept between runs: {place} takes no files of this user", CACHE_REMEDY)
     text = f"{gigabytes(free)} free in {place}"
     return ok("disk", text) if free > ROOM_FOR_CACHES else fail("disk", text, "free some, or set XDG_CACHE_HOME")
 
 
-def extras() -> Iterator[Finding]:
-    for package, (purpose, remedy) in EXTRAS.items():
-        if importlib.util.find_spec(package) is None:
-            yield note("extra", f"{package} is not installed: {purpose}", remedy)
+def needed_extras(spec: ModelSpec, guardrail: str) -> set[Extra]:
+    """Of EXTRAS those without which the node does not run this checkpoint."""
+    from cosmos_ros.world_model.text_encoder import EMBEDDINGS_FILE
+
+    needed = set()
+    if spec.published or guardrail:
+        needed |= {VIDEO_GUARD, PROMPT_GUARD} if spec.takes_prompt else {VIDEO_GUARD}
+    if spec.takes_prompt and not (spec.directory / EMBEDDINGS_FILE).is_file():
+        needed.add(T5)
+    return needed
+
+
+def extras(needed: Collection[Extra]) -> Iterator[Finding]:
+    """Packages that are missing: a fault for those of `needed`, worth knowing for the others."""
+    for extra in EXTRAS:
+        if missing := [name for name in extra.packages if importlib.util.find_spec(name) is None]:
+            judge = fail if extra in needed else note
+            yield judge("extra", f"{', '.join(missing)} missing, for {extra.purpose}", extra.remedy)
 
 
 def imported(module: str, name: str, remedy: str) -> tuple[ModuleType | None, Finding]:

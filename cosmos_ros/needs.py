@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def needs_of(
     tokenizer, guardrail   directories as ForesightConfig has them
     bytes_per_weight       of the transformer: 2 in bfloat16, 4 in float32
 
-    Raises ModelUnavailable or GuardrailUnavailable where one of them is not there.
+    Raises ModelUnavailable or GuardrailUnavailable where one of them is not there or damaged.
     """
     needs = [
         transformer_need(spec.config, bytes_per_weight),
@@ -127,5 +128,6 @@ def guardrail_needs(folder: Path, takes_prompt: bool) -> list[Need]:
 
 def weights_in(folder: Path) -> int:
     """Bytes of the weights below a folder, each file once: caches link to them by several names."""
-    files = {path.resolve() for path in folder.rglob("*") if path.suffix in WEIGHTS_FILES}
+    # Unlike Path.resolve, realpath does not raise for links that lead in a circle.
+    files = {Path(os.path.realpath(path)) for path in folder.rglob("*") if path.suffix in WEIGHTS_FILES}
     return sum(file.stat().st_size for file in files if file.is_file())

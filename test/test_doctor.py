@@ -1,5 +1,6 @@
 """`cosmos_ros doctor`: every finding has its line and its remedy, also where PyTorch or ROS is missing."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -7,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from cosmos_ros import cli, doctor
 from cosmos_ros.node.probe import CameraReport
+from cosmos_ros.world_model import ModelSpec
 from cosmos_ros.world_model.memory_plan import MODES, Need, plan_memory
 
 GB = 1_000_000_000
@@ -73,13 +76,109 @@ def test_a_published_checkpoint_without_its_guardrail_is_a_fault_with_the_comman
     assert any(line.startswith("FAIL  guardrail") and "hf download nvidia/Cosmos-1.0-Guardrail" in line for line in out)
 
 
-def test_a_missing_tokenizer_is_a_fault(tiny_checkpoint, tmp_path, capsys):
-    directory = Path(shutil.copytree(tiny_checkpoint, tmp_path / "model"))
-    for program in directory.glob("*.jit"):
-        program.unlink()
-    status, out = lines(capsys, "--checkpoint", str(directory))
+def test_each_missing_part_has_its_fault_and_memory_is_not_planned_without(tiny_text_checkpoint, tmp_path, capsys):
+    directory = Path(shutil.copytree(tiny_text_checkpoint, tmp_path / "Cosmos-1.0-Autoregressive-5B-Video2World"))
+    for file in (*directory.glob("*.jit"), directory / "text_embeddings.safetensors"):
+        file.unlink()
+    status, out = lines(capsys, "--checkpoint", str(directory), "--gpus", "3")
     assert status == 1
-    assert any(line.startswith("FAIL  memory") and "decoder.jit" in line for line in out)
+    faults = {line.split()[1]: line for line in out if line.startswith("FAIL")}
+    assert list(faults) == ["tokenizer", "guardrail", "text", "GPUs"]
+    assert "no encoder.jit and decoder.jit" in faults["tokenizer"]
+    assert "hf download google-t5/t5-11b" in faults["text"]
+    assert "gpus must be 1 or 2, a number that divides this model's 2 key-value heads" in faults["GPUs"]
+    assert any(line.startswith("note  memory      not planned") for line in out)
+
+
+@pytest.mark.parametrize("damage", [b"", b"no program", None], ids=["empty", "another file", "cut short"])
+@pytest.mark.parametrize("name", ["encoder.jit", "decoder.jit"])
+def test_a_damaged_tokenizer_is_a_fault(name, damage, tiny_checkpoint, tmp_path):
+    directory = Path(shutil.copytree(tiny_checkpoint, tmp_path / "model"))
+    spec = ModelSpec.of_checkpoint(directory)
+    assert str(doctor.tokenizer(spec, "")) == f"ok    tokenizer   {directory}"
+    program = directory / name
+    program.write_bytes(program.read_bytes()[:-40] if damage is None else damage)
+    found = doctor.tokenizer(spec, "")
+    assert found.mark == "FAIL" and f"{name} missing, unreadable, cut short" in found.text
+
+
+def test_half_a_tokenizer_is_a_fault(tiny_checkpoint, tmp_path):
+    directory = Path(shutil.copytree(tiny_checkpoint, tmp_path / "model"))
+    (directory / "decoder.jit").unlink()
+    found = doctor.tokenizer(ModelSpec.of_checkpoint(directory), "")
+    assert found.mark == "FAIL" and ": decoder.jit missing" in found.text and "hf download" in found.text
+
+
+AEGIS = ("models--meta-llama--LlamaGuard-7b/snapshots/0123/model.safetensors",
+         "models--nvidia--Aegis-AI-Content-Safety-LlamaGuard-Defensive-1.0/snapshots/0123/adapter_model.safetensors")
+FOR_PROMPTS = (
+    *(f"blocklist/{name}/words" for name in ("custom", "whitelist", "exact_match", "nltk_data")),
+    *(f"aegis/{name}" for name in AEGIS),
+)
+FOR_VIDEO = (
+    "video_content_safety_filter/safety_filter.pt",
+    "video_content_safety_filter/models--google--siglip-so400m-patch14-384/snapshots/0123/model.safetensors",
+    "face_blur_filter/Resnet50_Final.pth",
+)
+
+
+@pytest.fixture
+def guarded(tiny_text_checkpoint, tmp_path):
+    """A published checkpoint that takes prompts, beside a guardrail folder with a file for each that is needed."""
+    for name in (*FOR_PROMPTS, *FOR_VIDEO):
+        file = tmp_path / "Cosmos-1.0-Guardrail" / name
+        file.parent.mkdir(parents=True)
+        file.write_text("weights")
+    return ModelSpec.of_checkpoint(shutil.copytree(tiny_text_checkpoint, tmp_path / "Cosmos-Predict1-5B-Video2World"))
+
+
+def test_a_guardrail_folder_that_holds_all_is_in_order(guarded):
+    assert doctor.guardrail(guarded, "").mark == "ok"
+
+
+@pytest.mark.parametrize("name", [*FOR_PROMPTS, *FOR_VIDEO])
+def test_a_guardrail_folder_that_lacks_something_is_a_fault_with_the_command_to_fetch_it(name, guarded, tmp_path):
+    missing = tmp_path / "Cosmos-1.0-Guardrail" / name
+    shutil.rmtree(missing.parent) if "blocklist" in name else missing.unlink()
+    found = doctor.guardrail(guarded, "")
+    assert found.mark == "FAIL" and "hf download" in found.text
+    assert ("blocklist/" if "blocklist" in name else missing.parent.name) in found.text
+
+
+def test_a_model_without_prompts_needs_no_prompt_guards(guarded, tiny_checkpoint, tmp_path):
+    folder = tmp_path / "Cosmos-1.0-Guardrail"
+    shutil.rmtree(folder / "aegis")
+    shutil.rmtree(folder / "blocklist")
+    assert doctor.guardrail(guarded, "").mark == "FAIL"
+    assert doctor.guardrail(ModelSpec.of_checkpoint(tiny_checkpoint), str(folder)).mark == "ok"
+
+
+def test_what_reads_prompts_is_told(guarded, known_prompt):
+    assert str(doctor.text(guarded)) == "ok    text        no T5; prompts in text_embeddings.safetensors: 1"
+    (guarded.directory / "text_embeddings.safetensors").unlink()
+    assert doctor.text(guarded).mark == "FAIL"
+    t5 = guarded.directory.parent / "google-t5" / "t5-11b"
+    t5.mkdir(parents=True)
+    published = {"vocab_size": 32128, "d_model": 1024, "d_kv": 128, "d_ff": 65536, "num_layers": 24, "num_heads": 128}
+    (t5 / "config.json").write_text(json.dumps(published))
+    assert "holds no weights" in doctor.text(guarded).text
+    (t5 / "pytorch_model.bin").touch()
+    (t5 / "spiece.model").touch()
+    assert str(doctor.text(guarded)) == f"ok    text        T5 of 9.7 GB in {t5}"
+    (t5 / "config.json").write_text("{}")
+    assert doctor.text(guarded).mark == "FAIL" and "config.json gives no" in doctor.text(guarded).text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="tells of a machine without a GPU")
+def test_several_gpus_where_there_is_none_are_told(tiny_checkpoint):
+    (found,) = doctor.shares(ModelSpec.of_checkpoint(tiny_checkpoint), gpus=2)
+    assert found.mark == "note" and "PyTorch sees none: 2 processes would share the CPU" in found.text
+
+
+@pytest.mark.parametrize("gpus", [-1, 0, 3, 4])
+def test_a_number_of_gpus_that_does_not_divide_the_heads_is_a_fault(gpus, tiny_checkpoint):
+    (found,) = doctor.shares(ModelSpec.of_checkpoint(tiny_checkpoint), gpus)
+    assert found.mark == "FAIL" and f"got {gpus}" in found.text
 
 
 def needs():
@@ -119,13 +218,14 @@ def test_each_of_several_gpus_needs_room_for_its_share(free, mark, words):
 @pytest.mark.parametrize(
     ("change", "expected", "words"),
     [
-        ({}, ["ok", "ok"], "640x480 rgb8, 30.0 images/s"),
+        ({}, ["ok", "ok"], "640x480 rgb8, 30.00 images/s; the model's rate is 10 Hz"),
+        ({"rate": 9.98}, ["ok", "ok"], "9.98 images/s; the model's rate is 10 Hz"),
+        ({"rate": 9.49}, ["ok", "FAIL"], "9.49 images/s; the model's rate is 10 Hz -> raise the camera's rate"),
         ({"publishers": 0}, ["FAIL"], "nobody publishes /camera"),
         ({"transport": "", "types": ("std_msgs/msg/String",)}, ["FAIL"], "carries std_msgs/msg/String"),
         ({"theirs": "best effort", "ours": "reliable", "compatible": False, "images": "", "usable": False},
          ["FAIL", "FAIL"], "publisher's QoS best effort, ours reliable -> set image_reliability: auto"),
         ({"images": "data is shorter than step*height", "usable": False}, ["ok", "FAIL"], "data is shorter"),
-        ({"rate": 5.0}, ["ok", "FAIL"], "5.0 images/s; the model's rate is 10 Hz"),
         ({"transport": "compressed"}, ["ok", "note", "ok"], "set image_transport: compressed"),
     ],
 )  # fmt: skip
@@ -143,7 +243,28 @@ def test_what_is_out_of_bounds_is_a_fault(monkeypatch):
     assert "use Python 3.99 to 3.99" in str(doctor.python())
 
 
-def test_missing_extras_are_named_with_their_purpose_and_remedy(monkeypatch):
-    monkeypatch.setattr(doctor, "EXTRAS", {"no_such_package": ("reading minds", "pip install minds"), "json": ("", "")})
-    (finding,) = doctor.extras()
-    assert str(finding).split(maxsplit=2)[2] == "no_such_package is not installed: reading minds -> pip install minds"
+@pytest.mark.parametrize("place", ["x" * 300, "file"])
+def test_a_cache_that_cannot_be_used_is_told_with_the_remedy(place, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / place))
+    found = doctor.disk()
+    assert found.mark == "note" and "nothing can be kept" in found.text and place in found.text
+    assert "set XDG_CACHE_HOME" in found.remedy
+
+
+def test_missing_extras_are_faults_where_the_checkpoint_needs_them(monkeypatch):
+    minds = doctor.Extra("reading minds", ("no_such_package", "json", "nor_this"), "pip install minds")
+    monkeypatch.setattr(doctor, "EXTRAS", (minds, doctor.Extra("reading JSON", ("json",), "")))
+    (wanted,), (spare,) = doctor.extras({minds}), doctor.extras(set())
+    assert wanted.mark == "FAIL" and spare.mark == "note"
+    assert str(wanted).endswith(" no_such_package, nor_this missing, for reading minds -> pip install minds")
+
+
+def test_which_extras_a_checkpoint_needs(guarded, tiny_checkpoint, tiny_text_checkpoint):
+    own, own_with_text = ModelSpec.of_checkpoint(tiny_checkpoint), ModelSpec.of_checkpoint(tiny_text_checkpoint)
+    assert doctor.needed_extras(own, "") == set()
+    assert doctor.needed_extras(own, "a folder") == {doctor.VIDEO_GUARD}
+    assert doctor.needed_extras(own_with_text, "") == set(), "embeddings serve without T5"
+    assert doctor.needed_extras(guarded, "") == {doctor.VIDEO_GUARD, doctor.PROMPT_GUARD}
+    (guarded.directory / "text_embeddings.safetensors").unlink()
+    assert doctor.needed_extras(guarded, "") == {doctor.VIDEO_GUARD, doctor.PROMPT_GUARD, doctor.T5}

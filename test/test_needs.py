@@ -1,6 +1,7 @@
 """What is expected of memory before anything is loaded, against what loading takes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,15 @@ def test_every_part_of_a_checkpoint_is_counted(tiny_text_checkpoint):
         (t5 / "config.json").unlink()
 
 
+def test_a_damaged_t5_is_told(tiny_text_checkpoint, tmp_path):
+    directory = Path(shutil.copytree(tiny_text_checkpoint, tmp_path / "model"))
+    t5 = tmp_path / "google-t5" / "t5-11b"
+    t5.mkdir(parents=True)
+    (t5 / "config.json").write_text("{")
+    with pytest.raises(ModelUnavailable, match=r"config\.json cannot be read"):
+        needs_of(ModelSpec.of_checkpoint(directory))
+
+
 def test_a_missing_tokenizer_is_told(tiny_checkpoint, tmp_path):
     spec = ModelSpec.of_checkpoint(tiny_checkpoint)
     with pytest.raises(ModelUnavailable, match="decoder.jit"):
@@ -101,10 +111,12 @@ def test_a_guardrail_folder_counts_each_file_once_though_caches_link_to_it(tmp_p
     blob = tmp_path / "aegis" / "blobs" / "1234"
     link = tmp_path / "aegis" / "snapshots" / "0" / "model.safetensors"
     faces = tmp_path / "face_blur_filter" / "Resnet50_Final.pth"
+    circle = tmp_path / "aegis" / "blobs" / "circle.safetensors"
     for file in (blob, link, faces):
         file.parent.mkdir(parents=True)
     blob.write_bytes(bytes(1000))
     link.symlink_to(blob)
+    circle.symlink_to(circle)
     faces.write_bytes(bytes(50))
     assert {need.name: need.weights for need in guardrail_needs(tmp_path, takes_prompt=True)} == {
         "prompt guard": 1000, "video guard": 50,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from cosmos_ros.errors import GuardrailUnavailable
+from cosmos_ros.guardrail import aegis, hub, video_content
 from cosmos_ros.guardrail.aegis import Aegis
 from cosmos_ros.guardrail.blocklist import COSMOS_1_0, PREDICT1, Blocklist
 from cosmos_ros.guardrail.embedded import CascadeFaceDetector, DegenerateVideoGuard, EmbeddedBlocklist
@@ -81,6 +82,27 @@ def find_folder(checkpoint: Path, folder: str | Path = "") -> Path:
         f"folder could be read at {' or '.join(map(str, candidates))}. Accept the licence of nvidia/{PUBLISHED} on "
         f"Hugging Face, then: {FETCH} --local-dir {candidates[0]}"
     )
+
+
+def require_whole(home: Path, takes_prompt: bool) -> None:
+    """Look whether a Cosmos-1.0-Guardrail folder holds what its guards load, by names alone: 20 GB are not read.
+
+    Raises GuardrailUnavailable for what it lacks.
+    """
+    video = home / "video_content_safety_filter"
+    paths = [video / "safety_filter.pt", home / "face_blur_filter" / "Resnet50_Final.pth"]
+    snapshots = [(video, video_content.ENCODER)]
+    if takes_prompt:
+        paths += [home / "blocklist" / name for name in ("custom", "whitelist", "exact_match", "nltk_data")]
+        snapshots += [(home / "aegis", aegis.BASE), (home / "aegis", aegis.ADAPTER)]
+    if missing := [str(path.relative_to(home)) for path in paths if not path.exists()]:
+        raise GuardrailUnavailable(f"{home} lacks {', '.join(missing)}; fetch it: {FETCH} --local-dir {home}")
+    for cache, repository in snapshots:
+        folder = hub.snapshot(cache, repository)
+        if not any(path.suffix == ".safetensors" and path.is_file() for path in folder.iterdir()):
+            raise GuardrailUnavailable(
+                f"{folder} holds no weights (.safetensors); fetch it: hf download {repository} --cache-dir {cache}"
+            )
 
 
 def _holds_something(folder: Path) -> bool:
