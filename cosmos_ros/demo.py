@@ -12,14 +12,15 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from cosmos_ros.paths import share_directory
-from cosmos_ros.rollout import NANOSECONDS
+from cosmos_ros.replay.files import write_whole
+from cosmos_ros.replay.rollout_writer import PublishedRollout, write_contact_sheet, write_mp4
+from cosmos_ros.rollout import NANOSECONDS, Clip
 from cosmos_ros.ros_processes import Processes, ProcessFailed
 
 IMAGE_TOPIC, CAMERA_INFO_TOPIC = "/camera/image_raw", "/camera/camera_info"
@@ -52,22 +53,20 @@ def run(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A prediction and what really happened. Frames are uint8 [n, H, W, 3] RGB, cropped to what the model saw.
+    """What the node published, what it saw, and what the camera saw in the predicted frames' place."""
 
-    summary  of the rollout, as predict_client writes it: stamps, stage times, guardrail
-    """
-
-    summary: dict
-    seen: np.ndarray
-    predicted: np.ndarray
-    truth: np.ndarray
+    rollout: PublishedRollout
+    seen: Clip
+    truth: Clip
 
     def psnr_db(self) -> dict[str, list[float]]:
         """Frame by frame against the truth: the prediction's, and the last seen frame's if it were the prediction."""
         from cosmos_ros.replay.metrics import psnr
 
-        repeated = np.broadcast_to(self.seen[-1], self.truth.shape)
-        return {"predicted": psnr(self.predicted, self.truth), "last frame repeated": psnr(repeated, self.truth)}
+        crop, predicted = self.rollout.crop, self.rollout.frames
+        truth = crop.of(self.truth.frames)
+        repeated = np.broadcast_to(crop.of(self.seen.frames)[-1], truth.shape)
+        return {"predicted": psnr(predicted, truth), "last frame repeated": psnr(repeated, truth)}
 
 
 def predict_over_ros(bag: Path, seed: int) -> Outcome:
@@ -83,14 +82,16 @@ def predict_over_ros(bag: Path, seed: int) -> Outcome:
         processes.start("predict_client", "--until", str(film.goal_ns), "--seed", str(seed),
                         "--patience", str(DEADLINE_S), "--out", name, *on_bag_time, shows_progress=True)
         processes.wait_for("predict_client", deadline)
-        summary = json.loads((folder / "rollout.json").read_text())
-        predicted = np.load(folder / "frames.npy")
-    return Outcome(summary, film.at(summary["conditioning_stamps_ns"]), predicted, film.at(summary["stamps_ns"]))
+        rollout = PublishedRollout(folder, film.crop)
+    seen = film.clip(rollout.conditioning_stamps_ns, rollout.frame_rate)
+    truth = film.clip(rollout.stamps_ns, rollout.frame_rate)
+    return Outcome(rollout, seen, truth)
 
 
 class Film:
-    """The bag's images, as the model sees them.
+    """The bag's images.
 
+    crop     what the model sees of them
     goal_ns  the latest time of a goal whose whole future is in the bag: just before the frame after the goal's last
     """
 
@@ -106,36 +107,30 @@ class Film:
         latest_ns = self._frames[-1].stamp_ns - round(future_s * NANOSECONDS)
         # Between two frames, so that no rounding decides which is the goal's last: every run sees the same.
         self.goal_ns = next(frame.stamp_ns for frame in self._frames if frame.stamp_ns > latest_ns) - 1
-        self._view = camera_view((self._frames[0].height, self._frames[0].width), spec.frame_size)
+        self.crop = camera_view((self._frames[0].height, self._frames[0].width), spec.frame_size)
 
-    def at(self, stamps_ns: Iterable[int]) -> np.ndarray:
-        """The images nearest to these times, cropped to what the model sees: uint8 [n, H, W, 3] RGB."""
+    def clip(self, stamps_ns: tuple[int, ...], frame_rate: float) -> Clip:
+        """The images nearest to these times."""
         nearest = [min(self._frames, key=lambda frame: abs(frame.stamp_ns - stamp)) for stamp in stamps_ns]
-        return self._view.of(np.stack([frame.load() for frame in nearest]))
+        return Clip(np.stack([frame.load() for frame in nearest]), stamps_ns, frame_rate)
 
 
 def write(outcome: Outcome, out: Path) -> list[Path]:
     """rollout.mp4, contact_sheet.png and rollout.json. Raises OSError where the disk refuses."""
-    from cosmos_ros.replay.files import write_whole
-    from cosmos_ros.replay.rollout_writer import encode_contact_sheet, encode_mp4, marked_frames
-
-    summary = outcome.summary
     psnr = {name: [round(value, 3) for value in values] for name, values in outcome.psnr_db().items()}
-    frames = marked_frames(outcome.seen, summary["conditioning_stamps_ns"], outcome.predicted, summary["stamps_ns"])
-    contents = {
-        "rollout.mp4": encode_mp4(frames, summary["frame_rate"]),
-        "contact_sheet.png": encode_contact_sheet(frames),
-        "rollout.json": json.dumps(summary | {"psnr_db_per_frame": psnr}, indent=2) + "\n",
-    }
-    for name, content in contents.items():
-        write_whole(out / name, content)
-    return [out / name for name in contents]
+    numbers = outcome.rollout.summary | {"psnr_db_per_frame": psnr}
+    files = [out / name for name in ("rollout.mp4", "contact_sheet.png", "rollout.json")]
+    video, sheet, facts = files
+    write_mp4(video, outcome.seen, outcome.rollout)
+    write_contact_sheet(sheet, outcome.seen, outcome.rollout)
+    write_whole(facts, json.dumps(numbers, indent=2) + "\n")
+    return files
 
 
 def table(outcome: Outcome) -> str:
     """Stage times, and how near the prediction came."""
-    times = outcome.summary["timing_s"]
-    n = len(outcome.predicted)
+    times = outcome.rollout.summary["timing_s"]
+    n = len(outcome.rollout.frames)
     lines = [
         "",
         f"{'stage':<22}{'seconds':>9}",

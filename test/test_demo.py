@@ -10,18 +10,22 @@ import numpy as np
 import pytest
 
 from cosmos_ros import demo
+from cosmos_ros.replay.rollout_writer import PublishedRollout
+from cosmos_ros.rollout import Clip, Crop
 
 RATE = 10.0
 
 
 @pytest.fixture
-def outcome() -> demo.Outcome:
-    """A square that moves right; the prediction has it 40 grey levels too dark."""
+def outcome(tmp_path_factory) -> demo.Outcome:
+    """A square that moves right; the prediction has it 40 grey levels too dark. The model sees the left 96 pixels."""
 
-    def frame(k: int) -> np.ndarray:
-        picture = np.full((64, 96, 3), 60, np.uint8)
-        picture[20:40, 2 * k : 2 * k + 20] = 200
-        return picture
+    def clip(stamps_ns: list[int]) -> Clip:
+        pictures = np.full((len(stamps_ns), 64, 100, 3), 60, np.uint8)
+        for picture, stamp in zip(pictures, stamps_ns, strict=True):
+            x = 2 * stamp // 10**8
+            picture[20:40, x : x + 20] = 200
+        return Clip(pictures, tuple(stamps_ns), RATE)
 
     summary = {
         "conditioning_stamps_ns": [k * 10**8 for k in range(9)],
@@ -30,9 +34,11 @@ def outcome() -> demo.Outcome:
         "frame_rate": RATE,
         "seed": 7,
     }
-    seen = np.stack([frame(k) for k in range(9)])
-    truth = np.stack([frame(9 + k) for k in range(24)])
-    return demo.Outcome(summary, seen, truth - 40, truth)
+    seen, truth = clip(summary["conditioning_stamps_ns"]), clip(summary["stamps_ns"])
+    folder, crop = tmp_path_factory.mktemp("published"), Crop(0, 0, 96, 64)
+    np.save(folder / "frames.npy", crop.of(truth.frames) - 40)
+    (folder / "rollout.json").write_text(json.dumps(summary))
+    return demo.Outcome(PublishedRollout(folder, crop), seen, truth)
 
 
 def test_psnr_is_taken_of_each_frame_against_the_truth(outcome):

@@ -190,15 +190,15 @@ def _pictures(window: Window, rollout: GuardedRollout) -> str:
     return json.dumps(
         {
             "frame_rate": rollout.frame_rate,
-            "camera": jpegs(rollout.crop.of(window.clip.frames)),
-            "predicted": jpegs(rollout.frames),
-            "truth": jpegs(truth),
-            "difference": jpegs(np.minimum(difference, 255).astype(np.uint8)),
+            "camera": _jpegs(rollout.crop.of(window.clip.frames)),
+            "predicted": _jpegs(rollout.frames),
+            "truth": _jpegs(truth),
+            "difference": _jpegs(np.minimum(difference, 255).astype(np.uint8)),
         }
     )
 
 
-def jpegs(frames: np.ndarray) -> list[str]:
+def _jpegs(frames: np.ndarray) -> list[str]:
     """Frames uint8 [n, H, W, 3] as JPEG in base64, at most PLAYER_WIDTH wide."""
     height, width = frames.shape[1:3]
     scale = min(1.0, PLAYER_WIDTH / width)

@@ -1,8 +1,12 @@
-"""A clip and the guarded rollout that follows it, as mp4 and as a contact sheet; predicted frames are marked."""
+"""A clip and the rollout that follows it, guarded here or in a node, as mp4 and as a contact sheet.
+
+Predicted frames are marked.
+"""
 
 from __future__ import annotations
 
 import io
+import json
 import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
@@ -13,31 +17,52 @@ import numpy as np
 
 from cosmos_ros.contact_sheet import contact_sheet
 from cosmos_ros.replay.files import write_whole
-from cosmos_ros.rollout import NANOSECONDS, Clip, GuardedRollout
+from cosmos_ros.rollout import NANOSECONDS, Clip, Crop, GuardedRollout
 
 CAMERA = (110, 118, 129)    # the border of frames that the camera took, RGB
 PREDICTED = (242, 112, 36)  # the border of frames that the model predicted
 MIN_WIDTH = 320             # pixels; smaller pictures are enlarged by a whole factor, so that their label can be read
 
 
-def write_mp4(path: str | Path, clip: Clip, rollout: GuardedRollout) -> None:
+class PublishedRollout:
+    """A rollout that a node let out through its guardrail and `predict_client` wrote into a folder.
+
+    Read from such a folder, and made in no other way: its pixels had left the node before.
+
+    crop      what the frames show of the camera's image
+    summary   rollout.json
+    frames    uint8 [n, height, width, 3] RGB, and their times: as GuardedRollout has them
+
+    Raises OSError, ValueError where the folder does not hold one.
+    """
+
+    def __init__(self, folder: Path, crop: Crop) -> None:
+        self.crop = crop
+        self.summary: dict = json.loads((folder / "rollout.json").read_text())
+        self.frames: np.ndarray = np.load(folder / "frames.npy")
+        self.conditioning_stamps_ns = tuple(self.summary["conditioning_stamps_ns"])
+        self.stamps_ns = tuple(self.summary["stamps_ns"])
+        self.frame_rate: float = self.summary["frame_rate"]
+
+
+def write_mp4(path: str | Path, clip: Clip, rollout: GuardedRollout | PublishedRollout) -> None:
     """The conditioning frames, cropped to what the model saw, then the predicted ones, at the rollout's rate.
 
     H.264, which every browser plays. The file is there whole or not at all.
-    Raises TypeError for anything but a GuardedRollout, OSError where the disk refuses.
+    Raises TypeError for any other rollout, OSError where the disk refuses.
     """
-    write_whole(path, encode_mp4(_marked(clip, rollout), rollout.frame_rate))
+    write_whole(path, _mp4(_marked(clip, rollout), rollout.frame_rate))
 
 
-def write_contact_sheet(path: str | Path, clip: Clip, rollout: GuardedRollout) -> None:
+def write_contact_sheet(path: str | Path, clip: Clip, rollout: GuardedRollout | PublishedRollout) -> None:
     """The same frames as one PNG, in reading order.
 
-    Raises TypeError for anything but a GuardedRollout, OSError where the disk refuses.
+    Raises TypeError for any other rollout, OSError where the disk refuses.
     """
-    write_whole(path, encode_contact_sheet(_marked(clip, rollout)))
+    write_whole(path, _png(_marked(clip, rollout)))
 
 
-def encode_mp4(frames: Sequence[np.ndarray], frame_rate: float) -> bytes:
+def _mp4(frames: Sequence[np.ndarray], frame_rate: float) -> bytes:
     """Frames uint8 [H, W, 3] RGB of even size as an H.264 mp4, colours tagged as BT.709."""
     # Loaded here: a robot that only runs the node needs no video encoder.
     import av
@@ -59,33 +84,27 @@ def encode_mp4(frames: Sequence[np.ndarray], frame_rate: float) -> bytes:
     return file.getvalue()
 
 
-def encode_contact_sheet(frames: Sequence[np.ndarray]) -> bytes:
+def _png(frames: Sequence[np.ndarray]) -> bytes:
     """Frames uint8 [H, W, 3] RGB of one size as one PNG."""
     sheet = contact_sheet(np.stack(frames), max_width=400)
     return cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
-def marked_frames(
-    seen: np.ndarray, seen_ns: Sequence[int], predicted: np.ndarray, predicted_ns: Sequence[int]
-) -> list[np.ndarray]:
-    """Camera frames, then predicted ones, uint8 [n, H, W, 3] RGB: each bordered, with its time after the last seen."""
-
-    def offsets(stamps_ns: Iterable[int]) -> list[float]:
-        return [(stamp - seen_ns[-1]) / NANOSECONDS for stamp in stamps_ns]
-
+def _marked(clip: Clip, rollout: GuardedRollout | PublishedRollout) -> list[np.ndarray]:
+    """Camera frames, then predicted ones, uint8 [H, W, 3] RGB: each bordered, with its time after the last seen."""
+    if not isinstance(rollout, (GuardedRollout, PublishedRollout)):
+        raise TypeError(f"only a GuardedRollout may be written, from Foresight.predict; got {type(rollout).__name__}")
+    now_ns = clip.stamps_ns[-1]
     return [
-        *_labelled(seen, offsets(seen_ns), "camera", CAMERA),
-        *_labelled(predicted, offsets(predicted_ns), "predicted", PREDICTED),
+        *_labelled(rollout.crop.of(clip.frames), clip.stamps_ns, now_ns, "camera", CAMERA),
+        *_labelled(rollout.frames, rollout.stamps_ns, now_ns, "predicted", PREDICTED),
     ]
 
 
-def _marked(clip: Clip, rollout: GuardedRollout) -> list[np.ndarray]:
-    if not isinstance(rollout, GuardedRollout):
-        raise TypeError(f"only a GuardedRollout may be written, from Foresight.predict; got {type(rollout).__name__}")
-    return marked_frames(rollout.crop.of(clip.frames), clip.stamps_ns, rollout.frames, rollout.stamps_ns)
-
-
-def _labelled(frames: np.ndarray, offsets: list[float], word: str, colour: tuple[int, int, int]) -> list[np.ndarray]:
+def _labelled(
+    frames: np.ndarray, stamps_ns: Iterable[int], now_ns: int, word: str, colour: tuple[int, int, int]
+) -> list[np.ndarray]:
+    offsets = ((stamp - now_ns) / NANOSECONDS for stamp in stamps_ns)
     return [_label(frame, f"{word} {offset:+.2f} s", colour) for frame, offset in zip(frames, offsets, strict=True)]
 
 

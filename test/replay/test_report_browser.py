@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import os
@@ -13,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from cosmos_ros import images
 from cosmos_ros.replay.aggregate import summarise
-from cosmos_ros.replay.measure import jpegs
 from cosmos_ros.replay.report import render
 
 N_FUTURE = 24
@@ -129,7 +130,7 @@ def record(i: int) -> dict:
 @pytest.fixture(scope="module")
 def report(tmp_path_factory, moving_scene) -> Path:
     """The report of five windows whose players show a scene in which every frame is another."""
-    frames = jpegs(moving_scene(9 + N_FUTURE, 120, 160))
+    frames = [base64.b64encode(images.compress(frame)[1]).decode() for frame in moving_scene(9 + N_FUTURE, 120, 160)]
     pictures = {"frame_rate": 20.0, "camera": frames[:9]}
     pictures |= {"predicted": frames[9:][::-1], "truth": frames[9:], "difference": frames[9:]}
     records = [record(i) for i in range(5)]
