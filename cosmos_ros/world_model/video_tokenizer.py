@@ -88,8 +88,9 @@ class VideoTokenizer:
         self.chunking, self.vocabulary = chunking, vocabulary
         self.device, self.dtype = device, dtype
         chunk = _probe(chunking)
-        tokens = self._require_fit(chunk)
-        self.looks_only_backwards = self._is_causal(chunk, tokens)
+        with _refusing(f"the tokenizer cannot take a {list(chunk.shape[1:])} chunk"):
+            tokens = self._require_fit(chunk)
+            self.looks_only_backwards = self._is_causal(chunk, tokens)
 
     @classmethod
     def load(
@@ -147,15 +148,13 @@ class VideoTokenizer:
 
     def _require_fit(self, chunk: Tensor) -> Tensor:
         """The chunk's tokens [t, h', w'], after they went through encoder and decoder."""
-        expected, pixels = list(self.chunking.latent_shape), list(chunk.shape[1:])
-        with _refusing(f"the tokenizer cannot take a {pixels} chunk"):
-            tokens = self._encode(chunk)
-            if list(tokens.shape) != expected:
-                raise ModelUnavailable(
-                    f"the tokenizer makes {list(tokens.shape)} tokens of a {pixels} chunk, and the model expects "
-                    f"{expected}: the tokenizer is of another compression, or the model of another frame size"
-                )
-            self._decode(tokens)
+        tokens, expected = self._encode(chunk), list(self.chunking.latent_shape)
+        if list(tokens.shape) != expected:
+            raise ModelUnavailable(
+                f"the tokenizer makes {list(tokens.shape)} tokens of a {list(chunk.shape[1:])} chunk, and the model "
+                f"expects {expected}: the tokenizer is of another compression, or the model of another frame size"
+            )
+        self._decode(tokens)
         return tokens
 
     def _is_causal(self, chunk: Tensor, tokens: Tensor) -> bool:
@@ -216,14 +215,17 @@ def _exists(file: Path) -> bool:
     return True
 
 
+def program_files(directory: Path) -> list[Path]:
+    """What is loaded of a tokenizer's directory: encoder.jit and decoder.jit, or autoencoder.jit where it is alone."""
+    pair, whole = [directory / ENCODER, directory / DECODER], directory / AUTOENCODER
+    return [whole] if _exists(whole) and not all(map(_exists, pair)) else pair
+
+
 def _load_programs(directory: Path, device: torch.device, dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
-    """Encoder and decoder. Their own files come first, where both are there."""
-    files = [directory / ENCODER, directory / DECODER]
-    whole = directory / AUTOENCODER
-    if _exists(whole) and not all(map(_exists, files)):
-        return _halves(_load_program(whole, device, dtype), whole)
-    encoder, decoder = (_load_program(file, device, dtype) for file in files)
-    return encoder, decoder
+    """Encoder and decoder."""
+    files = program_files(directory)
+    programs = [_load_program(file, device, dtype) for file in files]
+    return _halves(programs[0], files[0]) if len(programs) == 1 else (programs[0], programs[1])
 
 
 def _halves(program: torch.jit.ScriptModule, file: Path) -> tuple[nn.Module, nn.Module]:
@@ -264,25 +266,27 @@ class _Method(nn.Module):
 
 
 def _load_program(file: Path, device: torch.device, dtype: torch.dtype) -> torch.jit.ScriptModule:
-    _require_intact(file)
-    with _refusing(f"{file} is no TorchScript program, or is damaged; fetch it again"):
-        program = torch.jit.load(file, map_location=device).to(device, dtype).eval()
-        tensors = (*program.named_parameters(), *program.named_buffers())
-        bad = [name for name, tensor in tensors if not tensor.isfinite().all()]
+    try:
+        _require_intact(file)
+        with _refusing(f"{file} is no TorchScript program, or is damaged; fetch it again"):
+            program = torch.jit.load(file, map_location=device).to(device, dtype).eval()
+            tensors = (*program.named_parameters(), *program.named_buffers())
+            bad = [name for name, tensor in tensors if not tensor.isfinite().all()]
+    except FileNotFoundError as error:
+        raise ModelUnavailable(f"the tokenizer lacks {file.name}: {file} does not exist; {FETCH}") from error
+    except OSError as error:
+        raise ModelUnavailable(f"{file} cannot be read: {error.strerror or error}") from error
     if bad:
-        raise ModelUnavailable(f"{file} is damaged: it holds weights that are not finite: {', '.join(bad)}")
+        raise ModelUnavailable(
+            f"{file} is damaged: {len(bad)} of its {len(tensors)} weights and buffers are not finite, first {bad[0]}"
+        )
     return program
 
 
 def _require_intact(file: Path) -> None:
     """Compare the checksums of a program's file: TorchScript does not, and damage can make it abort the process."""
-    try:
-        with _refusing(f"{file} is damaged or cut short; fetch it again"), zipfile.ZipFile(file) as archive:
-            bad = archive.testzip()
-    except FileNotFoundError as error:
-        raise ModelUnavailable(f"the tokenizer lacks {file.name}: {file} does not exist; {FETCH}") from error
-    except OSError as error:
-        raise ModelUnavailable(f"{file} cannot be read: {error.strerror}") from error
+    with _refusing(f"{file} is damaged or cut short; fetch it again"), zipfile.ZipFile(file) as archive:
+        bad = archive.testzip()
     if bad is not None:
         raise ModelUnavailable(f"{file} is damaged: {bad} in it does not match its checksum; fetch it again")
 
@@ -302,7 +306,8 @@ def _refusing(what: str) -> Iterator[None]:
 
 def _tokens_in(output: object) -> Tensor:
     """The tokens int64 [t, h, w] among an encoder's outputs: published ones give codes as well, in either order."""
-    tensors = [part for part in _parts(output) if isinstance(part, Tensor)]
+    outputs = output if isinstance(output, (tuple, list)) else (output,)
+    tensors = [part for part in outputs if isinstance(part, Tensor)]
     if not all(tensor.isfinite().all() for tensor in tensors):
         raise ModelUnavailable("the tokenizer's encoder gives codes that are not finite; its file may be damaged")
     for tensor in tensors:
@@ -312,10 +317,6 @@ def _tokens_in(output: object) -> Tensor:
         f"the tokenizer's encoder gives {_describe(output)}, and whole-number tokens [1, t, h, w] were expected: "
         "a discrete tokenizer is needed"
     )
-
-
-def _parts(output: object) -> tuple | list:
-    return output if isinstance(output, (tuple, list)) else (output,)
 
 
 def _describe(output: object) -> str:
@@ -344,7 +345,8 @@ def _contrasts(smooth: Tensor, chunking: Chunking) -> Iterator[Tensor]:
 
     The last frame repeated is among it: so clips are filled up where the future does matter.
     """
-    n, n_head = chunking.n_frames, 1 + chunking.compression[0]
+    n = chunking.n_frames
+    n_head = min(n, 1 + chunking.compression[0])
     random = torch.Generator().manual_seed(1)
     noise = torch.rand(smooth.shape, generator=random) * 2 - 1
     patches = torch.rand(1, 3, 1, *chunking.latent_shape[1:], generator=random) * 2 - 1
