@@ -167,17 +167,17 @@ def parts(spec: ModelSpec, args: argparse.Namespace) -> Iterator[Finding]:
 
 
 def tokenizer(spec: ModelSpec, directory: str) -> Finding:
-    from cosmos_ros.world_model.video_tokenizer import DECODER, ENCODER, SIBLINGS, find_tokenizer
+    from cosmos_ros.world_model.video_tokenizer import FETCH, find_tokenizer, program_files
 
     def look() -> str:
         home = find_tokenizer(spec.directory, directory)
+        files = program_files(home)
         # A TorchScript program is a zip archive, with its table of contents at the end: one cut short is none.
-        if faults := [name for name in (ENCODER, DECODER) if not zipfile.is_zipfile(home / name)]:
+        if faults := [file.name for file in files if not zipfile.is_zipfile(file)]:
             raise ModelUnavailable(
-                f"{home}: {', '.join(faults)} missing, unreadable, cut short or no TorchScript program; fetch it anew: "
-                f"hf download nvidia/{SIBLINGS[0]} --local-dir {home}"
+                f"{home}: {', '.join(faults)} missing, unreadable, cut short or no TorchScript program; {FETCH}"
             )
-        return str(home)
+        return f"{' and '.join(file.name for file in files)} in {home}"
 
     return judged("tokenizer", look)
 

@@ -14,7 +14,7 @@ from cosmos_ros.world_model.config import transformer_shapes
 from cosmos_ros.world_model.decoding import PREFILL_TOKENS
 from cosmos_ros.world_model.memory_plan import DeviceMemory, Need, free_memory, plan_memory
 from cosmos_ros.world_model.text_encoder import CONTEXT_LENGTH, find_t5, t5_bytes
-from cosmos_ros.world_model.video_tokenizer import DECODER, ENCODER, find_tokenizer
+from cosmos_ros.world_model.video_tokenizer import find_tokenizer, program_files
 from cosmos_ros.world_model.world_model import resolve_dtype
 
 # Activations at their peak, as measured with bench/published_models.py.
@@ -108,11 +108,10 @@ def transformer_need(config: TransformerConfig, bytes_per_weight: int) -> Need:
 
 
 def tokenizer_need(spec: ModelSpec, directory: Path, bytes_per_weight: int) -> Need:
-    programs = [directory / name for name in (ENCODER, DECODER)]
     pixels = spec.chunking.n_frames * math.prod(spec.frame_size)
     return Need(
         TOKENIZER,
-        weights=sum(program.stat().st_size for program in programs if program.is_file()),
+        weights=sum(program.stat().st_size for program in program_files(directory) if program.is_file()),
         work=TOKENIZER_BYTES_PER_PIXEL * pixels * bytes_per_weight // 2,
     )
 

@@ -95,11 +95,19 @@ def test_each_missing_part_has_its_fault_and_memory_is_not_planned_without(tiny_
 def test_a_damaged_tokenizer_is_a_fault(name, damage, tiny_checkpoint, tmp_path):
     directory = Path(shutil.copytree(tiny_checkpoint, tmp_path / "model"))
     spec = ModelSpec.of_checkpoint(directory)
-    assert str(doctor.tokenizer(spec, "")) == f"ok    tokenizer   {directory}"
+    assert str(doctor.tokenizer(spec, "")) == f"ok    tokenizer   encoder.jit and decoder.jit in {directory}"
     program = directory / name
     program.write_bytes(program.read_bytes()[:-40] if damage is None else damage)
     found = doctor.tokenizer(spec, "")
     assert found.mark == "FAIL" and f"{name} missing, unreadable, cut short" in found.text
+
+
+def test_an_autoencoder_is_a_tokenizer_of_its_own(tiny_checkpoint, tmp_path):
+    """What it holds is seen when it is loaded; here any archive does."""
+    directory = Path(shutil.copytree(tiny_checkpoint, tmp_path / "model"))
+    spec = ModelSpec.of_checkpoint(directory)
+    (directory / "encoder.jit").rename(directory / "autoencoder.jit")
+    assert str(doctor.tokenizer(spec, "")) == f"ok    tokenizer   autoencoder.jit in {directory}"
 
 
 def test_half_a_tokenizer_is_a_fault(tiny_checkpoint, tmp_path):
@@ -143,6 +151,14 @@ def test_a_guardrail_folder_that_lacks_something_is_a_fault_with_the_command_to_
     found = doctor.guardrail(guarded, "")
     assert found.mark == "FAIL" and "hf download" in found.text
     assert ("blocklist/" if "blocklist" in name else missing.parent.name) in found.text
+
+
+def test_a_damaged_cache_in_a_guardrail_folder_is_a_fault(guarded, tmp_path):
+    revision = tmp_path / "Cosmos-1.0-Guardrail/aegis/models--meta-llama--LlamaGuard-7b/refs/main"
+    revision.parent.mkdir()
+    revision.write_bytes(b"\xff\xfe")
+    found = doctor.guardrail(guarded, "")
+    assert found.mark == "FAIL" and "aegis cannot be loaded" in found.text and "hf download" in found.text
 
 
 def test_a_model_without_prompts_needs_no_prompt_guards(guarded, tiny_checkpoint, tmp_path):

@@ -18,6 +18,7 @@ from cosmos_ros.needs import (
     guardrail_needs,
     needs_of,
     planned_memory,
+    tokenizer_need,
     transformer_need,
 )
 from cosmos_ros.parts import bytes_of
@@ -90,6 +91,16 @@ def test_every_part_of_a_checkpoint_is_counted(tiny_text_checkpoint):
         assert "text encoder" in {need.name for need in needs_of(spec)}
     finally:
         (t5 / "config.json").unlink()
+
+
+def test_an_autoencoder_counts_where_it_is_what_is_loaded(tiny_checkpoint, tmp_path):
+    directory = Path(shutil.copytree(tiny_checkpoint, tmp_path / "model"))
+    spec = ModelSpec.of_checkpoint(directory)
+    (directory / "autoencoder.jit").write_bytes(bytes(1234))
+    both = sum((directory / name).stat().st_size for name in ("encoder.jit", "decoder.jit"))
+    assert tokenizer_need(spec, directory, bytes_per_weight=4).weights == both
+    (directory / "decoder.jit").unlink()
+    assert tokenizer_need(spec, directory, bytes_per_weight=4).weights == 1234
 
 
 def test_a_damaged_t5_is_told(tiny_text_checkpoint, tmp_path):

@@ -98,7 +98,7 @@ def require_whole(home: Path, takes_prompt: bool) -> None:
     if missing := [str(path.relative_to(home)) for path in paths if not path.exists()]:
         raise GuardrailUnavailable(f"{home} lacks {', '.join(missing)}; fetch it: {FETCH} --local-dir {home}")
     for cache, repository in snapshots:
-        folder = hub.snapshot(cache, repository)
+        folder = _loaded(hub.snapshot, cache, repository)
         if not any(path.suffix == ".safetensors" and path.is_file() for path in folder.iterdir()):
             raise GuardrailUnavailable(
                 f"{folder} holds no weights (.safetensors); fetch it: hf download {repository} --cache-dir {cache}"
