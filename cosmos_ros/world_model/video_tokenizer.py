@@ -6,6 +6,7 @@ are one (Cosmos Tokenizer DV8x16x16, arXiv:2501.03575, section 4).
 
 from __future__ import annotations
 
+import errno
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -296,10 +297,12 @@ def _refusing(what: str) -> Iterator[None]:
     """Whatever goes wrong inside is a ModelUnavailable, but for the disk's errors and missing memory."""
     try:
         yield
-    except (ModelUnavailable, OSError):
+    except ModelUnavailable:
         raise
     except Exception as error:
-        if is_out_of_memory(error):
+        # An invalid argument is not the disk's: a damaged archive tells to look before its beginning.
+        of_the_disk = isinstance(error, OSError) and error.errno != errno.EINVAL
+        if of_the_disk or is_out_of_memory(error):
             raise
         raise ModelUnavailable(f"{what}: {_last_line(error)}") from error
 
@@ -370,4 +373,4 @@ def _run(program: nn.Module, given: Tensor) -> object:
 
 
 def _last_line(error: Exception) -> str:
-    return str(error).strip().rpartition("\n")[2]
+    return str(error).strip().rpartition("\n")[2] or type(error).__name__

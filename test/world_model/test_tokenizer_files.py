@@ -2,6 +2,7 @@
 
 import os
 import random
+import struct
 import subprocess
 import sys
 import zipfile
@@ -222,6 +223,18 @@ def with_damaged_source(file):
         if name.endswith(".debug_pkl"):
             damaged = damaged.replace(content, content[:100].ljust(len(content), b"0"))
     return damaged
+
+
+def test_an_archive_that_tells_to_look_before_its_beginning_is_damaged(tmp_path):
+    file = write(tmp_path) / "encoder.jit"
+    with zipfile.ZipFile(file) as archive, zipfile.ZipFile(tmp_path / "plain", "w") as plain:
+        plain.writestr("version", archive.read("encoder/version"))
+    content = (tmp_path / "plain").read_bytes()
+    at = len(content) - 6       # where the archive's last record says where the list of its files begins
+    (offset,) = struct.unpack_from("<I", content, at)
+    file.write_bytes(content[:at] + struct.pack("<I", offset + 1) + content[at + 4 :])
+    with pytest.raises(ModelUnavailable, match="encoder.jit is damaged or cut short; fetch it again"):
+        load(tmp_path)
 
 
 def damaged(program, seed):
