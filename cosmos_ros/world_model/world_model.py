@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,11 +27,14 @@ from cosmos_ros.world_model.sampling import Sampling
 from cosmos_ros.world_model.tensor_parallel import TensorParallelDecoder
 from cosmos_ros.world_model.text_encoder import CONTEXT_LENGTH, TextEncoder
 from cosmos_ros.world_model.video_tokenizer import Chunking, VideoTokenizer, find_tokenizer
+from cosmos_ros.world_model.weight_files import is_directory
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PUBLISHED_FRAME_RATE = 25.0  # Hz, at which the published pipeline writes its output
 PUBLISHED_COMPRESSION = (8, 16, 16)
 PUBLISHED_NAMES = ("Cosmos-1.0-Autoregressive", "Cosmos-Predict1")
+
+logger = logging.getLogger(__name__)
 
 WARM_UP_PASSES = 3
 
@@ -42,13 +46,14 @@ OnPass = Callable[[int, int, int], None]
 class ModelSpec:
     """What a checkpoint is, known from its headers alone.
 
-    name          for people and for the rollout message
-    published     one of NVIDIA's four models, by its tensor shapes or by its directory's name
+    name          for people and for the rollout message; of NVIDIA's four models their own, whatever the directory's
+    published     one of NVIDIA's four models, by its tensor shapes or by its name
     compression   pixels per token along (time, height, width)
     frame_rate    Hz, of conditioning and predicted frames
     temperature, top_p  what the model's makers recommend
 
-    config.json may set name, frame_rate, compression, temperature and top_p, besides what `config_from_shapes` reads.
+    config.json may set frame_rate, compression, temperature and top_p, the name of a model that is none of NVIDIA's,
+    and what `config_from_shapes` reads.
     """
 
     directory: Path
@@ -67,18 +72,17 @@ class ModelSpec:
         Raises ModelUnavailable where it is missing, damaged or no checkpoint of this family.
         """
         directory = Path(directory or _embedded_model()).absolute()
-        if directory.is_file():
+        if not is_directory(directory):
             raise ModelUnavailable(f"{directory} is a file; give the directory that holds it and its tokenizer")
         settings = read_settings(directory)
         config = config_of(open_checkpoint(directory), settings)
         kind = published_kind(config)
-        named_published = directory.name.startswith(PUBLISHED_NAMES)
-        name = PUBLISHED_KINDS[kind].name if kind and not named_published else directory.name
+        name = _name(directory, settings, kind)
         return cls(
             directory=directory,
-            name=str(settings.get("name", name)),
+            name=name,
             config=config,
-            published=kind is not None or named_published,
+            published=kind is not None or any(_is_published_name(claim) for claim in (directory.name, name)),
             frame_rate=_number(settings, "frame_rate", PUBLISHED_FRAME_RATE, 1e-3, 1e3),
             compression=_compression(settings),
             temperature=_number(settings, "temperature", 1.0, 0.0, 10.0),
@@ -254,6 +258,27 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype not in DTYPES:
         raise ModelUnavailable(f"dtype must be auto, {' or '.join(DTYPES)}; got '{dtype}'")
     return DTYPES[dtype]
+
+
+def _name(directory: Path, settings: Mapping, kind: str | None) -> str:
+    """A published model has one of its published names: the directory's if that is one of them, else its first."""
+    told = settings.get("name", directory.name)
+    if kind is None:
+        if not isinstance(told, str) or not told.strip():
+            raise ModelUnavailable(f"config.json: name must be a text; got {told!r}")
+        return told
+    names = PUBLISHED_KINDS[kind].names
+    name = directory.name if directory.name in names else names[0]
+    claims = [directory.name] if _is_published_name(directory.name) else []
+    claims += [settings["name"]] if "name" in settings else []
+    for claim in claims:
+        if claim not in names:
+            logger.warning("%s is %s by its tensors; that it is called %r counts for nothing", directory, name, claim)
+    return name
+
+
+def _is_published_name(name: str) -> bool:
+    return name.startswith(PUBLISHED_NAMES)
 
 
 def _number(settings: Mapping, key: str, default: float, low: float, high: float) -> float:

@@ -2,9 +2,7 @@
 
 import json
 import math
-import os
 import re
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -15,6 +13,7 @@ from cosmos_ros.errors import ModelUnavailable
 from cosmos_ros.world_model import ModelSpec, Transformer, TransformerConfig, Yarn, load_transformer
 from cosmos_ros.world_model.checkpoint import shard_axis
 from cosmos_ros.world_model.config import PUBLISHED_KINDS, transformer_shapes
+from cosmos_ros.world_model.sharded_transformer import load_share
 
 BASE = TransformerConfig(
     n_layers=2, dim=16, n_heads=4, n_kv_heads=2, head_dim=6, ffn_hidden=20, vocab_in=24, vocab_out=24,
@@ -23,9 +22,9 @@ BASE = TransformerConfig(
 YARN = Yarn(2, 4, 1, (2, 2, 2))
 KINDS = {
     "4B": BASE,
-    "5B": replace(BASE, vocab_in=40, context_dim=8),
+    "5B": replace(BASE, vocab_in=88, context_dim=8),
     "12B": replace(BASE, dim=22, yarn=YARN),
-    "13B": replace(BASE, dim=22, vocab_in=40, context_dim=8, yarn=YARN),
+    "13B": replace(BASE, dim=22, vocab_in=88, context_dim=8, yarn=YARN),
 }
 
 
@@ -146,27 +145,64 @@ def write_full_size_header(path, config):
         file.truncate(8 + len(text) + end)
 
 
-@pytest.mark.parametrize("kind", PUBLISHED_KINDS)
-def test_a_published_checkpoint_is_recognised_whatever_its_directory_is_called(kind, tmp_path):
-    known = PUBLISHED_KINDS[kind]
-    directory = tmp_path / "my_robot_model"
+def spec_of(directory, config, settings=None):
+    """Of a checkpoint with nothing but its header."""
     directory.mkdir()
-    write_full_size_header(directory / "model.safetensors", known.config)
-    spec = ModelSpec.of_checkpoint(directory)
+    write_full_size_header(directory / "model.safetensors", config)
+    if settings is not None:
+        (directory / "config.json").write_text(json.dumps(settings))
+    return ModelSpec.of_checkpoint(directory)
+
+
+@pytest.mark.parametrize("kind", PUBLISHED_KINDS)
+def test_a_published_checkpoint_is_recognised_whatever_its_directory_is_called(kind, tmp_path, caplog):
+    known = PUBLISHED_KINDS[kind]
+    spec = spec_of(tmp_path / "my_robot_model", known.config)
     assert (spec.name, spec.config, spec.published) == (known.name, known.config, True)
     assert (spec.frame_size, spec.frame_rate) == ((640, 1024), 25.0)
     assert (spec.temperature, spec.top_p) == (1.0, {"4B": 0.8, "5B": 0.7, "12B": 0.9, "13B": 0.8}[kind])
     assert spec.takes_prompt == (kind in ("5B", "13B"))
     assert [spec.new_frames(n) for n in spec.conditioning_lengths] == [24, 32]
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("name", ["Cosmos-1.0-Autoregressive-5B-Video2World", "Cosmos-Predict1-5B-Video2World"])
+def test_a_published_checkpoint_keeps_the_published_name_of_its_directory(name, tmp_path, caplog):
+    spec = spec_of(tmp_path / name, PUBLISHED_KINDS["5B"].config, {"name": name})
+    assert spec.name == name and spec.published and not caplog.records
+
+
+@pytest.mark.parametrize(("name", "settings"), [
+    ("Cosmos-Predict1-12B", {}), ("Cosmos-1.0-Autoregressive-4B-mine", {}), ("mine", {"name": "mine"}),
+    ("mine", {"name": "Cosmos-Predict1-12B"}), ("mine", {"name": 17}), ("mine", {"name": ["x"]}),
+])
+def test_a_published_checkpoint_has_no_other_name_whatever_it_is_called(name, settings, tmp_path, caplog):
+    spec = spec_of(tmp_path / name, PUBLISHED_KINDS["4B"].config, settings)
+    assert (spec.name, spec.published) == ("Cosmos-1.0-Autoregressive-4B", True)
+    [record] = caplog.records
+    assert record.levelname == "WARNING" and repr(settings.get("name", name)) in record.getMessage()
+
+
+@pytest.mark.parametrize("nulls", [["name"], ["compression", "temperature", "top_p", "frame_rate"],
+                                   ["latent_shape", "rope_theta", "norm_eps", "yarn", "apply_yarn", "n_layers"]])
+@pytest.mark.parametrize("kind", PUBLISHED_KINDS)
+def test_null_in_config_json_says_nothing(kind, nulls, tmp_path, caplog):
+    spec = spec_of(tmp_path / "a", PUBLISHED_KINDS[kind].config, dict.fromkeys(nulls))
+    assert replace(spec, directory=tmp_path / "b") == spec_of(tmp_path / "b", PUBLISHED_KINDS[kind].config)
+    assert spec_of(tmp_path / "c", BASE, dict.fromkeys(nulls)).name == "c" and not caplog.records
 
 
 @pytest.mark.parametrize("name", ["Cosmos-1.0-Autoregressive-4B", "Cosmos-Predict1-13B-Video2World"])
-def test_a_directory_with_a_published_name_counts_as_published(name, tmp_path):
-    directory = tmp_path / name
-    directory.mkdir()
-    torch.save(published_weights(make(BASE)), directory / "model.pt")
-    spec = ModelSpec.of_checkpoint(directory)
+@pytest.mark.parametrize("where", ["directory", "config.json"])
+def test_whatever_has_a_published_name_counts_as_published(name, where, tmp_path):
+    spec = spec_of(tmp_path / (name if where == "directory" else "mine"), BASE, {"name": name})
     assert spec.published and spec.name == name
+
+
+def test_what_is_left_of_a_published_checkpoint_is_refused(tmp_path):
+    """And never taken for a model of somebody's own, of which no guardrail would be asked."""
+    with pytest.raises(ModelUnavailable, match=r"model.safetensors is an incomplete or altered Cosmos-1.0-.*layers.15"):
+        spec_of(tmp_path / "short", replace(PUBLISHED_KINDS["4B"].config, n_layers=15))
 
 
 # --- what is wrong -------------------------------------------------------------------------------------------------
@@ -193,7 +229,7 @@ def without(*names):
     (WEIGHTS | {"model.layers.1.attention.wk.weight": torch.zeros(5, 16), "model.norm.weight": torch.zeros(9)},
      [r"layers.1.attention.wk.weight is \[5, 16\], expected \[12, 16\]", r"norm.weight is \[9\], expected \[16\]"]),
     (WEIGHTS | {"model.output.weight": torch.zeros(24, 16, dtype=torch.int8)},
-     ["output.weight is torch.(int8|uint8), expected torch.float"]),
+     ["holds what is no tensor of float64, .*: output.weight is (int8|I8)$"]),
 ], ids=["missing", "unexpected", "wrong shape", "several", "integers"])
 def test_tensors_that_do_not_fit_are_named_with_what_was_expected(weights, said, save, tmp_path):
     file = tmp_path / ("model.pt" if save is torch.save else "model.safetensors")
@@ -212,46 +248,16 @@ def test_a_weight_that_is_not_finite_is_refused_by_name(value, tmp_path):
     assert "not finite" in said and "layers.1.attention.wo.weight" in said and "wq" not in said
 
 
-SOME = torch.zeros(2, 2)
-OTHER_KINDS = {
-    "diffusion": {"net.x_embedder.proj.1.weight": SOME, "logvar.0.freqs": SOME},
-    "Hugging Face": {"model.embed_tokens.weight": SOME, "model.layers.0.self_attn.q_proj.weight": SOME},
-    "TransformerEngine": {"model.layers.0.self_attention.layernorm_qkv.query_weight": SOME},
-    "diffusers": {"transformer_blocks.0.attn1.to_q.weight": SOME},
-    "T5": {"shared.weight": SOME, "encoder.block.0.layer.0.SelfAttention.q.weight": SOME},
-    "tokenizer": {"encoder.conv_in.weight": SOME, "quantizer._levels": SOME},
-    "optimizer": {"state": {0: {"exp_avg": SOME}}, "param_groups": []},
-    "trainer state": {"iteration": 3, "grad_scaler": {}},
-    "it holds something": {"something": SOME},
-    "holds Tensor": SOME,
-    "list": [SOME],
-}
-
-
-@pytest.mark.parametrize("kind", OTHER_KINDS)
-def test_a_checkpoint_of_another_kind_is_named_for_what_it_is(kind, tmp_path):
-    torch.save(OTHER_KINDS[kind], tmp_path / "model.pt")
-    assert kind in refusal(tmp_path)
-
-
-def test_a_torchscript_program_is_named_for_what_it_is(tmp_path):
-    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "model.pt")
-    assert "TorchScript" in refusal(tmp_path)
-
-
-def test_one_shard_of_a_published_checkpoint_is_named_for_what_it_is(tmp_path):
-    whole = PUBLISHED_KINDS["4B"].config
-    shard = replace(whole, n_heads=8, n_kv_heads=2, ffn_hidden=3584, vocab_in=16000, vocab_out=16000)
-    write_full_size_header(tmp_path / "model.safetensors", shard)
-    said = refusal(tmp_path)
-    assert "tensor-parallel part of the 4B model" in said and "all its shards" in said
+def test_a_checkpoint_of_another_kind_is_named_for_what_it_is(tmp_path):
+    torch.save({"shared.weight": torch.zeros(2, 2)}, tmp_path / "model.pt")
+    assert "is a T5 text encoder" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(("names", "said"), [
-    (["model_model_mp_0.pt", "model_model_mp_2.pt"], "lacks the shard of rank 1"),
     (["model_model_mp_0.pt", "iter_000000010_model_mp_1.pt"], "shards of several checkpoints"),
-    (["README.md"], "holds no model.pt or model.safetensors and no shards .* it holds README.md"),
+    (["README.md"], "holds no model.pt or model.safetensors or shards .* it holds README.md"),
     ([], "it holds nothing"),
+    (["encoder.jit", "decoder.jit"], "is a video tokenizer's directory"),
 ])
 def test_a_directory_that_is_no_checkpoint_says_what_it_holds(names, said, tmp_path):
     for name in names:
@@ -259,75 +265,94 @@ def test_a_directory_that_is_no_checkpoint_says_what_it_holds(names, said, tmp_p
     assert re.search(said, refusal(tmp_path))
 
 
+# --- what is wrong with shards ---------------------------------------------------------------------------------------
+
+SHARDED = replace(KINDS["5B"], n_heads=16, n_kv_heads=8, ffn_hidden=24, vocab_in=88, vocab_out=24)
+SHARDS = {ranks: cut(published_weights(make(SHARDED)), ranks) for ranks in (2, 4, 8)}
+
+
+def write_shards(directory, shards):
+    for rank, shard in shards.items():
+        torch.save(shard, directory / f"model_model_mp_{rank}.pt")
+    write_settings(directory, SHARDED)
+
+
+@pytest.mark.parametrize(("ranks", "there"), [
+    (2, [0]), (2, [1]), (4, [0]), (4, [0, 1, 2]), (4, [0, 1, 3]), (4, [1, 2, 3]), (8, [0, 1, 2, 3, 4, 5]),
+    (8, [0, 1, 2, 3, 4, 5, 7]),
+])
+def test_some_of_the_shards_are_refused_with_what_is_there_and_what_is_expected(ranks, there, tmp_path):
+    write_shards(tmp_path, {rank: SHARDS[ranks][rank] for rank in there})
+    names = ", ".join(f"model_model_mp_{rank}.pt" for rank in there)
+    assert f"holds the shards {names}; expected one for each rank, 0 to N - 1 for N of 2, 4, 8." in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(("ranks", "there"), [(4, 2), (8, 2), (8, 4)])
+def test_a_possible_number_of_the_shards_is_refused_where_sizes_tell(ranks, there, tmp_path):
+    """Of a model with text the vocabularies tell, of one without config.json, of a published one its sizes."""
+    write_shards(tmp_path, dict(enumerate(SHARDS[ranks][:there])))
+    assert "in tok_embeddings.weight and" in refusal(tmp_path)
+    base = cut(published_weights(make(replace(SHARDED, vocab_in=24, context_dim=None))), ranks)
+    write_shards(tmp_path, dict(enumerate(base[:there])))
+    (tmp_path / "config.json").write_text('{"n_heads": 16}')
+    assert "holds less than its config.json says: n_heads is 16" in refusal(tmp_path)
+
+
+def test_a_shard_that_is_there_twice_is_refused(tmp_path):
+    write_shards(tmp_path, {0: SHARDS[2][0], 1: SHARDS[2][1], "01": SHARDS[2][1]})
+    assert "holds the shards model_model_mp_0.pt, model_model_mp_01.pt, model_model_mp_1.pt" in refusal(tmp_path)
+
+
+def test_a_shard_given_as_the_checkpoint_is_refused(tmp_path):
+    write_shards(tmp_path, dict(enumerate(SHARDS[2])))
+    assert "is one shard of several; give the directory" in refusal(tmp_path / "model_model_mp_0.pt")
+
+
 def test_shards_of_different_checkpoints_are_refused(tmp_path):
-    first, second = cut(WEIGHTS, 2)
-    torch.save(first, tmp_path / "model_model_mp_0.pt")
-    torch.save(second | {"model.norm.weight": torch.full((16,), 2.0)}, tmp_path / "model_model_mp_1.pt")
+    first, second = SHARDS[2]
+    write_shards(tmp_path, {0: first, 1: second | {"model.norm.weight": torch.full((16,), 2.0)}})
     assert "disagree on norm.weight" in refusal(tmp_path)
-    for other in ({"model.more.weight": SOME}, {"model.output.weight": torch.zeros(12, 17)}):
-        torch.save({**second, **other}, tmp_path / "model_model_mp_1.pt")
-        assert "hold other tensors" in refusal(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
-def test_a_file_cut_short_is_refused(name, tmp_path):
-    file = tmp_path / name
-    (torch.save if file.suffix == ".pt" else save_file)(WEIGHTS, file)
-    whole = file.read_bytes()
-    for size in (0, 5, len(whole) // 2, len(whole) - 30):
-        file.write_bytes(whole[:size])
-        assert re.search("cut short|damaged", refusal(tmp_path))
-        with pytest.raises(ModelUnavailable):
-            ModelSpec.of_checkpoint(tmp_path)
+@pytest.mark.parametrize(("change", "said"), [
+    ({"model.more.weight": torch.zeros(3)}, "unexpected more.weight [3]"),
+    ({"model.output.weight": torch.zeros(12, 17)}, "output.weight is [12, 17], expected [12, 16]"),
+    ({"model.layers.1.attention.wq.weight": torch.zeros(40, 16)}, "wq.weight is [40, 16], expected [48, 16]"),
+])
+def test_a_shard_that_differs_from_the_first_is_named_with_what_differs(change, said, tmp_path):
+    write_shards(tmp_path, {0: SHARDS[2][0], 1: SHARDS[2][1] | change})
+    refused = refusal(tmp_path)
+    assert "mp_1.pt is no shard of the same checkpoint as model_model_mp_0.pt" in refused and said in refused
 
 
-def test_a_file_of_noise_is_refused(tmp_path):
-    for name in ("model.pt", "model.safetensors"):
-        (tmp_path / name).write_bytes(bytes(range(256)) * 50)
-        assert "damaged" in refusal(tmp_path / name)
+@pytest.mark.parametrize("name", ["model.norm.weight", "model.layers.1.attention.wq.weight"])
+@pytest.mark.parametrize("dtype", [torch.int32, torch.float8_e4m3fn])
+def test_every_shards_dtypes_are_looked_at(name, dtype, tmp_path):
+    odd = SHARDS[2][1] | {name: SHARDS[2][1][name].to(dtype)}
+    write_shards(tmp_path, {0: SHARDS[2][0], 1: odd})
+    said = f"model_model_mp_1.pt holds what is no tensor of .*: {name.removeprefix('model.')} is {str(dtype)[6:]}"
+    assert re.search(said, refusal(tmp_path))
+    with pytest.raises(ModelUnavailable, match=said):
+        load_share(tmp_path, SHARDED, 1, 2, torch.device("cpu"), torch.float32)
 
 
-class Payload:
-    def __reduce__(self):
-        return os.system, ("exit 1",)
+@pytest.mark.parametrize("ranks", [[0], [0, 1]])
+def test_a_norm_that_is_not_finite_is_told_as_that_and_not_as_a_disagreement(ranks, tmp_path):
+    shards = dict(enumerate(SHARDS[2]))
+    for rank in ranks:
+        shards[rank] = shards[rank] | {"model.norm.weight": torch.full((16,), math.nan)}
+    write_shards(tmp_path, shards)
+    assert "holds weights that are not finite: norm.weight" in refusal(tmp_path)
 
 
-def test_a_file_that_would_run_code_is_refused(tmp_path):
-    torch.save(WEIGHTS | {"model.extra": Payload()}, tmp_path / "model.pt")
-    assert "could run code" in refusal(tmp_path)
-
-
-def test_a_missing_checkpoint_is_refused(tmp_path):
-    assert "does not exist" in refusal(tmp_path / "nothing_here")
-
-
-@contextmanager
-def without_permission(path):
-    """Nobody may read it; a superuser, whom that does not stop, is somebody else meanwhile."""
-    mode, user = path.stat().st_mode, os.geteuid()
-    path.chmod(0)
-    if user == 0:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-        path.chmod(mode)
-
-
-@pytest.mark.parametrize("what", ["model.pt", "model.safetensors", "."])
-def test_a_checkpoint_without_read_permission_is_refused(what, tmp_path):
-    for parent in tmp_path.parents:
-        if parent.stat().st_uid == os.getuid():
-            parent.chmod(parent.stat().st_mode | 0o111)
-    file = tmp_path / ("model.safetensors" if "safetensors" in what else "model.pt")
-    (torch.save if file.suffix == ".pt" else save_file)(WEIGHTS, file)
-    with without_permission(tmp_path / what):
-        assert "Permission denied" in refusal(tmp_path)
+# --- what is wrong with config.json ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("text", "said"), [
-    ("{", "cannot be read as JSON"), ("[1]", "must hold a JSON object"), ('{"latent_shape": [1]}', "latent_shape"),
+    ("{", "cannot be read as JSON"), pytest.param("[" * 100000, "cannot be read as JSON", id="deep"),
+    ("[1]", "must hold a JSON object"),
+    ('{"latent_shape": [1]}', "config.json that makes no sense: latent_shape"), ('{"name": 17}', "name must be a text"),
+    ('{"name": ""}', "name must be a text"), ('{"n_layers": 3}', "n_layers is 3 in config.json and 2 by the tensors"),
     ('{"frame_rate": "fast"}', "frame_rate"), ('{"frame_rate": 0}', "frame_rate"), ('{"top_p": 2}', "top_p"),
     ('{"compression": [8, 16]}', "compression"), ('{"temperature": true}', "temperature"),
 ])
