@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cosmos_ros.errors import ModelUnavailable
+from cosmos_ros.errors import ModelUnavailable, VideoBlocked
 from cosmos_ros.world_model.memory import is_out_of_memory
 
 ENCODER, DECODER, AUTOENCODER = "encoder.jit", "decoder.jit", "autoencoder.jit"
@@ -118,9 +118,11 @@ class VideoTokenizer:
     def decode(self, tokens: Tensor, n_conditioning: int) -> Iterator[Tensor]:
         """Frames of a whole chunk's tokens int64 [t*h*w], after the first n: uint8 [k, h, w, 3] on the CPU, in order.
 
-        Raises ModelUnavailable where a pixel is not a finite number.
+        Raises VideoBlocked where a pixel is not a finite number: as uint8, in which guards see it, it would be one.
         """
         pixels = self._decode(tokens.view(self.chunking.latent_shape))[:, n_conditioning:]
+        if not pixels.isfinite().all():
+            raise VideoBlocked("the predicted frames hold pixels that are not finite (Non_Finite_Output)")
         for some in pixels.split(OUTPUT_FRAMES, dim=1):
             yield to_levels(some).permute(1, 2, 3, 0).contiguous().cpu()
 
@@ -143,8 +145,6 @@ class VideoTokenizer:
             raise ModelUnavailable(
                 f"the tokenizer decodes to {_describe(pixels)}, and the model expects floating-point {expected}"
             )
-        if not pixels.isfinite().all():
-            raise ModelUnavailable("the tokenizer's decoder gave pixels that are not finite; its file may be damaged")
         return pixels[0]
 
     def _require_fit(self, chunk: Tensor) -> Tensor:
@@ -155,7 +155,8 @@ class VideoTokenizer:
                 f"the tokenizer makes {list(tokens.shape)} tokens of a {list(chunk.shape[1:])} chunk, and the model "
                 f"expects {expected}: the tokenizer is of another compression, or the model of another frame size"
             )
-        self._decode(tokens)
+        if not self._decode(tokens).isfinite().all():
+            raise ModelUnavailable("the tokenizer's decoder gives pixels that are not finite; its file may be damaged")
         return tokens
 
     def _is_causal(self, chunk: Tensor, tokens: Tensor) -> bool:
