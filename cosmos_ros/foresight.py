@@ -32,7 +32,7 @@ class ForesightConfig:
 
     checkpoint       directory in the published layout; empty: the small model that ships with this package
     guardrail        Cosmos-1.0-Guardrail folder for a published checkpoint; empty: looked for beside it
-    tokenizer        directory with encoder.jit and decoder.jit; empty: looked for in and beside the checkpoint
+    tokenizer        directory with encoder.jit and decoder.jit, or autoencoder.jit; empty: in or beside the checkpoint
     device           "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1"
     dtype            "auto" (bfloat16 on CUDA, float32 on the CPU), "bfloat16", "float32"
     memory           what waits in host memory while it does not work: "fast" (nothing), "balanced" (what works once

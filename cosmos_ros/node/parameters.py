@@ -84,7 +84,7 @@ DECLARATIONS = (
     ),
     Declaration(
         "tokenizer", "",
-        "Directory with encoder.jit and decoder.jit. Empty: looked for in and beside the checkpoint.",
+        "Directory with encoder.jit and decoder.jit, or with autoencoder.jit. Empty: in or beside the checkpoint.",
     ),
     Declaration(
         "device", "auto",
