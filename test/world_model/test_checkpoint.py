@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 import re
 from dataclasses import replace
 
@@ -263,6 +264,38 @@ def test_a_directory_that_is_no_checkpoint_says_what_it_holds(names, said, tmp_p
     for name in names:
         (tmp_path / name).touch()
     assert re.search(said, refusal(tmp_path))
+
+
+def corrupted(whole, dice):
+    """Some bytes changed, in the file's headers more often than elsewhere; or a stretch zeroed, or cut out."""
+    content = bytearray(whole)
+    if dice.random() < 0.75:
+        reach = min(len(content), dice.choice([64, 600, 10**6]))
+        for _ in range(dice.randint(1, 4)):
+            at = dice.randrange(reach)
+            content[dice.choice([at, -at - 1])] = dice.randrange(256)
+    else:
+        begin = dice.randrange(len(content))
+        end = min(len(content), begin + dice.randrange(1, 600))
+        content[begin:end] = bytes(dice.choice([0, end - begin]))
+    return bytes(content)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+def test_of_a_damaged_file_comes_nothing_but_a_refusal(name, tmp_path):
+    """Or a transformer, where the damage hit the weights' values or nothing that is read."""
+    dice, file, refused = random.Random(7), tmp_path / name, 0
+    (torch.save if file.suffix == ".pt" else save_file)(published_weights(make(replace(BASE, n_layers=1))), file)
+    write_settings(tmp_path, BASE)
+    whole = file.read_bytes()
+    for _ in range(200):
+        file.write_bytes(corrupted(whole, dice))
+        try:
+            load_transformer(tmp_path)
+        except ModelUnavailable:
+            refused += 1
+    assert refused > 80
 
 
 # --- what is wrong with shards ---------------------------------------------------------------------------------------
