@@ -70,6 +70,8 @@ LET_NOTHING_OUT = {
     "cosmos_ros.guardrail.guardrail._frozen": "copies, so that nobody can write to what was judged",
 }
 
+FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
+
 
 @dataclass(frozen=True)
 class Function:
@@ -91,9 +93,11 @@ class Function:
 
     @property
     def called(self) -> str:
-        """The name by which others use it; a private one's with its module, which is alone in using it."""
-        name = self.name.removesuffix(".__init__").rpartition(".")[2]
-        return name if self.public else f"{self.module}.{name}"
+        """The name by which others use it: a function's or class's whole one, a public method's own."""
+        cls, _, name = self.name.rpartition(".")
+        if name == "__init__":
+            return f"{self.module}.{cls}"
+        return name if cls and self.public else f"{self.module}.{name}"
 
     def lets_out(self, outlets: set[str]) -> bool:
         return not outlets.isdisjoint(self.uses | {f"{self.module}.{name}" for name in self.uses})
@@ -155,14 +159,18 @@ def functions(module: str, source: str) -> Iterator[Function]:
     tree = ast.parse(source)
     real = real_names(tree)
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, FUNCTION):
             yield Function(module, node.name, annotations(node.args), names_used(node.body, real))
         elif isinstance(node, ast.ClassDef):
-            for method in (inner for inner in node.body if isinstance(inner, ast.FunctionDef)):
+            for method in (inner for inner in node.body if isinstance(inner, FUNCTION)):
                 takes = annotations(method.args) + held_by(node)
                 yield Function(module, f"{node.name}.{method.name}", takes, names_used(method.body, real))
-        elif isinstance(node, (ast.Expr, ast.For, ast.If, ast.With, ast.Try)):
+        elif isinstance(node, (ast.Expr, ast.For, ast.If, ast.With, ast.Try)) or holds_lambda(node):
             yield Function(module, "on import", ("",), names_used([node], real))
+
+
+def holds_lambda(node: ast.AST) -> bool:
+    return any(isinstance(inner, ast.Lambda) for inner in ast.walk(node))
 
 
 def held_by(cls: ast.ClassDef) -> tuple[str, ...]:
@@ -330,6 +338,8 @@ def beside_the_images(source: str) -> dict[str, str]:
         "@dataclass\nclass Film:\n  frames: np.ndarray\n"
         "@dataclass\nclass Reel:\n  films: list[Film]\n"
         "def save(path: Path, reel: Reel): path.write_bytes(pickle.dumps(reel))",
+        "async def write(path: Path, frames: np.ndarray): np.save(path, frames)",
+        "write = lambda path, frames: np.save(path, frames)",
         "for k in range(9): cv2.imwrite(f'{k}.png', np.load('frames.npy')[k])",
     ],
 )  # fmt: skip
