@@ -14,7 +14,7 @@ import torch
 from cosmos_ros.errors import GuardrailUnavailable
 from cosmos_ros.guardrail import hub
 from cosmos_ros.guardrail.aegis_policy import CATEGORIES, question
-from cosmos_ros.guardrail.guard import PASSED, Judgement, OnDevice, PromptGuard, sha256_of
+from cosmos_ros.guardrail.guard import PASSED, Judgement, OnDevice, PromptGuard, require_finite, sha256_of
 from cosmos_ros.parts import Part
 from cosmos_ros.rollout import Verdict
 
@@ -27,8 +27,8 @@ CATEGORY_TOKENS = 24  # for the line of categories, once the verdict is there
 class Aegis(OnDevice, PromptGuard):
     """The model out of a folder in Hugging Face's cache layout, in bfloat16, as published.
 
-    Raises GuardrailUnavailable where the folder does not hold base and adapter whole, and where `transformers` or
-    `peft` is not installed.
+    Raises GuardrailUnavailable where the folder does not hold base and adapter whole, with finite weights, and where
+    `transformers` or `peft` is not installed.
     """
 
     name = "aegis"
@@ -36,10 +36,13 @@ class Aegis(OnDevice, PromptGuard):
     def __init__(self, folder: Path, device: torch.device) -> None:
         transformers = hub.transformers()
         base, adapter = hub.snapshot(folder, BASE), hub.snapshot(folder, ADAPTER)
-        self.weights = sha256_of(hub.files_of(base) + hub.files_of(adapter))
+        self.weights = sha256_of(hub.files_of(base) + hub.files_of(adapter), folder)
         self._device = device
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(str(base), local_files_only=True)
-        model = _adapted(hub.load(transformers.AutoModelForCausalLM, base, dtype=torch.bfloat16), adapter)
+        model = hub.load(transformers.AutoModelForCausalLM, base, dtype=torch.bfloat16)
+        model.register_forward_hook(_require_finite_logits)
+        model = _adapted(model, adapter)
+        require_finite(folder, model)
         self._part = Part(self.name, model, device)
 
     def judge(self, prompt: str) -> Judgement:
@@ -89,12 +92,26 @@ def _adapted(model: Any, adapter: Path) -> Any:
     """The model under the adapter. Raises GuardrailUnavailable where not every one of its weights was found."""
     try:
         from peft import PeftModel, get_peft_model_state_dict
-        from safetensors import safe_open
     except ImportError as error:
         raise hub.not_installed("peft") from error
     adapted = PeftModel.from_pretrained(model, str(adapter), local_files_only=True).to(torch.bfloat16).eval()
-    with safe_open(str(adapter / "adapter_model.safetensors"), framework="pt") as file:
-        stored = set(file.keys())
-    if stored != set(get_peft_model_state_dict(adapted)):
+    if _names_in(adapter) != set(get_peft_model_state_dict(adapted)):
         raise GuardrailUnavailable(f"the adapter in {adapter} does not fit the model; its weights were not all found")
     return adapted
+
+
+def _names_in(adapter: Path) -> set[str]:
+    """The weights that peft reads: the safetensors file's, else the other one's."""
+    from safetensors import safe_open
+
+    file = adapter / "adapter_model.safetensors"
+    if not file.is_file():
+        return set(torch.load(adapter / "adapter_model.bin", map_location="cpu", weights_only=True))
+    with safe_open(str(file), framework="pt") as opened:
+        return set(opened.keys())
+
+
+def _require_finite_logits(_module: Any, _inputs: Any, output: Any) -> None:
+    """A hook behind the model: generate() would take the first NaN for the likeliest word, whatever that says."""
+    if not torch.isfinite(output.logits).all():
+        raise ValueError("the model's logits are not finite")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import string
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 from cosmos_ros.errors import GuardrailUnavailable
 from cosmos_ros.guardrail.guard import PASSED, Judgement, PromptGuard, sha256_of
 from cosmos_ros.guardrail.hub import not_installed
+from cosmos_ros.guardrail.lemmas import Lemmatizer
 from cosmos_ros.rollout import Verdict
 
 CENSORED = "\u2588"  # no prompt can hold it: prompts are reduced to ASCII first
@@ -54,9 +55,9 @@ class Blocklist(PromptGuard):
                 raise GuardrailUnavailable(f"the blocklist {folder / name} has no entries")
         self._whitelist = {entry.lower() for entry in _read_list(folder / "whitelist")}
         self._profanity = _profanity(custom, self._whitelist)
-        self._lemmatize = _lemmatizer(folder / "nltk_data")
+        self._lemmatize = Lemmatizer(folder / "nltk_data")
         self._exact = [_Entry(entry, near) for entry in exact]
-        self.weights = sha256_of(path for path in folder.rglob("*") if path.is_file())
+        self.weights = sha256_of((path for path in folder.rglob("*") if path.is_file()), folder)
         self.settings = f"{near.min_chars}, {near.letters}"
 
     def judge(self, prompt: str) -> Judgement:
@@ -202,40 +203,3 @@ def _profanity(custom: list[str], whitelist: set[str]) -> Any:
         raise GuardrailUnavailable("the blocklist's whitelist takes back every entry of custom")
     profanity.CENSOR_WORDSET = LookAlikes(words, profanity.CHARS_MAPPING)
     return profanity
-
-
-def _lemmatizer(nltk_data: Path) -> Callable[[str], str]:
-    """What gives a text's words, as lemmas of nouns, joined by spaces."""
-    try:
-        import nltk
-    except ImportError as error:
-        raise not_installed("nltk") from error
-    data = str(nltk_data.absolute())
-    if data not in nltk.data.path:
-        nltk.data.path.insert(0, data)  # before whatever the machine has
-    try:
-        for name in ("corpora/wordnet", "tokenizers/punkt_tab"):
-            _require_data(name, data)
-        lemmatizer = nltk.WordNetLemmatizer()
-
-        def lemmatize(text: str) -> str:
-            return " ".join(lemmatizer.lemmatize(token) for token in nltk.word_tokenize(text))
-
-        lemmatize("warm up")  # reads the data, and fails here rather than at the first prompt
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise GuardrailUnavailable(
-            f"the blocklist's {nltk_data} cannot be used: {reason}; it needs corpora/wordnet and tokenizers/punkt_tab"
-        ) from error
-    return lemmatize
-
-
-def _require_data(name: str, folder: str) -> None:
-    """Raises LookupError where the folder itself does not hold the named nltk data, unpacked or as a zip file."""
-    from nltk.data import find
-
-    try:
-        find(name, paths=[folder])
-    except LookupError:
-        find(f"{name}.zip", paths=[folder])
-

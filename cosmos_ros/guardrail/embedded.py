@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -34,7 +36,7 @@ class EmbeddedBlocklist(PromptGuard):
         self._patterns = {category: _pattern(entries) for category, entries in lists.items() if entries}
         if not self._patterns:
             raise GuardrailUnavailable("the embedded blocklist is empty")
-        self.weights = sha256_of([Path(embedded_lists.__file__)])
+        self.weights = hashlib.sha256(json.dumps(dict(lists)).encode()).hexdigest()
 
     def judge(self, prompt: str) -> Judgement:
         text = _fold(prompt)
@@ -55,7 +57,7 @@ class DegenerateVideoGuard(ContentGuard):
     name = "degenerate_video"
 
     def __init__(self) -> None:
-        self.weights = sha256_of([Path(__file__)])
+        self.weights = sha256_of([Path(__file__)], Path(__file__).parent)
 
     def judge(self, frames: np.ndarray) -> Judgement:
         spread = frames.reshape(len(frames), -1, 3).astype(np.float32).std(axis=1).max(axis=1)
@@ -78,7 +80,7 @@ class CascadeFaceDetector(FaceDetector):
     def __init__(self) -> None:
         folder = _cascades_folder()
         files = [folder / name for name in self.CASCADES]
-        self.weights = sha256_of(files)
+        self.weights = sha256_of(files, folder)
         self._frontal, self._profile = (cv2.CascadeClassifier(str(file)) for file in files)
         if self._frontal.empty() or self._profile.empty():
             raise GuardrailUnavailable(f"OpenCV cannot read its own face cascades in {folder}")

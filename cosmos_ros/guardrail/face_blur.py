@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from cosmos_ros.errors import GuardrailUnavailable
-from cosmos_ros.guardrail.guard import OnDevice, sha256_of
+from cosmos_ros.guardrail.guard import OnDevice, require_finite, sha256_of
 from cosmos_ros.guardrail.pixelation import FaceDetector
 from cosmos_ros.guardrail.retinaface import RetinaFace
 from cosmos_ros.parts import Part
@@ -27,12 +27,12 @@ TOP_AFTER_NMS = 750
 class RetinaFaceDetector(OnDevice, FaceDetector):
     """The network in `Resnet50_Final.pth`, in float32.
 
-    Raises GuardrailUnavailable where the file is missing or lacks a weight, RuntimeError or the unpickler's errors
-    where it cannot be read or a weight has another shape.
+    Raises GuardrailUnavailable where the file is missing, lacks a weight or has one that is not finite, RuntimeError
+    or the unpickler's errors where it cannot be read or a weight has another shape.
     """
 
     def __init__(self, file: Path, device: torch.device) -> None:
-        self.weights = sha256_of([file])
+        self.weights = sha256_of([file], file.parent)
         self._device = device
         self._part = Part("face_blur", load_network(file), device)
         self._mean = torch.tensor(MEAN_BGR).view(3, 1, 1)
@@ -54,9 +54,10 @@ def load_network(file: Path) -> RetinaFace:
     stored = torch.load(file, map_location="cpu", weights_only=True)
     stored = {key.removeprefix("module."): value for key, value in stored.get("state_dict", stored).items()}
     network = RetinaFace()
-    if missing := sorted(set(network.state_dict()) - set(stored)):
+    # Not missing are the norms' counts of batches, which old files lack: only training asks for them.
+    if missing := network.load_state_dict(stored, strict=False).missing_keys:
         raise GuardrailUnavailable(f"{file} is no RetinaFace with a ResNet-50: it lacks {', '.join(missing[:3])}")
-    network.load_state_dict(stored, strict=False)
+    require_finite(file, network)
     return network.float().eval()
 
 
@@ -100,7 +101,8 @@ def suppress(boxes: np.ndarray, scores: np.ndarray) -> list[int]:
         width = np.maximum(0, np.minimum(x2[best], x2[order]) - np.maximum(x1[best], x1[order]) + 1)
         height = np.maximum(0, np.minimum(y2[best], y2[order]) - np.maximum(y1[best], y1[order]) + 1)
         shared = width * height
-        order = order[shared / (areas[best] + areas[order] - shared) <= MAX_OVERLAP]
+        overlap = shared / (areas[best] + areas[order] - shared)
+        order = order[~(overlap > MAX_OVERLAP)]  # what overflowed to NaN stays
     return kept
 
 

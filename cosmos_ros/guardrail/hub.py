@@ -9,7 +9,8 @@ from typing import Any
 
 from cosmos_ros.errors import GuardrailUnavailable
 
-READ_FILES = (".json", ".model", ".safetensors")  # what from_pretrained reads; a snapshot may hold more, and larger
+SETTINGS = (".json", ".model")
+WEIGHTS = (".safetensors", ".bin")  # the first kind that is there is read; a snapshot may hold both
 
 
 def snapshot(cache: Path, repository: str) -> Path:
@@ -31,8 +32,15 @@ def snapshot(cache: Path, repository: str) -> Path:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The files of a snapshot that decide what the model computes."""
-    return [path for path in folder.iterdir() if path.suffix in READ_FILES]
+    """The files of a snapshot that decide what the model computes.
+
+    Raises GuardrailUnavailable where none holds weights.
+    """
+    files = [path for path in folder.iterdir() if path.is_file()]
+    for kind in WEIGHTS:
+        if any(path.suffix == kind for path in files):
+            return [path for path in files if path.suffix in (*SETTINGS, kind)]
+    raise GuardrailUnavailable(f"{folder} holds no weights ({' or '.join(WEIGHTS)})")
 
 
 def transformers() -> ModuleType:
@@ -48,12 +56,12 @@ def transformers() -> ModuleType:
 
 
 def load(model_class: Any, folder: Path, **options: Any) -> Any:
-    """`model_class.from_pretrained` of a local folder, in eval mode, from safetensors alone.
+    """`model_class.from_pretrained` of a local folder, in eval mode; a .bin file is read as tensors alone.
 
     Raises GuardrailUnavailable where a weight is missing or of another shape: transformers would draw it at random.
     """
     model, info = model_class.from_pretrained(
-        str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True, **options
+        str(folder), local_files_only=True, weights_only=True, output_loading_info=True, **options
     )
     faults = [f"{kind.replace('_', ' ')} {sorted(map(str, info[kind]))[:3]}" for kind in
               ("missing_keys", "mismatched_keys") if info[kind]]  # fmt: skip

@@ -12,6 +12,7 @@ from cosmos_ros.rollout import Verdict
 
 BLOCKS = 5
 MIN_SIZE = 20  # pixels; smaller boxes are left, as published
+FAR = 2.0**31  # pixels; beyond any frame, and within what a cast to int64 bears
 
 
 class FaceDetector(ABC):
@@ -66,7 +67,7 @@ def pixelate(frame: np.ndarray, boxes: np.ndarray) -> int:
         raise ValueError("the face detector gave a box that is not finite")
     height, width = frame.shape[:2]
     count = 0
-    for x1, y1, x2, y2 in np.trunc(boxes).astype(np.int64):
+    for x1, y1, x2, y2 in np.clip(boxes, -FAR, FAR).astype(np.int64):
         if x2 - x1 < MIN_SIZE or y2 - y1 < MIN_SIZE:
             continue
         x1, x2 = np.clip((x1, x2), 0, width)

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import nn
 
 from cosmos_ros.guardrail import hub
-from cosmos_ros.guardrail.guard import PASSED, ContentGuard, Judgement, OnDevice, sha256_of
+from cosmos_ros.guardrail.guard import PASSED, ContentGuard, Judgement, OnDevice, require_finite, sha256_of
 from cosmos_ros.parts import Part
 from cosmos_ros.rollout import Verdict
 
@@ -44,19 +44,20 @@ class Classifier(nn.Module):
 class VideoContentGuard(OnDevice, ContentGuard):
     """SigLIP out of a folder in Hugging Face's cache layout and `safety_filter.pt` beside it, in float32, as published.
 
-    Raises GuardrailUnavailable where SigLIP is missing or incomplete, OSError or RuntimeError where the classifier's
-    file cannot be read or does not fit.
+    Raises GuardrailUnavailable where SigLIP is missing or incomplete or a weight is not finite, OSError or RuntimeError
+    where the classifier's file cannot be read or does not fit.
     """
 
     name = "video_content"
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         encoder, classifier = hub.snapshot(folder, ENCODER), folder / "safety_filter.pt"
-        self.weights = sha256_of([*hub.files_of(encoder), classifier])
+        self.weights = sha256_of([*hub.files_of(encoder), classifier], folder)
         self._device = device
         self._preparation = _Preparation(encoder / "preprocessor_config.json")
         siglip = hub.load(hub.transformers().SiglipVisionModel, encoder, dtype=torch.float32)
         networks = nn.ModuleList([siglip, _load_classifier(classifier, width=siglip.config.hidden_size)])
+        require_finite(folder, networks)
         self._part = Part(self.name, networks, device)
 
     def judge(self, frames: np.ndarray) -> Judgement:

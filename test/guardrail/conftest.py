@@ -24,7 +24,6 @@ LISTS = {
     "whitelist/words.txt": "Hamner\n",
     "exact_match/phrases.txt": "purple rain\nc.i.a.\n",
 }
-WORDNET_FILES = ("adj", "adv", "noun", "verb")
 
 
 def write(path: Path, text: str) -> None:
@@ -36,18 +35,14 @@ def write_blocklist(folder: Path) -> None:
     for name, text in LISTS.items():
         write(folder / name, text)
     wordnet = folder / "nltk_data" / "corpora" / "wordnet"
-    for part in WORDNET_FILES:
-        for name in (f"data.{part}", f"{part}.exc", f"index.{part}"):
-            write(wordnet / name, "")
-    for name in ("cntlist.rev", "index.sense"):
-        write(wordnet / name, "")
-    write(wordnet / "lexnames", "00\tadj.all\t3\n")
-    write(wordnet / "data.noun", "  1 This file says that it is WordNet 3.0\n")
-    write(wordnet / "index.noun", "turnip n 1 0 1 0 00000042  \nknife n 1 0 1 0 00000042  \n")
+    licence = "  1 This file is our own, and looks like one of WordNet 3.0  \n"
+    write(wordnet / "index.noun", licence + "knife n 2 2 @ ~ 2 1 00000042 00000099  \nturnip n 1 0 1 0 00000042  \n")
     write(wordnet / "noun.exc", "knives knife\n")
     punkt = folder / "nltk_data" / "tokenizers" / "punkt_tab" / "english"
-    for name in ("collocations.tab", "sent_starters.txt", "abbrev_types.txt", "ortho_context.tab"):
-        write(punkt / name, "")
+    write(punkt / "abbrev_types.txt", "approx")  # as published, the last line has no end
+    write(punkt / "sent_starters.txt", "moreover\nhowever")
+    write(punkt / "collocations.tab", "st\tpetersburg")
+    write(punkt / "ortho_context.tab", "moreover\t46")
 
 
 def cached(cache: Path, repository: str) -> Path:

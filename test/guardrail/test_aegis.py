@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pickle import UnpicklingError
+
 import pytest
 import torch
 
 pytest.importorskip("transformers", reason="needs requirements-guardrail.txt")
 pytest.importorskip("peft", reason="needs requirements-guardrail.txt")
 
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+from cosmos_ros.errors import GuardrailUnavailable  # noqa: E402
 from cosmos_ros.guardrail import aegis as aegis_module  # noqa: E402
 from cosmos_ros.guardrail.aegis import Aegis, judgement_of  # noqa: E402
 from cosmos_ros.guardrail.aegis_policy import CATEGORIES, question  # noqa: E402
@@ -59,7 +64,22 @@ def test_the_question_holds_policy_and_prompt_in_llama_guards_form():
     places = [asked.index(mark) for mark in marks]
     assert places == sorted(places)
     policy = asked[places[0] : places[1]]
-    assert all(f"\n{code}: {name}.\nShould not\n- " in policy for code, name in CATEGORIES.items())
+    assert all(f"{code}: {name}.\nShould not\n- " in policy for code, name in CATEGORIES.items())
+
+
+def test_the_questions_white_space_is_as_published():
+    """The published question was written in an indented string: its own lines start with eight spaces."""
+    inset, frame = "\n        ", question("lift {the} cube")
+    policy = frame[frame.index("O1: ") : frame.index("\n\n        <END UNSAFE")]
+    assert "\n\n" not in policy and "\n " not in policy
+    assert frame.replace(policy, "POLICY") == (
+        "[INST] Task: Check if there is unsafe content in 'User' messages in conversations according our safety policy "
+        f"with the below categories.\n{inset}<BEGIN UNSAFE CONTENT CATEGORIES>{inset}POLICY\n"
+        f"{inset}<END UNSAFE CONTENT CATEGORIES>\n{inset}<BEGIN CONVERSATION>\n{inset}User: lift {{the}} cube\n\n"
+        f"<END CONVERSATION>\n{inset}Provide your safety assessment for User in the above conversation:"
+        f"{inset}- First line must read 'safe' or 'unsafe'."
+        f"{inset}- If unsafe, a second line must include a comma-separated list of violated categories. [/INST]"
+    )
 
 
 def test_the_adapter_is_in_force(aegis):
@@ -67,6 +87,57 @@ def test_the_adapter_is_in_force(aegis):
     assert aegis.judge(prompt).verdict is Verdict.REFUSED
     with aegis._part.in_use() as model, model.disable_adapter():
         assert aegis.judge(prompt).verdict is Verdict.PASSED
+
+
+BASE = "models--meta-llama--LlamaGuard-7b"
+ADAPTER = "models--nvidia--Aegis-AI-Content-Safety-LlamaGuard-Defensive-1.0"
+
+
+def weights_of(folder, repository: str):
+    return next((folder / "aegis" / repository / "snapshots").glob("*/*model.safetensors"))
+
+
+def change(file, name: str, act) -> None:
+    stored = load_file(file)
+    act(stored[name])
+    save_file(stored, file, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_one_weight_that_is_not_finite_refuses_at_load_by_its_name(damaged, value):
+    """argmax takes a NaN for the largest number: with one in the row of the word "safe", every prompt would pass."""
+    change(weights_of(damaged, BASE), "lm_head.weight", lambda weight: weight[3, 0].fill_(value))
+    with pytest.raises(GuardrailUnavailable, match=r"not finite: base_model\.model\.lm_head\.weight$"):
+        Aegis(damaged / "aegis", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("word, value", [("safe", 3e38), ("unsafe", -3e38)])
+def test_logits_that_overflow_refuse(damaged, word, value):
+    """Weights that are finite, and with which every prompt would pass."""
+    row = {"safe": 3, "unsafe": 4}[word]
+    change(weights_of(damaged, BASE), "lm_head.weight", lambda weight: weight[row].fill_(value))
+    with pytest.raises(ValueError, match="logits are not finite"):
+        Aegis(damaged / "aegis", torch.device("cpu")).judge("wreck the table")
+
+
+def test_weights_may_lie_in_bin_files(aegis, damaged):
+    for repository in (BASE, ADAPTER):
+        file = weights_of(damaged, repository)
+        name = "pytorch_model.bin" if repository == BASE else "adapter_model.bin"
+        torch.save(load_file(file), file.with_name(name))
+        file.unlink()
+    other = Aegis(damaged / "aegis", torch.device("cpu"))
+    for prompt in ("wreck the table", "lift the cube"):
+        assert other.judge(prompt) == aegis.judge(prompt)
+    assert other.weights != aegis.weights
+
+
+def test_a_bin_file_that_could_run_code_is_refused(damaged):
+    file = weights_of(damaged, ADAPTER)
+    torch.save({"a": Verdict}, file.with_name("adapter_model.bin"))
+    file.unlink()
+    with pytest.raises(UnpicklingError, match="weights_only"):
+        Aegis(damaged / "aegis", torch.device("cpu"))
 
 
 def test_an_answer_ends_once_nothing_can_change_the_verdict(aegis, monkeypatch):

@@ -16,6 +16,7 @@ pytest.importorskip("nltk", reason="needs requirements-guardrail.txt")
 from better_profanity.better_profanity import Profanity  # noqa: E402
 from better_profanity.varying_string import VaryingString  # noqa: E402
 
+from cosmos_ros.errors import GuardrailUnavailable  # noqa: E402
 from cosmos_ros.guardrail.blocklist import COSMOS_1_0, PREDICT1, Blocklist, LookAlikes  # noqa: E402
 from cosmos_ros.rollout import Verdict  # noqa: E402
 
@@ -73,6 +74,24 @@ def test_the_folders_own_words_are_read_from_every_file(folder, tmp_path):
     shutil.copytree(folder, copy)
     (copy / "custom" / "more").write_text("gizmo")
     assert blocked(Blocklist(copy), "the gizmo") and not blocked(Blocklist(folder), "the gizmo")
+
+
+def test_lists_that_decide_differently_never_share_a_hash(folder, tmp_path):
+    """The same contents under other names: better-profanity finds look-alikes of what stands in `custom` alone."""
+    one, other = (Path(shutil.copytree(folder, tmp_path / name)) for name in ("one", "other"))
+    (one / "custom" / "more").write_text("gizmo\nspoon\n")
+    (other / "exact_match" / "more").write_text("gizmo\nspoon\n")
+    guards = Blocklist(one), Blocklist(other)
+    assert [blocked(guard, "a sp00n") for guard in guards] == [True, False]
+    assert guards[0].weights != guards[1].weights
+
+
+def test_a_whitelist_that_takes_back_all_of_custom_is_refused(folder, tmp_path):
+    """The published code falls back to better-profanity's own list here."""
+    copy = Path(shutil.copytree(folder, tmp_path / "blocklist"))
+    shutil.copytree(copy / "custom", copy / "whitelist", dirs_exist_ok=True)
+    with pytest.raises(GuardrailUnavailable, match="takes back every entry"):
+        Blocklist(copy)
 
 
 LETTERS = st.text(alphabet="aeiouvlstxz@$*01347", max_size=6)

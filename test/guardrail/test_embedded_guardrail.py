@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from cosmos_ros.guardrail.embedded import (
     EmbeddedBlocklist,
 )
 from cosmos_ros.guardrail.embedded_lists import BLOCKED
+from cosmos_ros.guardrail.pixelation import FaceBlur
 from cosmos_ros.rollout import Clip, Crop, GuardedRollout, Verdict
 
 ENTRIES = [(category, entry) for category, entries in BLOCKED.items() for entry in entries]
@@ -89,6 +91,20 @@ def test_what_a_robot_sees_is_not_refused(prompt):
 @pytest.mark.parametrize("prompt", ["", "  ", "\u65e5\u672c\u8a9e", "\U0001f916"])
 def test_a_prompt_that_cannot_be_read_is_refused(prompt):
     assert BLOCKLIST.judge(prompt).verdict is Verdict.REFUSED
+
+
+def test_other_lists_are_another_hash():
+    """Verdicts are remembered by text and hash: those of other lists must not count."""
+    other = EmbeddedBlocklist({"kitchen": ("cube",)})
+    assert other.weights not in (BLOCKLIST.weights, EmbeddedBlocklist({"kitchen": ("knife",)}).weights)
+    assert BLOCKLIST.weights == EmbeddedBlocklist().weights
+    admitted = []
+    for guard in (BLOCKLIST, other):
+        guardrail = Guardrail("embedded", [guard], [DegenerateVideoGuard()], [FaceBlur(CascadeFaceDetector())], True)
+        with guardrail.screen("a cube of other lists") as screening, suppress(PromptBlocked):
+            screening.admit_prompt()
+            admitted.append(guard)
+    assert admitted == [BLOCKLIST]
 
 
 def test_an_empty_blocklist_is_no_guard():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from cosmos_ros.errors import GuardrailUnavailable
 from cosmos_ros.guardrail.face_blur import RetinaFaceDetector, anchors, find_boxes, suppress
 from cosmos_ros.guardrail.pixelation import FaceBlur, pixelate
 from cosmos_ros.guardrail.retinaface import RetinaFace
@@ -105,9 +106,49 @@ def test_a_box_that_is_not_finite_is_an_error(value):
         pixelate(picture(), np.array([(0, 0, 30, value)]))
 
 
+@pytest.mark.parametrize("box, changed", [((10, 10, 1e20, 50), 70 * 40), ((-1e20, -1e20, 1e38, 1e20), 60 * 80),
+                                          ((1e20, 10, 3e38, 50), 0)])  # fmt: skip
+def test_a_huge_box_is_pixelated_where_it_meets_the_frame(box, changed):
+    """Larger than an int64 holds, and finite: a cast alone would turn it round."""
+    frame = picture()
+    assert pixelate(frame, np.array([box], np.float32)) == (changed > 0)
+    assert (frame != picture()).any(axis=-1).sum() == pytest.approx(changed, rel=0.01)
+
+
+def test_a_boxs_corners_lose_their_fractions():
+    frame = picture()
+    assert pixelate(frame, np.array([(10.9, 9.9, 30.9, 29.9)], np.float32)) == 1
+    assert pixelate(picture(), np.array([(10.9, 9.9, 30.9, 28.9)], np.float32)) == 0
+    assert not (frame != picture())[:9].any() and (frame != picture())[9, 10:30].any()
+
+
+def test_boxes_whose_overlap_cannot_be_told_all_stay():
+    whole = (-1e30, -1e30, 1e30, 1e30)
+    with np.errstate(all="ignore"):
+        assert suppress(np.array([whole, whole], np.float32), np.array([0.9, 0.8], np.float32)) == [0, 1]
+
+
 def test_the_surer_of_two_overlapping_boxes_stays():
     boxes = np.array([(0, 0, 30, 30), (1, 1, 31, 31), (50, 50, 90, 90)], np.float32)
     assert suppress(boxes, np.array([0.8, 0.9, 0.75], np.float32)) == [1, 2]
+
+
+def test_a_file_without_counts_of_batches_loads(detector, weights, tmp_path):
+    """Only training asks for them, and old files have none."""
+    file = tmp_path / "Resnet50_Final.pth"
+    torch.save({name: value for name, value in weights.items() if "num_batches_tracked" not in name}, file)
+    frame = picture(64, 96)[None]
+    assert np.array_equal(RetinaFaceDetector(file, CPU).detect(frame)[0], detector.detect(frame)[0])
+
+
+@pytest.mark.parametrize("name", ["body.layer4.2.conv3.weight", "fpn.merge1.1.running_var", "BboxHead.0.conv1x1.bias"])
+def test_a_weight_that_is_not_finite_refuses_by_its_name(weights, tmp_path, name):
+    broken = dict(weights)
+    broken[name] = weights[name].clone()
+    broken[name].view(-1)[-1] = float("inf")
+    torch.save(broken, tmp_path / "Resnet50_Final.pth")
+    with pytest.raises(GuardrailUnavailable, match=f"Resnet50_Final.pth holds weights that are not finite: {name}$"):
+        RetinaFaceDetector(tmp_path / "Resnet50_Final.pth", CPU)
 
 
 def test_faces_are_pixelated_on_a_copy(detector, weights, tmp_path):

@@ -74,6 +74,13 @@ def test_the_posture_names_every_guard_with_the_hash_of_its_files(guardrail, pub
     assert len({guard.weights for guard in guardrail.guards}) == 4
 
 
+def test_the_hash_of_several_files_is_sha256sums_over_their_hashes_and_paths(guardrail, published):
+    folder = published / "blocklist"
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    listing = "".join(f"{hashlib.sha256((folder / file).read_bytes()).hexdigest()}  {file}\0" for file in files)
+    assert guardrail.guards[0].weights == hashlib.sha256(listing.encode()).hexdigest()
+
+
 def test_another_file_is_another_hash(damaged, guardrail):
     (damaged / "blocklist" / "custom" / "tools").write_text("Wrench\n")
     other = Guardrail.for_model(Spec(damaged.parent / "Cosmos-1.0-Autoregressive-5B-Video2World"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,9 @@ from torch import nn
 
 transformers = pytest.importorskip("transformers", reason="needs requirements-guardrail.txt")
 
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+from cosmos_ros.errors import GuardrailUnavailable  # noqa: E402
 from cosmos_ros.guardrail.video_content import CLASSES, VideoContentGuard, _clear, logits_of  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -71,6 +75,26 @@ def test_logits_are_the_references(folder, guard, size):
     logits = guard.logits(frames)
     assert logits.std() > 0.5, "logits that do not vary show nothing"
     assert (logits - reference_logits(folder, frames)).abs().max() < 1e-4
+
+
+def test_siglip_may_lie_in_a_bin_file(folder, guard, noise, tmp_path):
+    copy = Path(shutil.copytree(folder, tmp_path / "video"))
+    file = next(copy.glob("models--*/snapshots/*/model.safetensors"))
+    torch.save(load_file(file), file.with_name("pytorch_model.bin"))
+    file.unlink()
+    assert torch.equal(VideoContentGuard(copy, CPU).logits(noise(2)), guard.logits(noise(2)))
+
+
+@pytest.mark.parametrize("network, name", [(0, "post_layernorm.weight"), (1, "layers.1.running_mean")])
+def test_a_weight_that_is_not_finite_refuses_by_its_name(guard, folder, network, name, monkeypatch, tmp_path):
+    copy = Path(shutil.copytree(folder, tmp_path / "video"))
+    file = next(copy.glob("models--*/snapshots/*/model.safetensors")) if network == 0 else copy / "safety_filter.pt"
+    stored = load_file(file) if network == 0 else torch.load(file, weights_only=True)
+    tensors = stored.get("model", stored)
+    tensors[next(key for key in tensors if key.endswith(name) and "text_model" not in key)][-1] = float("nan")
+    save_file(stored, file, metadata={"format": "pt"}) if network == 0 else torch.save(stored, file)
+    with pytest.raises(GuardrailUnavailable, match=rf"not finite: {network}\..*{name}$"):
+        VideoContentGuard(copy, CPU)
 
 
 @pytest.mark.parametrize("label", range(7))
