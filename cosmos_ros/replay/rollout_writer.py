@@ -9,6 +9,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import InitVar, dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -24,6 +25,7 @@ PREDICTED = (242, 112, 36)  # the border of frames that the model predicted
 MIN_WIDTH = 320             # pixels; smaller pictures are enlarged by a whole factor, so that their label can be read
 
 
+@dataclass(frozen=True, eq=False)
 class PublishedRollout:
     """A rollout that a node let out through its guardrail and `predict_client` wrote into a folder.
 
@@ -31,18 +33,32 @@ class PublishedRollout:
 
     crop      what the frames show of the camera's image
     summary   rollout.json
-    frames    uint8 [n, height, width, 3] RGB, and their times: as GuardedRollout has them
+    frames    uint8 [n, height, width, 3] RGB, read-only
 
     Raises OSError, ValueError where the folder does not hold one.
     """
 
-    def __init__(self, folder: Path, crop: Crop) -> None:
-        self.crop = crop
-        self.summary: dict = json.loads((folder / "rollout.json").read_text())
-        self.frames: np.ndarray = np.load(folder / "frames.npy")
-        self.conditioning_stamps_ns = tuple(self.summary["conditioning_stamps_ns"])
-        self.stamps_ns = tuple(self.summary["stamps_ns"])
-        self.frame_rate: float = self.summary["frame_rate"]
+    folder: InitVar[Path]
+    crop: Crop
+    summary: dict = field(init=False)
+    frames: np.ndarray = field(init=False)
+
+    def __post_init__(self, folder: Path) -> None:
+        object.__setattr__(self, "summary", json.loads((folder / "rollout.json").read_text()))
+        object.__setattr__(self, "frames", np.load(folder / "frames.npy"))
+        self.frames.flags.writeable = False
+
+    @property
+    def conditioning_stamps_ns(self) -> tuple[int, ...]:
+        return tuple(self.summary["conditioning_stamps_ns"])
+
+    @property
+    def stamps_ns(self) -> tuple[int, ...]:
+        return tuple(self.summary["stamps_ns"])
+
+    @property
+    def frame_rate(self) -> float:
+        return self.summary["frame_rate"]
 
 
 def write_mp4(path: str | Path, clip: Clip, rollout: GuardedRollout | PublishedRollout) -> None:

@@ -38,6 +38,7 @@ BARE = re.compile(r"^$|\b(ndarray|Tensor|ArrayLike|Any|object)\b|^(list|tuple|Se
 OF_KNOWN_ORIGIN = {
     "cosmos_ros.rollout.Clip": "what a camera saw",
     "cosmos_ros.rollout.GuardedRollout": "what the guardrail let out",
+    "cosmos_ros.replay.rollout_writer.PublishedRollout": "what a node's guardrail let out, read from a client's files",
 }
 
 MAY_DECODE_TOKENS = {

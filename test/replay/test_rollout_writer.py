@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
+import json
 import subprocess
 import sys
 
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 from cosmos_ros.replay.files import write_whole
-from cosmos_ros.replay.rollout_writer import CAMERA, PREDICTED, write_contact_sheet, write_mp4
+from cosmos_ros.replay.rollout_writer import CAMERA, PREDICTED, PublishedRollout, write_contact_sheet, write_mp4
 from cosmos_ros.rollout import Crop
 
 
@@ -48,6 +50,41 @@ def test_the_contact_sheet_shows_every_frame(tmp_path, guarded):
     marks = [sheet[cell_height * (i // 7) + 2, cell_width * (i % 7) + 2] for i in range(33)]
     assert [np.abs(mark - PREDICTED).max() < 8 for mark in marks] == [False] * 9 + [True] * 24
     assert [np.abs(mark - CAMERA).max() < 8 for mark in marks] == [True] * 9 + [False] * 24
+
+
+@pytest.fixture
+def published(tmp_path_factory, guarded):
+    """A rollout, and the same as a client of the node left it in a folder."""
+    clip, rollout = guarded(crop=Crop(3, 1, 55, 43))
+    folder = tmp_path_factory.mktemp("client")
+    np.save(folder / "frames.npy", rollout.frames)
+    times = {name: getattr(rollout, name) for name in ("conditioning_stamps_ns", "stamps_ns", "frame_rate")}
+    (folder / "rollout.json").write_text(json.dumps(times))
+    return clip, rollout, folder
+
+
+@pytest.mark.parametrize("write", [write_mp4, write_contact_sheet])
+def test_a_rollout_from_a_node_is_written_as_one_from_here(tmp_path, published, write):
+    clip, rollout, folder = published
+    write(tmp_path / "here", clip, rollout)
+    write(tmp_path / "there", clip, PublishedRollout(folder, rollout.crop))
+    assert (tmp_path / "here").read_bytes() == (tmp_path / "there").read_bytes()
+
+
+def test_a_published_rollout_is_made_of_a_clients_folder_alone(tmp_path, published):
+    _, rollout, folder = published
+    received = PublishedRollout(folder, rollout.crop)
+    with pytest.raises(TypeError):
+        PublishedRollout(rollout.frames, rollout.crop)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        received.frames = np.zeros_like(rollout.frames)
+    with pytest.raises(ValueError, match="read-only"):
+        received.frames[:] = 0
+    with pytest.raises(OSError):
+        PublishedRollout(tmp_path / "nowhere", rollout.crop)
+    np.save(folder / "frames.npy", np.array([object()]), allow_pickle=True)
+    with pytest.raises(ValueError):
+        PublishedRollout(folder, rollout.crop)
 
 
 @pytest.mark.parametrize("write", [write_mp4, write_contact_sheet])
