@@ -140,8 +140,12 @@ def guarded(tiny_text_checkpoint, tmp_path):
     return ModelSpec.of_checkpoint(shutil.copytree(tiny_text_checkpoint, tmp_path / "Cosmos-Predict1-5B-Video2World"))
 
 
-def test_a_guardrail_folder_that_holds_all_is_in_order(guarded):
-    assert doctor.guardrail(guarded, "").mark == "ok"
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+def test_a_guardrail_folder_that_holds_all_is_in_order(suffix, guarded, tmp_path):
+    folder = tmp_path / "Cosmos-1.0-Guardrail"
+    for file in folder.rglob("*.safetensors"):
+        file.rename(file.with_suffix(suffix))
+    assert str(doctor.guardrail(guarded, "")) == f"ok    guardrail   {folder}"
 
 
 @pytest.mark.parametrize("name", [*FOR_PROMPTS, *FOR_VIDEO])
