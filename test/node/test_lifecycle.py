@@ -75,8 +75,8 @@ def lose_it(checkpoint):
 
 
 DAMAGES = {
-    "unconfigured": [truncate, lose_it],        # seen at configure, in the headers
-    "inactive": [reshape, lose_the_decoder, cut_the_encoder, poison],
+    "unconfigured": [truncate, lose_it, reshape],       # seen at configure, in the headers
+    "inactive": [lose_the_decoder, cut_the_encoder, poison],
 }
 
 
