@@ -73,7 +73,10 @@ class DegenerateVideoGuard(ContentGuard):
 
 
 class CascadeFaceDetector(FaceDetector):
-    """OpenCV's bundled Haar cascades for frontal faces and for profiles, both ways (Viola and Jones, 2001)."""
+    """OpenCV's bundled Haar cascades for frontal faces and for profiles, both ways (Viola and Jones, 2001).
+
+    Raises GuardrailUnavailable where they are missing or cannot be read.
+    """
 
     CASCADES = ("haarcascade_frontalface_alt2.xml", "haarcascade_profileface.xml")
 
@@ -81,9 +84,7 @@ class CascadeFaceDetector(FaceDetector):
         folder = _cascades_folder()
         files = [folder / name for name in self.CASCADES]
         self.weights = sha256_of(files, folder)
-        self._frontal, self._profile = (cv2.CascadeClassifier(str(file)) for file in files)
-        if self._frontal.empty() or self._profile.empty():
-            raise GuardrailUnavailable(f"OpenCV cannot read its own face cascades in {folder}")
+        self._frontal, self._profile = map(_cascade, files)
 
     def detect(self, frames: np.ndarray) -> list[np.ndarray]:
         return [self._detect(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)) for frame in frames]
@@ -104,6 +105,17 @@ def _cascades_folder() -> Path:
     raise GuardrailUnavailable(
         "this OpenCV came without its face cascades: apt install opencv-data, or pip install opencv-python-headless<5"
     )
+
+
+def _cascade(file: Path) -> cv2.CascadeClassifier:
+    try:
+        cascade = cv2.CascadeClassifier(str(file))
+        if not cascade.empty():
+            return cascade
+        reason = "it is empty"
+    except (cv2.error, SystemError) as error:  # OpenCV's bindings make of the first the second
+        reason = str(error.__cause__ or error)
+    raise GuardrailUnavailable(f"OpenCV's face cascade {file} cannot be read: {reason}; install OpenCV anew")
 
 
 def _boxes(cascade: cv2.CascadeClassifier, grey: np.ndarray) -> np.ndarray:

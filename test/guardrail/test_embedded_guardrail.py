@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosmos_ros.errors import GuardrailUnavailable, PromptBlocked, VideoBlocked
-from cosmos_ros.guardrail import Guardrail
+from cosmos_ros.guardrail import Guardrail, embedded
 from cosmos_ros.guardrail.embedded import (
     LOOK_ALIKES,
     CascadeFaceDetector,
@@ -137,6 +138,19 @@ def test_a_rollout_that_stands_still_is_refused_though_no_part_of_it_is(noise):
 def test_numbers_that_are_no_pixels_are_refused():
     with pytest.raises(VideoBlocked, match="not uint8"):
         predict("a cube", np.full((8, 64, 96, 3), np.nan, np.float32))
+
+
+@pytest.mark.parametrize("name", CascadeFaceDetector.CASCADES)
+@pytest.mark.parametrize("fault", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"\xff\xfe" * 99,
+                                   lambda data: b'<?xml version="1.0"?>\n<opencv_storage><a>1</a></opencv_storage>',
+                                   None], ids=["empty", "cut", "garbled", "no cascade", "missing"])  # fmt: skip
+def test_a_damaged_cascade_is_no_guard(monkeypatch, tmp_path, name, fault):
+    for file in CascadeFaceDetector.CASCADES:
+        shutil.copy(embedded._cascades_folder() / file, tmp_path / file)
+    (tmp_path / name).write_bytes(fault((tmp_path / name).read_bytes())) if fault else (tmp_path / name).unlink()
+    monkeypatch.setattr(embedded, "_cascades_folder", lambda: tmp_path)
+    with pytest.raises(GuardrailUnavailable, match=name):
+        Guardrail.for_model(Spec())
 
 
 def test_the_cascades_boxes_lie_in_the_frame_and_none_is_seen_in_noise(noise):

@@ -1,4 +1,4 @@
-"""Fault injection: every guard of Cosmos-1.0-Guardrail, every fault, and no pixel that leaves.
+"""Fault injection: every guard of both profiles, every fault, and no pixel that leaves.
 
 Faults of files are made in the files, faults of a running guard in the guard that was loaded from them.
 """
@@ -6,9 +6,10 @@ Faults of files are made in the files, faults of a running guard in the guard th
 from __future__ import annotations
 
 import shutil
-import time
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -96,8 +97,12 @@ def without(part: str) -> Callable[[dict], None]:
     return lambda stored: [stored.pop(name) for name in list(stored) if part in name]
 
 
-def with_nan(part: str) -> Callable[[dict], None]:
-    return lambda stored: [value.fill_(float("nan")) for name, value in stored.items() if part in name]
+def with_nan(part: str, where: object = ...) -> Callable[[dict], None]:
+    return filled(part, float("nan"), where)
+
+
+def filled(part: str, number: float, where: object = ...) -> Callable[[dict], None]:
+    return lambda stored: [value[where].fill_(number) for name, value in stored.items() if part in name]
 
 
 def reshaped(part: str) -> Callable[[dict], None]:
@@ -114,6 +119,10 @@ FILE_FAULTS: dict[tuple[str, str], Callable[[Path], None]] = {
     ("blocklist", "not text"): garbled("blocklist/custom/tools"),
     ("blocklist", "nltk_data missing"): gone("blocklist/nltk_data"),
     ("blocklist", "WordNet missing"): gone("blocklist/nltk_data/corpora/wordnet"),
+    ("blocklist", "WordNet cut"): cut("blocklist/nltk_data/corpora/wordnet/index.noun"),
+    ("blocklist", "WordNet not text"): garbled("blocklist/nltk_data/corpora/wordnet/noun.exc"),
+    ("blocklist", "Punkt missing"): gone("blocklist/nltk_data/tokenizers/punkt_tab"),
+    ("blocklist", "Punkt not text"): garbled("blocklist/nltk_data/tokenizers/punkt_tab/english/collocations.tab"),
     ("aegis", "folder missing"): gone("aegis"),
     ("aegis", "folder empty"): emptied("aegis"),
     ("aegis", "base cut"): cut(f"{BASE}/model.safetensors"),
@@ -125,7 +134,9 @@ FILE_FAULTS: dict[tuple[str, str], Callable[[Path], None]] = {
     ("aegis", "adapter lacks a weight"): tensors(f"{ADAPTER}/adapter_model.safetensors", without("lora_B")),
     ("aegis", "NaN in the base"): tensors(f"{BASE}/model.safetensors", with_nan("lm_head")),
     ("aegis", "NaN in the adapter"): tensors(f"{ADAPTER}/adapter_model.safetensors", with_nan("lora_A")),
-    ("aegis", "unknown label"): tensors(f"{BASE}/model.safetensors", lambda stored: stored["lm_head.weight"].zero_()),
+    ("aegis", "NaN in a word"): tensors(f"{BASE}/model.safetensors", with_nan("lm_head", (3, 0))),
+    ("aegis", "logits overflow"): tensors(f"{BASE}/model.safetensors", filled("lm_head", 3e38, 3)),
+    ("aegis", "unknown label"): tensors(f"{BASE}/model.safetensors", filled("lm_head", 0.0)),
     ("video_content", "folder missing"): gone("video_content_safety_filter"),
     ("video_content", "folder empty"): emptied("video_content_safety_filter"),
     ("video_content", "SigLIP missing"): gone(SIGLIP),
@@ -151,12 +162,15 @@ FILE_FAULTS: dict[tuple[str, str], Callable[[Path], None]] = {
 # Faults of a running guard
 
 
+free_again = threading.Event()  # ends what hangs
+
+
 def raises(_: object) -> None:
     raise RuntimeError("the device is lost")
 
 
 def hangs(_: object) -> None:
-    time.sleep(2)
+    free_again.wait(30)
 
 
 RUNNING_FAULTS: dict[str, Callable[[object], object]] = {
@@ -166,8 +180,17 @@ RUNNING_FAULTS: dict[str, Callable[[object], object]] = {
     "unknown verdict": lambda _: Judgement(7),  # type: ignore[arg-type]
     "wrong number of frames": lambda given: (given[:1], Judgement(0)),  # type: ignore[arg-type,index]
 }
-GUARDS = {"blocklist": "prompt_guards", "aegis": "prompt_guards", "video_content": "content_guards",
-          "face_blur": "filters"}  # fmt: skip
+GUARDS = {  # profile, guard: its kind, and the methods that are asked
+    ("published", "blocklist"): ("prompt_guards", ["judge"]),
+    ("published", "aegis"): ("prompt_guards", ["judge"]),
+    ("published", "video_content"): ("content_guards", ["judge"]),
+    ("published", "face_blur"): ("filters", ["filter"]),
+    ("embedded", "blocklist"): ("prompt_guards", ["judge"]),
+    ("embedded", "degenerate_video"): ("content_guards", ["judge", "judge_rollout"]),
+    ("embedded", "face_blur"): ("filters", ["filter"]),
+}
+RUNNING = [(*guard, kind, method, fault) for guard, (kind, methods) in GUARDS.items() for method in methods
+           for fault in RUNNING_FAULTS]  # fmt: skip
 
 
 def run(guardrail: Guardrail, frames: np.ndarray, prompt: str) -> tuple[int, str]:
@@ -194,25 +217,46 @@ def test_a_fault_in_a_file_lets_no_pixel_out(damaged, noise, guard, fault):
     except GuardrailUnavailable as refusal:
         assert str(damaged) in str(refusal)  # it says where to look
     else:
-        assert "NaN" in fault or fault == "unknown label"
+        assert fault in ("unknown label", "logits overflow")
         pixels, reason = run(guardrail, noise(4), "a red cube")
         assert pixels == 0 and reason.startswith(f"guard {guard} failed")
 
 
 @pytest.fixture(scope="module")
-def whole(published) -> Guardrail:
-    return Guardrail.for_model(spec(published), timeout_s=60)
+def guardrails(request) -> Callable[[str], Guardrail]:
+    """The profile's guardrail, loaded once; only the published one needs its packages."""
+
+    @cache
+    def load(profile: str) -> Guardrail:
+        if profile == "embedded":
+            return Guardrail.for_model(Spec(Path("foresight-small"), published=False), timeout_s=60)
+        return Guardrail.for_model(spec(request.getfixturevalue("published")), timeout_s=60)
+
+    return load
 
 
-@pytest.mark.parametrize("fault", RUNNING_FAULTS)
-@pytest.mark.parametrize("name", GUARDS)
-def test_a_guard_that_fails_while_it_runs_lets_no_pixel_out(whole, noise, monkeypatch, name, fault):
-    guard = next(guard for guard in getattr(whole, GUARDS[name]) if guard.name == name)
-    prompt = f"a cube, {name}, {fault}"  # one that no test before it had judged
+@pytest.mark.parametrize("profile, name, kind, method, fault", RUNNING)
+def test_a_guard_that_fails_while_it_runs_lets_no_pixel_out(
+    guardrails, noise, monkeypatch, profile, name, kind, method, fault
+):
+    guardrail = guardrails(profile)
+    guard = next(guard for guard in getattr(guardrail, kind) if guard.name == name)
+    prompt = f"a cube, {profile} {name}, {fault}"  # one that no test before it had judged
+    free_again.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(guard, "filter" if name == "face_blur" else "judge", RUNNING_FAULTS[fault])
-        patch.setattr(whole, "timeout_s", 0.5 if fault == "timeout" else 60)
-        pixels, reason = run(whole, noise(4), prompt)
+        patch.setattr(guard, method, RUNNING_FAULTS[fault])
+        patch.setattr(guardrail, "timeout_s", 0.5 if fault == "timeout" else 60)
+        pixels, reason = run(guardrail, noise(4), prompt)
         assert pixels == 0 and reason.startswith(f"guard {name} ")
-    time.sleep(2.0 if fault == "timeout" else 0)  # until the hung guard is free again
-    assert run(whole, noise(4), prompt) == (noise(4).size, ""), "the next goal must be served"
+    free_again.set()
+    assert run(guardrail, noise(4), prompt) == (noise(4).size, ""), "the next goal must be served"
+
+
+@pytest.mark.parametrize("boxes", [[], [np.full((1, 4), np.nan)] * 4, [np.array([[0, 0, 30, np.inf]])] * 4, "nonsense"],
+                         ids=["too few", "NaN", "infinity", "no boxes"])  # fmt: skip
+@pytest.mark.parametrize("profile", ["published", "embedded"])
+def test_a_face_detector_that_fails_lets_no_pixel_out(guardrails, noise, monkeypatch, profile, boxes):
+    guardrail = guardrails(profile)
+    monkeypatch.setattr(guardrail.filters[0]._detector, "detect", lambda frames: boxes)
+    pixels, reason = run(guardrail, noise(4), "a cube")
+    assert pixels == 0 and reason.startswith("guard face_blur failed")
