@@ -1,8 +1,8 @@
 """Reading a transformer from disk: the published layout in all its forms, strictly, without a second copy.
 
-What it is comes from its header alone. Its data is mapped, and goes from the file straight to the device. On the CPU
-in the file's own precision the weights stay mapped, so a file in use must be replaced by renaming, never overwritten
-in place.
+What it is comes from its header alone. Its data is mapped, and goes from the file straight to the device, tensor by
+tensor. On the CPU in the file's own precision the weights stay mapped, so a file in use must be replaced by renaming,
+never overwritten in place.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from cosmos_ros.world_model.transformer import Transformer
 from cosmos_ros.world_model.weight_files import (
     WEIGHT_DTYPES,
     TensorHeader,
+    drop_pages,
     is_directory,
     map_tensors,
     names_in,
@@ -200,12 +201,15 @@ def load_weights(
     """
     problems = shape_problems(checkpoint.shapes, transformer_shapes(config))
     _refuse(checkpoint.path, "does not hold the expected tensors", problems)
-    weights = {
-        name: checkpoint.merged(name, parts, device, dtype)
-        if ranks == 1 or shard_axis(name) is None
-        else checkpoint.sliced(name, parts, device, dtype, rank, ranks)
-        for name, parts in checkpoint.mapped().items()
-    }
+    weights = {}
+    for name, parts in checkpoint.mapped().items():
+        if ranks == 1 or shard_axis(name) is None:
+            weights[name] = checkpoint.merged(name, parts, device, dtype)
+        else:
+            weights[name] = checkpoint.sliced(name, parts, device, dtype, rank, ranks)
+        for part in parts:
+            if part.untyped_storage().data_ptr() != weights[name].untyped_storage().data_ptr():
+                drop_pages(part)
     _require_finite(checkpoint.path, weights)
     return weights
 

@@ -25,7 +25,8 @@ FILES = {
     r"embed_tokens\.|lm_head\.|.*self_attn\.q_proj\b": "a language model in Hugging Face's key format",
     r"transformer_blocks\.": "a diffusers model",
     r"(encoder|decoder)\.block\.\d+|shared\.weight": "a T5 text encoder",
-    r"(encoder|decoder|quant_conv|quantizer|post_quant_conv)\.": "a video tokenizer",
+    r"(encoder|decoder)\.(conv_|down\b|mid\b|up\b|norm_out|(un)?patche|entrance)|(post_)?quant_conv|quanti[zs]er": "a "
+    "video tokenizer",
     r"exp_avg|param_groups|state$|optimizer": "optimizer state",
     r"scheduler|grad_scaler|iteration": "trainer state without a model",
 }
@@ -37,8 +38,8 @@ DIRECTORIES = {
     "guardrail)",
     r"aux_vars\.pt|mean_std\.pt": "part of a Cosmos diffusion model",
     r"model_index\.json": "a diffusers pipeline",
-    r"nemo|model_weights|model_config\.yaml|.*\.nemo|.*\.distcp": "a NeMo checkpoint (the same model is published as "
-    "model.pt)",
+    r"nemo|context|model_weights|model_config\.yaml|.*\.nemo|.*\.distcp": "a NeMo checkpoint (the same model is "
+    "published as model.pt)",
     r"spiece\.model": "a T5 text encoder's folder",
     r"snapshots": "a Hugging Face cache (give the folder below its snapshots)",
     r"pytorch_model.*\.bin|model-\d+-of-\d+\.safetensors": "a model in Hugging Face's layout",

@@ -5,7 +5,9 @@ Reading runs no code from the file, and whatever is wrong with it comes out as M
 
 from __future__ import annotations
 
+import ctypes
 import json
+import mmap
 import pickle
 import re
 import stat
@@ -106,6 +108,18 @@ def map_tensors(file: Path) -> dict[str, Tensor]:
     with reading(file):
         _refuse_misnamed(file)
         return _plain_names(file, _map_safetensors(file) if file.suffix == SAFETENSORS else _map_torch(file))
+
+
+def drop_pages(tensor: Tensor) -> None:
+    """Take what was read of a mapped tensor out of this process's memory again; it would be read anew if used.
+
+    Until the file is unmapped its pages count as this process's memory, beside the copy that was made of them.
+    """
+    begin = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE      # no page that another tensor has a part of
+    end = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if begin < end:
+        madvise = ctypes.CDLL(None).madvise
+        madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)
 
 
 def _refuse_misnamed(file: Path) -> None:

@@ -153,7 +153,8 @@ class WorldModel:
         """Load a checkpoint, its tokenizer and, where it reads prompts, what encodes them.
 
         directory  "": the model that ships with this package
-        tokenizer  directory with encoder.jit and decoder.jit, or autoencoder.jit; "": looked for in and beside the checkpoint
+        tokenizer  directory with encoder.jit and decoder.jit, or autoencoder.jit; "": looked for in and beside the
+                   checkpoint
         device     "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1"
         dtype      "auto" (bfloat16 on CUDA, float32 on the CPU), "bfloat16", "float32"
         memory     None: every part stays on the device

@@ -25,10 +25,14 @@ FILES = {
     "language model in Hugging Face's": ["embed_tokens.weight", "lm_head.weight", "layers.0.self_attn.q_proj.weight"],
     "diffusers": ["transformer_blocks.0.attn1.to_q.weight"],
     "T5": ["shared.weight", "encoder.block.0.layer.0.SelfAttention.q.weight"],
-    "video tokenizer": ["encoder.conv_in.weight", "quantizer._levels", "post_quant_conv.conv3d.weight"],
+    "video tokenizer": [
+        "encoder.conv_in.0.conv3d.weight", "decoder.up.0.block.0.norm1.weight", "encoder.patcher3d.wavelets",
+        "quantizer._levels", "post_quant_conv.conv3d.weight", "encoder.entrance.weight",
+    ],
     "optimizer": ["state", "exp_avg", "param_groups"],
     "trainer state": ["iteration", "grad_scaler"],
     "it holds something": ["something"],
+    "it holds encoder": ["encoder.layer.0.attention.self.query.weight"],
     "it holds nothing": [],
 }
 DIRECTORIES = {

@@ -3,13 +3,14 @@
 import os
 import re
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from cosmos_ros.errors import ModelUnavailable
-from cosmos_ros.world_model.weight_files import is_directory, map_tensors, names_in, read_headers
+from cosmos_ros.world_model.weight_files import drop_pages, is_directory, map_tensors, names_in, read_headers
 
 WEIGHTS = {
     "model.norm.weight": torch.linspace(0, 1, 6), "model.output.weight": torch.linspace(0, 1, 24).view(4, 6).bfloat16(),
@@ -78,6 +79,21 @@ NO_PLAIN_TENSORS = {
 def test_what_is_no_plain_tensor_is_told(said, tmp_path):
     torch.save({"norm.weight": NO_PLAIN_TENSORS[said]()}, tmp_path / "model.pt")
     assert read_headers(tmp_path / "model.pt")["norm.weight"].dtype == said
+
+
+def memory_of_files():
+    """Bytes of mapped files that are this process's at the moment."""
+    text = Path("/proc/self/status").read_text()
+    return 1024 * int(text.split("RssFile:")[1].split()[0])
+
+
+def test_pages_of_what_was_copied_are_dropped_and_can_be_read_again(file):
+    write(file, {"a": torch.ones(2_000_000), "b": torch.full((2_000_000,), 2.0)})
+    before, tensors = memory_of_files(), map_tensors(file)
+    assert tensors["a"].sum() == 2_000_000 and memory_of_files() > before + 7_000_000
+    drop_pages(tensors["a"])
+    assert memory_of_files() < before + 1_000_000
+    assert tensors["a"].sum() == 2_000_000 and tensors["b"].sum() == 4_000_000
 
 
 # --- what is wrong ---------------------------------------------------------------------------------------------------
