@@ -10,6 +10,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from unique_identifier_msgs.msg import UUID
 
+from cosmos_ros.contact_sheet import contact_sheet
 from cosmos_ros.msg import GuardDecision, GuardrailStatus, Rollout, StageTime
 from cosmos_ros.rollout import NANOSECONDS, Crop, GuardedRollout, GuardrailReport
 
@@ -28,19 +29,9 @@ def nanoseconds_of(message: Time | Duration) -> int:
     return message.sec * NANOSECONDS + message.nanosec
 
 
-def rgb_image(frame: np.ndarray, header: Header) -> Image:
-    """uint8 [H, W, 3] RGB as an rgb8 image."""
-    height, width, _ = frame.shape
-    # bytes: the generated setter takes them in 1 ms per megapixel frame, but a NumPy array in 114 ms.
-    return Image(
-        header=header, height=height, width=width, encoding="rgb8", step=3 * width, data=frame.tobytes()
-    )
-
-
 def rollout_message(rollout: GuardedRollout, goal_id: UUID, frame_id: str) -> Rollout:
-    """The rollout with all its frames, in the camera's frame_id."""
-    if not isinstance(rollout, GuardedRollout):
-        raise TypeError(f"only guarded frames may be published; got {type(rollout).__name__}")
+    """The rollout with all its frames, in the camera's frame_id. Raises TypeError for anything but a GuardedRollout."""
+    _require_guarded(rollout)
     return Rollout(
         header=Header(stamp=time_message(rollout.conditioning_stamps_ns[-1]), frame_id=frame_id),
         goal_id=goal_id,
@@ -50,7 +41,7 @@ def rollout_message(rollout: GuardedRollout, goal_id: UUID, frame_id: str) -> Ro
         frame_rate=rollout.frame_rate,
         conditioning_stamps=[time_message(stamp) for stamp in rollout.conditioning_stamps_ns],
         frames=[
-            rgb_image(frame, Header(stamp=time_message(stamp), frame_id=frame_id))
+            _rgb_image(frame, Header(stamp=time_message(stamp), frame_id=frame_id))
             for frame, stamp in zip(rollout.frames, rollout.stamps_ns, strict=True)
         ],
         guardrail=guardrail_status(rollout.guardrail),
@@ -63,6 +54,12 @@ def without_frames(message: Rollout) -> Rollout:
     bare = copy.copy(message)
     bare.frames = []
     return bare
+
+
+def contact_sheet_message(rollout: GuardedRollout, header: Header) -> Image:
+    """All frames in a grid. Raises TypeError for anything but a GuardedRollout."""
+    _require_guarded(rollout)
+    return _rgb_image(contact_sheet(rollout.frames), header)
 
 
 def guardrail_status(report: GuardrailReport) -> GuardrailStatus:
@@ -102,3 +99,17 @@ def cropped_camera_info(info: CameraInfo, crop: Crop, camera_size: tuple[int, in
     if (crop.height, crop.width) != camera_size:
         cropped.roi.do_rectify = True
     return cropped
+
+
+def _rgb_image(frame: np.ndarray, header: Header) -> Image:
+    """uint8 [H, W, 3] RGB as an rgb8 image."""
+    height, width, _ = frame.shape
+    # bytes: the generated setter takes them in 1 ms per megapixel frame, but a NumPy array in 114 ms.
+    return Image(
+        header=header, height=height, width=width, encoding="rgb8", step=3 * width, data=frame.tobytes()
+    )
+
+
+def _require_guarded(rollout: GuardedRollout) -> None:
+    if not isinstance(rollout, GuardedRollout):
+        raise TypeError(f"only guarded frames may be published; got {type(rollout).__name__}")

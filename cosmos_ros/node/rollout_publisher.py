@@ -12,9 +12,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from unique_identifier_msgs.msg import UUID
 
 from cosmos_ros import images
-from cosmos_ros.contact_sheet import contact_sheet
 from cosmos_ros.msg import Rollout
-from cosmos_ros.node.messages import cropped_camera_info, rgb_image, rollout_message
+from cosmos_ros.node.messages import contact_sheet_message, cropped_camera_info, rollout_message
 from cosmos_ros.node.timers import steady_timer
 from cosmos_ros.rollout import GuardedRollout
 
@@ -58,7 +57,7 @@ class RolloutPublisher:
         message = rollout_message(rollout, goal_id, camera.frame_id)
         self._rollout.publish(message)
         if self._sheet.get_subscription_count():
-            self._sheet.publish(rgb_image(contact_sheet(rollout.frames), message.frames[0].header))
+            self._sheet.publish(contact_sheet_message(rollout, message.frames[0].header))
         self._play(rollout, message, self._cropped_info(rollout, camera))
         return message
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cosmos_ros import paths
-from cosmos_ros.errors import ModelUnavailable
+from cosmos_ros.errors import ModelUnavailable, VideoBlocked
 from cosmos_ros.parts import TOKENIZER, TRANSFORMER, HostEmbedding, resolve_device
 from cosmos_ros.world_model.checkpoint import config_of, default_dtype, load_transformer, open_checkpoint, read_settings
 from cosmos_ros.world_model.config import PUBLISHED_KINDS, TransformerConfig, published_kind
@@ -197,8 +197,9 @@ class WorldModel:
             tokens = self.tokenize(np.zeros((n_conditioning, *spec.frame_size, 3), np.uint8))
             with contextlib.suppress(_WarmedUp):
                 self.generate(tokens, context, sampling, enough)
-        for _ in self.decode(torch.zeros(spec.config.n_tokens, dtype=torch.long), n_conditioning=0):
-            pass
+        with contextlib.suppress(VideoBlocked):     # whatever this makes of tokens that nobody asked for
+            for _ in self.decode(torch.zeros(spec.config.n_tokens, dtype=torch.long), n_conditioning=0):
+                pass
 
     def release(self) -> None:
         """Give the device's memory back. The model is of no use afterwards."""

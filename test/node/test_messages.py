@@ -11,10 +11,10 @@ from std_msgs.msg import Header
 from unique_identifier_msgs.msg import UUID
 
 from cosmos_ros.node.messages import (
+    contact_sheet_message,
     cropped_camera_info,
     duration_message,
     nanoseconds_of,
-    rgb_image,
     rollout_message,
     time_message,
 )
@@ -31,17 +31,12 @@ def test_a_duration_is_whole_nanoseconds():
     assert (duration.sec, duration.nanosec) == (2, 750_000_000)
 
 
-def test_an_image_holds_its_rows():
-    frame = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
-    image = rgb_image(frame[:, ::-1], Header(frame_id="camera"))
-    assert (image.height, image.width, image.step, image.encoding) == (2, 3, 9, "rgb8")
-    assert bytes(image.data) == frame[:, ::-1].tobytes()
-
-
 def test_only_guarded_frames_become_a_message():
     forged = SimpleNamespace(frames=np.zeros((1, 2, 2, 3), np.uint8), stamps_ns=(1,))
     with pytest.raises(TypeError, match="guarded"):
         rollout_message(forged, UUID(), "camera")
+    with pytest.raises(TypeError, match="guarded"):
+        contact_sheet_message(forged, Header())
 
 
 def camera_info(**fields: object) -> CameraInfo:
