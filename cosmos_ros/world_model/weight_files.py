@@ -189,7 +189,10 @@ def _map_torch(file: Path) -> dict[str, object]:
     except pickle.UnpicklingError as error:
         if CODE.search(str(error)) is None:
             raise
-        raise ModelUnavailable(f"{file} holds Python objects that could run code when loaded; refused") from error
+        raise ModelUnavailable(
+            f"{file} holds Python objects that could run code when loaded; refused. A published checkpoint holds none: "
+            "download it again, or save the tensors alone"
+        ) from error
     if isinstance(entries, dict) and isinstance(entries.get("model"), dict):
         entries = entries["model"]
     if not isinstance(entries, dict) or not all(isinstance(name, str) for name in entries):
