@@ -101,12 +101,13 @@ def _adapted(model: Any, adapter: Path) -> Any:
 
 
 def _names_in(adapter: Path) -> set[str]:
-    """The weights that peft reads: the safetensors file's, else the other one's."""
+    """The weights that peft reads, by name."""
     from safetensors import safe_open
 
-    file = adapter / "adapter_model.safetensors"
-    if not file.is_file():
-        return set(torch.load(adapter / "adapter_model.bin", map_location="cpu", weights_only=True))
+    kind = hub.weights_kind(adapter)
+    file = adapter / f"adapter_model{kind}"
+    if kind == ".bin":
+        return set(torch.load(file, map_location="cpu", weights_only=True))
     with safe_open(str(file), framework="pt") as opened:
         return set(opened.keys())
 

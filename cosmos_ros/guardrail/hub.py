@@ -32,14 +32,20 @@ def snapshot(cache: Path, repository: str) -> Path:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The files of a snapshot that decide what the model computes.
+    """The files of a snapshot that decide what the model computes. Raises as weights_kind does."""
+    read = (*SETTINGS, weights_kind(folder))
+    return [path for path in folder.iterdir() if path.is_file() and path.suffix in read]
 
-    Raises GuardrailUnavailable where none holds weights.
+
+def weights_kind(folder: Path) -> str:
+    """Which files of a snapshot its weights are read from, one of WEIGHTS.
+
+    Raises GuardrailUnavailable where there is none.
     """
-    files = [path for path in folder.iterdir() if path.is_file()]
+    there = {path.suffix for path in folder.iterdir() if path.is_file()}
     for kind in WEIGHTS:
-        if any(path.suffix == kind for path in files):
-            return [path for path in files if path.suffix in (*SETTINGS, kind)]
+        if kind in there:
+            return kind
     raise GuardrailUnavailable(f"{folder} holds no weights ({' or '.join(WEIGHTS)})")
 
 
@@ -61,7 +67,12 @@ def load(model_class: Any, folder: Path, **options: Any) -> Any:
     Raises GuardrailUnavailable where a weight is missing or of another shape: transformers would draw it at random.
     """
     model, info = model_class.from_pretrained(
-        str(folder), local_files_only=True, weights_only=True, output_loading_info=True, **options
+        str(folder),
+        local_files_only=True,
+        use_safetensors=weights_kind(folder) == ".safetensors",
+        weights_only=True,
+        output_loading_info=True,
+        **options,
     )
     faults = [f"{kind.replace('_', ' ')} {sorted(map(str, info[kind]))[:3]}" for kind in
               ("missing_keys", "mismatched_keys") if info[kind]]  # fmt: skip

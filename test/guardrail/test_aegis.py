@@ -132,6 +132,16 @@ def test_weights_may_lie_in_bin_files(aegis, damaged):
     assert other.weights != aegis.weights
 
 
+@pytest.mark.parametrize("repository", [BASE, ADAPTER])
+def test_weights_that_the_hash_would_not_speak_of_are_not_read(damaged, repository):
+    """Beside another safetensors file, a .bin file is passed over by the hash, and must be by the libraries."""
+    file = weights_of(damaged, repository)
+    torch.save(load_file(file), file.with_name("pytorch_model.bin" if repository == BASE else "adapter_model.bin"))
+    file.rename(file.with_name("other.safetensors"))
+    with pytest.raises(OSError, match=r"model.*safetensors"):
+        Aegis(damaged / "aegis", torch.device("cpu"))
+
+
 def test_a_bin_file_that_could_run_code_is_refused(damaged):
     file = weights_of(damaged, ADAPTER)
     torch.save({"a": Verdict}, file.with_name("adapter_model.bin"))
