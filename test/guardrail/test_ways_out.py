@@ -67,7 +67,7 @@ MAY_LET_OUT_BARE_PIXELS = {
 }
 LET_NOTHING_OUT = {
     "cosmos_ros.images._compressed_info": "reads the bytes of a message that came in",
-    "cosmos_ros.guardrail.guardrail._frozen": "copies, so that nobody can write to what was judged",
+    "cosmos_ros.guardrail.screening._frozen": "copies, so that nobody can write to what was judged",
 }
 
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -284,7 +284,7 @@ def test_nothing_is_excused_without_need():
 
 
 def test_what_is_private_to_a_module_is_used_in_it_alone():
-    assert reaching_for_private_names(SOURCES) == {"cosmos_ros.guardrail.guardrail: _GUARDRAIL_SEAL"}
+    assert reaching_for_private_names(SOURCES) == {"cosmos_ros.guardrail.screening: _GUARDRAIL_SEAL"}
 
 
 def test_what_foresight_decodes_goes_to_the_guards_and_nowhere_else():

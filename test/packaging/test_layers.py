@@ -69,7 +69,7 @@ def test_only_the_node_knows_ros(module):
 
 def test_the_guardrail_alone_holds_the_seal():
     holders = {str(m.relative_to(ROOT)) for m in MODULES if "_GUARDRAIL_SEAL" in m.read_text()}
-    assert holders == {"cosmos_ros/rollout.py", "cosmos_ros/guardrail/guardrail.py"}
+    assert holders == {"cosmos_ros/rollout.py", "cosmos_ros/guardrail/screening.py"}
 
 
 def test_foresight_is_the_only_door_to_the_world_model():

@@ -1,0 +1,270 @@
+"""The watch over one prediction: guards in, verdicts out, and alone in making a GuardedRollout. It fails closed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+import cv2
+import numpy as np
+
+from cosmos_ros.errors import ForesightError, GuardrailError, GuardrailUnavailable, PromptBlocked, VideoBlocked
+from cosmos_ros.guardrail.guard import ContentGuard, FrameFilter, Guard, Judgement
+from cosmos_ros.guardrail.lane import Lane
+from cosmos_ros.guardrail.verdicts import VERDICTS
+from cosmos_ros.rollout import (
+    _GUARDRAIL_SEAL,
+    Clip,
+    Crop,
+    GuardDecision,
+    GuardedRollout,
+    GuardrailReport,
+    StageTime,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from cosmos_ros.guardrail.guardrail import Guardrail
+
+T = TypeVar("T")
+
+class Screening:
+    """The guards' watch over one prediction: admit_prompt, then inspect as frames are decoded, then release.
+
+    Whatever goes wrong ends it for good: no frame leaves a screening that was refused, failed, timed out or left.
+    """
+
+    def __init__(self, guardrail: Guardrail, prompt: str) -> None:
+        self._guardrail = guardrail
+        self._prompt = prompt
+        self._tallies: dict[str, _Tally] = {}
+        self._inspected = 0
+        self._shape: tuple[int, ...] | None = None
+        self._guarded: list[np.ndarray] = []
+        self._admitted = False
+        self._over = False
+
+    def __enter__(self) -> Screening:
+        lanes = (Lane(name, self._guardrail.locks, self._guardrail.timeout_s) for name in ("prompt", "video"))
+        self._prompt_lane, self._video_lane = lanes
+        if self._prompt or self._guardrail.takes_prompt:
+            self._prompt_lane.submit(self._judge_prompt)
+        return self
+
+    def __exit__(self, _: type | None, error: BaseException | None, __: object) -> None:
+        if isinstance(error, ForesightError):
+            error.report = self.report      # whatever ended it, the client learns what was judged by then
+        self._over = True
+        self._prompt_lane.close()
+        self._video_lane.close()
+        self._guarded = []
+
+    def admit_prompt(self, waiting: Callable[[], None] | None = None) -> None:
+        """Wait for the prompt's verdict. `waiting` is called meanwhile and may raise to give up.
+
+        Raises PromptBlocked, GuardrailUnavailable.
+        """
+        self._wait(self._prompt_lane, waiting)
+        self._admitted = True
+
+    def inspect(self, frames: np.ndarray) -> None:
+        """Hand over predicted frames, uint8 [k, h, w, 3] RGB, in their order; they are judged while more are decoded.
+
+        They are copied: nobody can change them after they were judged.
+
+        Raises VideoBlocked where frames are no pictures or earlier ones were refused, GuardrailUnavailable.
+        """
+        self._check_open()
+        try:
+            self._video_lane.raise_failure()
+            frozen = _frozen(self._checked(frames))
+        except GuardrailError as error:
+            self._refuse(error, self._video_lane.failed_guard)
+        first, self._inspected = self._inspected, self._inspected + len(frozen)
+        self._video_lane.submit(lambda: self._judge_frames(frozen, first))
+
+    def release(
+        self,
+        clip: Clip,
+        crop: Crop,
+        model: str,
+        seed: int,
+        timing: Callable[[], tuple[StageTime, ...]],
+        waiting: Callable[[], None] | None = None,
+    ) -> GuardedRollout:
+        """Wait until every guard has judged every frame, and let the guarded frames out, once.
+
+        They are resized to the crop's size in camera pixels and stamped after the clip. `timing` is asked when the
+        guards are done. `waiting` is called meanwhile and may raise to give up.
+
+        Raises VideoBlocked, GuardrailUnavailable.
+        """
+        self._check_open()
+        if not self._inspected:
+            self._refuse(GuardrailUnavailable("the model gave no frames to judge; nothing can be released"))
+        self._video_lane.submit(self._judge_rollout)
+        self._wait(self._video_lane, waiting)
+        (guarded,), self._guarded = self._guarded, []
+        self._over = True
+        if len(guarded) != self._inspected:
+            self._refuse(GuardrailUnavailable(f"{len(guarded)} of {self._inspected} frames were judged"))
+        frames = _resized(guarded, crop)
+        return GuardedRollout(
+            frames=frames,
+            stamps_ns=clip.future_stamps_ns(len(frames)),
+            conditioning_stamps_ns=clip.stamps_ns,
+            frame_rate=clip.frame_rate,
+            crop=crop,
+            model=model,
+            prompt=self._prompt,
+            seed=seed,
+            guardrail=self.report,
+            timing=timing(),
+            seal=_GUARDRAIL_SEAL,
+        )
+
+    @property
+    def report(self) -> GuardrailReport:
+        """What was decided so far, in order."""
+        return GuardrailReport(self._guardrail.profile, tuple(t.decision() for t in list(self._tallies.values())))
+
+    # The jobs of the two lanes
+
+    def _judge_prompt(self) -> None:
+        guards = self._guardrail.prompt_guards
+        if not guards:
+            raise PromptBlocked("this model takes no prompt, so there is no guard for one; leave the prompt empty")
+        for guard in guards:
+            judgement, seconds = VERDICTS.get(guard, self._prompt), 0.0
+            if judgement is None:
+                judgement, seconds = self._prompt_lane.call(guard, partial(_judged, guard, guard.judge, self._prompt))
+                VERDICTS.put(guard, self._prompt, judgement)
+            self._tally_of(guard).add(judgement, seconds)
+            if judgement.verdict is Verdict.REFUSED:
+                raise PromptBlocked(f"guard {guard.name} refused the prompt: {judgement.detail}; reword it")
+
+    def _judge_frames(self, frames: np.ndarray, first: int) -> None:
+        for guard in self._guardrail.content_guards:
+            self._judge_content(guard, guard.judge, frames, first)
+        for guard in self._guardrail.filters:
+            (frames, judgement), seconds = self._video_lane.call(guard, partial(_filtered, guard, frames))
+            self._tally_of(guard).add(judgement, seconds)
+        self._guarded.append(frames)
+
+    def _judge_rollout(self) -> None:
+        frames = _joined(self._guarded)
+        self._guarded = [frames]
+        for guard in self._guardrail.content_guards:
+            self._judge_content(guard, guard.judge_rollout, frames, 0)
+
+    def _judge_content(
+        self, guard: ContentGuard, judge: Callable[[np.ndarray], Judgement], frames: np.ndarray, first: int
+    ) -> None:
+        judgement, seconds = self._video_lane.call(guard, partial(_judged, guard, judge, frames))
+        self._tally_of(guard).add(judgement, seconds)
+        if judgement.verdict is Verdict.REFUSED:
+            where = "the frames" if judgement.frame is None else f"predicted frame {first + judgement.frame + 1}"
+            raise VideoBlocked(f"guard {guard.name} refused {where}: {judgement.detail}")
+
+    def _tally_of(self, guard: Guard) -> _Tally:
+        return self._tallies.setdefault(guard.name, _Tally(guard))
+
+    # What ends a screening
+
+    def _check_open(self) -> None:
+        if self._over or not self._admitted:
+            state = "is over" if self._over else "has not admitted the prompt"
+            self._refuse(GuardrailUnavailable(f"this screening {state}; no frames can pass it"))
+
+    def _wait(self, lane: Lane, waiting: Callable[[], None] | None) -> None:
+        try:
+            lane.wait(waiting)
+        except GuardrailError as error:
+            self._refuse(error, lane.failed_guard)
+
+    def _refuse(self, error: GuardrailError, failed: Guard | None = None) -> NoReturn:
+        """End the screening. A guard that failed counts as one that refused."""
+        self._over = True
+        if failed is not None:
+            self._tally_of(failed).add(Judgement(Verdict.REFUSED, str(error)), seconds=0.0)
+        error.report = self.report
+        raise error
+
+    def _checked(self, frames: np.ndarray) -> np.ndarray:
+        """The frames, where they are pictures that continue the earlier ones."""
+        if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8:
+            raise VideoBlocked(f"the model gave {getattr(frames, 'dtype', type(frames).__name__)}, not uint8 pixels")
+        if frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
+            raise VideoBlocked(f"the model gave frames of shape {list(frames.shape)}, not [k, height, width, 3]")
+        if self._shape not in (None, frames.shape[1:]):
+            raise VideoBlocked(f"the frames' size changed from {self._shape} to {frames.shape[1:]} within a rollout")
+        self._shape = frames.shape[1:]
+        return frames
+
+
+@dataclass
+class _Tally:
+    """What one guard said so far."""
+
+    guard: Guard
+    verdict: Verdict = Verdict.PASSED
+    detail: str = ""
+    changes: int = 0
+    seconds: float = 0.0
+
+    def add(self, judgement: Judgement, seconds: float) -> None:
+        self.verdict = max(self.verdict, judgement.verdict)
+        self.detail = judgement.detail or self.detail
+        self.changes += judgement.changes
+        self.seconds += seconds
+
+    def decision(self) -> GuardDecision:
+        detail = f"{self.changes} {self.detail}" if self.verdict is Verdict.MODIFIED else self.detail
+        return GuardDecision(self.guard.name, self.verdict, detail, self.guard.weights, self.seconds)
+
+
+def _judged(guard: Guard, judge: Callable[[T], object], subject: T) -> Judgement:
+    """The guard's answer, where it is one."""
+    return _known(guard, judge(subject), Verdict.PASSED, Verdict.REFUSED)
+
+
+def _filtered(guard: FrameFilter, given: np.ndarray) -> tuple[np.ndarray, Judgement]:
+    """The filter's answer, frozen, where it is one."""
+    answer = guard.filter(given)
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        raise GuardrailUnavailable(f"guard {guard.name} answered something unknown: {answer!r:.200}")
+    frames, judgement = answer
+    if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8 or frames.shape != given.shape:
+        got = f"{getattr(frames, 'dtype', type(frames).__name__)} {list(getattr(frames, 'shape', ()))}"
+        raise GuardrailUnavailable(f"guard {guard.name} gave back {got}, not uint8 {list(given.shape)}")
+    known = _known(guard, judgement, Verdict.PASSED, Verdict.MODIFIED)
+    return given if frames is given else _frozen(frames), known
+
+
+def _known(guard: Guard, answer: object, *allowed: Verdict) -> Judgement:
+    if not isinstance(answer, Judgement) or not any(answer.verdict is verdict for verdict in allowed):
+        raise GuardrailUnavailable(f"guard {guard.name} answered something unknown: {answer!r:.200}")
+    return answer
+
+
+def _frozen(frames: np.ndarray) -> np.ndarray:
+    """A copy that nobody can write to, not even by setting a flag: its memory belongs to an immutable object."""
+    return np.frombuffer(frames.tobytes(), np.uint8).reshape(frames.shape)
+
+
+def _joined(chunks: Sequence[np.ndarray]) -> np.ndarray:
+    """The chunks' frames [n, h, w, 3] as one, frozen: copied once, as fresh memory costs more than the guards' sums."""
+    together = b"".join(np.ascontiguousarray(chunk).data for chunk in chunks)
+    return np.frombuffer(together, np.uint8).reshape(-1, *chunks[0].shape[1:])
+
+
+def _resized(frames: np.ndarray, crop: Crop) -> np.ndarray:
+    """Frozen frames [n, h, w, 3] at the crop's size, frozen."""
+    height, width = frames.shape[1:3]
+    if (height, width) == (crop.height, crop.width):
+        return frames
+    how = cv2.INTER_AREA if crop.height * crop.width < height * width else cv2.INTER_LINEAR
+    size = (crop.width, crop.height)
+    return _joined([cv2.resize(frame, size, interpolation=how)[np.newaxis] for frame in frames])
