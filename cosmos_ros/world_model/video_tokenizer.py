@@ -272,15 +272,16 @@ def _load_program(file: Path, device: torch.device, dtype: torch.dtype) -> torch
         _require_intact(file)
         with _refusing(f"{file} is no TorchScript program, or is damaged; fetch it again"):
             program = torch.jit.load(file, map_location=device).to(device, dtype).eval()
-            tensors = (*program.named_parameters(), *program.named_buffers())
-            bad = [name for name, tensor in tensors if not tensor.isfinite().all()]
+            # A buffer may be a mask of infinities; weights are numbers.
+            bad = [name for name, weight in program.named_parameters() if not weight.isfinite().all()]
+            bad += [name for name, buffer in program.named_buffers() if buffer.isnan().any()]
     except FileNotFoundError as error:
         raise ModelUnavailable(f"the tokenizer lacks {file.name}: {file} does not exist; {FETCH}") from error
     except OSError as error:
         raise ModelUnavailable(f"{file} cannot be read: {error.strerror or error}") from error
     if bad:
         raise ModelUnavailable(
-            f"{file} is damaged: {len(bad)} of its {len(tensors)} weights and buffers are not finite, first {bad[0]}"
+            f"{file} is damaged: {len(bad)} of its weights and buffers are not finite, first {bad[0]}"
         )
     return program
 
