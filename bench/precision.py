@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from synthetic_checkpoint import device_name
 from torch import Tensor
 
 from cosmos_ros.world_model import Transformer, TransformerConfig
@@ -72,7 +73,7 @@ def measure(kind: str, config: TransformerConfig) -> dict:
     divergence = F.kl_div(F.log_softmax(found, -1), F.log_softmax(expected, -1), log_target=True, reduction="batchmean")
     return {
         "kind": kind,
-        "device": torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU",
+        "device": device_name(),
         "torch": torch.__version__,
         "error_rms_of_logits_std": round((error.pow(2).mean().sqrt() / expected.std()).item(), 5),
         "error_max_of_logits_std": round((error.abs().max() / expected.std()).item(), 4),

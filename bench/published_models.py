@@ -29,6 +29,7 @@ import guardrail_speed
 import numpy as np
 import synthetic_checkpoint
 import torch
+from synthetic_checkpoint import device_name, roomy_folder
 
 from cosmos_ros import foresight as foresight_module
 from cosmos_ros.foresight import Foresight, ForesightConfig
@@ -254,10 +255,6 @@ def table(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def device_name() -> str:
-    return torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU"
-
-
 def say(text: str) -> None:
     print(text, flush=True)
 
@@ -280,19 +277,13 @@ def main() -> None:
         return
     kinds = args.kinds.split(",")
     args.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=args.work or roomy_folder()) as work:
+    with tempfile.TemporaryDirectory(dir=args.work or roomy_folder(ROOM)) as work:
         os.environ["XDG_CACHE_HOME"] = f"{work}/cache"
         bench = Bench(Path(work), args.out, args.tiny)
         bench.prepare(with_text=any(bench.config(kind).has_text for kind in kinds))
         for kind in kinds:
             bench.measure(kind, args.modes.split(","))
     print(table(args.out))
-
-
-def roomy_folder() -> str:
-    """Shared memory where it holds the largest checkpoint with T5 and the guardrail, else the temporary folder."""
-    shared = Path("/dev/shm")
-    return str(shared) if shared.is_dir() and shutil.disk_usage(shared).free > ROOM else tempfile.gettempdir()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import mmap
+import shutil
+import tempfile
 from pathlib import Path
 
 import torch
@@ -85,6 +87,16 @@ def write_t5(folder: Path, device: torch.device, sizes: dict | None = None) -> P
         torch.set_default_dtype(default)
     model.save_pretrained(folder)
     return folder
+
+
+def device_name() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+
+
+def roomy_folder(room: float) -> str:
+    """Shared memory where it has so many bytes, else the temporary folder."""
+    shared = Path("/dev/shm")
+    return str(shared) if shared.is_dir() and shutil.disk_usage(shared).free > room else tempfile.gettempdir()
 
 
 def write_settings(directory: Path, settings: dict) -> None:

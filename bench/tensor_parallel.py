@@ -27,6 +27,7 @@ from pathlib import Path
 
 import synthetic_checkpoint
 import torch
+from synthetic_checkpoint import device_name, roomy_folder
 from torch import Tensor
 
 from cosmos_ros.errors import Canceled, RankLost
@@ -40,6 +41,7 @@ SMALL = TransformerConfig(2, 64, 8, 4, 16, 128, 512, 512, latent_shape=(5, 4, 8)
 TINY = {"4B": SMALL, "12B": SMALL}
 GREEDY, SAMPLED = Sampling(7, 0.0, 1.0), Sampling(7, 1.0, 0.9)
 PASSES = 400        # of one measurement
+ROOM = 30e9         # bytes of the largest checkpoint
 AT_FIRST = 50       # of these, not counted: the first one captures the graph
 
 
@@ -146,10 +148,6 @@ def memory_in_use() -> list[float]:
     return [round(int(used) * 2**20 / 1e9, 2) for used in mebibytes]
 
 
-def device_name() -> str:
-    return torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU"
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kinds", default="4B,12B", help="separated by commas")
@@ -163,7 +161,8 @@ def main() -> int:
     numbers = [int(n) for n in args.gpus.split(",")] if args.gpus else [n for n in (1, 2, 4) if n <= there]
     args.out.mkdir(parents=True, exist_ok=True)
     failed = False
-    with tempfile.TemporaryDirectory(dir=args.work or roomy_folder(args.tiny)) as work:
+    folder = args.work or (None if args.tiny else roomy_folder(ROOM))
+    with tempfile.TemporaryDirectory(dir=folder) as work:
         small = synthetic_checkpoint.write_transformer(Path(work) / "small", SMALL, DEVICE).parent
         for gpus in (n for n in numbers if n > 1):
             found = check(small, gpus)
@@ -185,13 +184,6 @@ def main() -> int:
 def keep(file: Path, result: dict) -> None:
     file.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result), flush=True)
-
-
-def roomy_folder(tiny: bool) -> str:
-    """Shared memory where it holds the largest checkpoint, else the temporary folder."""
-    shared = Path("/dev/shm")
-    roomy = not tiny and shared.is_dir() and shutil.disk_usage(shared).free > 30_000_000_000
-    return str(shared) if roomy else tempfile.gettempdir()
 
 
 if __name__ == "__main__":

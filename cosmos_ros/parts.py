@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -252,6 +252,14 @@ def empty_cache(device: torch.device) -> None:
     """What was freed on the device is free for everybody."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
+    """The names of those, of floating point and on one device, that hold a NaN or an infinity."""
+    # Extremes carry every NaN and infinity, need no second tensor, and are fetched from the device once for all.
+    extremes = torch.stack([torch.stack(torch.aminmax(weight)).float() for weight in weights.values()])
+    finite = torch.isfinite(extremes).all(dim=1).tolist()
+    return [name for name, good in zip(weights, finite, strict=True) if not good]
 
 
 def tensors_of(module: nn.Module) -> list[Tensor]:

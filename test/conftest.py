@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -94,3 +96,22 @@ def _script_tokenizer(directory: Path) -> None:
 
     torch.jit.script(Encoder(LEVELS)).save(str(directory / "encoder.jit"))
     torch.jit.script(Decoder(LEVELS)).save(str(directory / "decoder.jit"))
+
+
+@pytest.fixture
+def without_permission() -> Callable[[Path], contextlib.AbstractContextManager[None]]:
+    """with without_permission(path): nobody may read it; a superuser, whom that does not stop, is somebody else."""
+
+    @contextlib.contextmanager
+    def forbidden(path: Path) -> Iterator[None]:
+        mode, user = path.stat().st_mode, os.geteuid()
+        path.chmod(0)
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(user)
+            path.chmod(mode)
+
+    return forbidden

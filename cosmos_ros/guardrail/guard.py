@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
 from cosmos_ros.errors import GuardrailUnavailable
-from cosmos_ros.parts import Part
+from cosmos_ros.parts import Part, not_finite
 from cosmos_ros.rollout import Verdict
 
 # Makes of a network the part of memory that brings it to its device: see cosmos_ros.parts.
@@ -104,13 +103,8 @@ class FrameFilter(Guard):
 
 def require_finite(path: Path, network: nn.Module) -> None:
     """Raises GuardrailUnavailable, with path and names, where weights or buffers of the network are not finite."""
-    # Extremes carry every NaN and infinity, in one pass: 0.8 s for the 7 billion of Aegis on one core of a CPU.
-    bad = [
-        name
-        for name, tensor in network.state_dict().items()
-        if tensor.is_floating_point() and not torch.isfinite(torch.stack(torch.aminmax(tensor))).all()
-    ]
-    if bad:
+    # 0.8 s for the 7 billion of Aegis on one core of a CPU.
+    if bad := not_finite({name: each for name, each in network.state_dict().items() if each.is_floating_point()}):
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
         raise GuardrailUnavailable(f"{path} holds weights that are not finite: {', '.join(bad[:3])}{more}")
 

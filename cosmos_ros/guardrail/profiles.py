@@ -99,11 +99,10 @@ def require_whole(home: Path, takes_prompt: bool) -> None:
         raise GuardrailUnavailable(f"{home} lacks {', '.join(missing)}; fetch it: {FETCH} --local-dir {home}")
     for cache, repository in snapshots:
         folder = _loaded(hub.snapshot, cache, repository)
-        if not any(path.suffix in hub.WEIGHTS and path.is_file() for path in folder.iterdir()):
-            raise GuardrailUnavailable(
-                f"{folder} holds no weights ({' or '.join(hub.WEIGHTS)}); "
-                f"fetch it: hf download {repository} --cache-dir {cache}"
-            )
+        try:
+            hub.weights_kind(folder)
+        except GuardrailUnavailable as error:
+            raise GuardrailUnavailable(f"{error}; fetch it: hf download {repository} --cache-dir {cache}") from error
 
 
 def _holds_something(folder: Path) -> bool:

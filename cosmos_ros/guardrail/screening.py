@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+
 class Screening:
     """The guards' watch over one prediction: admit_prompt, then inspect as frames are decoded, then release.
 
@@ -189,7 +190,6 @@ class Screening:
         self._over = True
         if failed is not None:
             self._tally_of(failed).add(Judgement(Verdict.REFUSED, str(error)), seconds=0.0)
-        error.report = self.report
         raise error
 
     def _checked(self, frames: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from cosmos_ros.replay.aggregate import summarise, window_means
 from cosmos_ros.replay.files import write_whole
 from cosmos_ros.replay.report import render
 from cosmos_ros.replay.store import Store
+from cosmos_ros.world_model.weight_files import size_and_ends
 
 SCHEMA = "cosmos_ros/evaluation/1"  # of metrics.json; the number rises when a reader of the old one would be misled
 MODEL_FILES = (".safetensors", ".pt", ".jit", ".json")
@@ -106,11 +107,8 @@ def describe_model(foresight: Foresight) -> dict:
 
 def fingerprint(file: Path) -> str:
     """SHA-256 over the file's size, first and last MiB: tells weights apart without reading gigabytes of them."""
-    size = file.stat().st_size
-    with file.open("rb") as content:
-        first = content.read(2**20)
-        content.seek(max(0, size - 2**20))
-        return hashlib.sha256(str(size).encode() + first + content.read()).hexdigest()
+    size, ends = size_and_ends(file)
+    return hashlib.sha256(str(size).encode() + ends).hexdigest()
 
 
 def describe_bag(path: Path) -> dict:

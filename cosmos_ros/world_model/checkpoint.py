@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cosmos_ros.errors import ModelUnavailable
+from cosmos_ros.parts import not_finite
 from cosmos_ros.world_model.config import Shape, TransformerConfig, transformer_shapes
 from cosmos_ros.world_model.other_kinds import describe_directory, refuse_other_kind
 from cosmos_ros.world_model.recognition import config_from_shapes, listed, shape_problems
@@ -210,7 +211,7 @@ def load_weights(
         for part in parts:
             if part.untyped_storage().data_ptr() != weights[name].untyped_storage().data_ptr():
                 drop_pages(part)
-    _require_finite(checkpoint.path, weights)
+    _refuse(checkpoint.path, "holds weights that are not finite", not_finite(weights))
     return weights
 
 
@@ -243,14 +244,6 @@ def _weights_files(path: Path) -> list[Path]:
             f"N - 1 for N of {', '.join(map(str, SHARD_COUNTS))}. Fetch the others, or merge them into model.pt"
         )
     return [path / shard.string for shard in shards]
-
-
-def _require_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
-    # Extremes carry every NaN and infinity, need no second tensor, and are fetched from the device once for all.
-    extremes = torch.stack([torch.stack(torch.aminmax(weight)).float() for weight in weights.values()])
-    finite = torch.isfinite(extremes).all(dim=1).tolist()
-    bad = [name for name, good in zip(weights, finite, strict=True) if not good]
-    _refuse(path, "holds weights that are not finite", bad)
 
 
 def _refuse(path: Path, what: str, problems: list[str]) -> None:

@@ -29,6 +29,7 @@ from cosmos_ros.parts import TEXT_ENCODER
 from cosmos_ros.paths import cache_directory
 from cosmos_ros.world_model.memory import is_out_of_memory
 from cosmos_ros.world_model.memory_plan import DeviceMemory
+from cosmos_ros.world_model.weight_files import size_and_ends
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -247,16 +248,9 @@ def weights_identity(folder: Path) -> str:
             raise ModelUnavailable(f"the T5 folder {folder} holds no {kind} ({' or '.join(names)}): {REMEDY}")
     digest = hashlib.sha256()
     for file in files:
-        digest.update(reading(file, partial(_sample, file)))
+        size, ends = reading(file, partial(size_and_ends, file))
+        digest.update(f"{file.name}\0{size}\0".encode() + ends)
     return digest.hexdigest()
-
-
-def _sample(path: Path) -> bytes:
-    size, most = path.stat().st_size, 1 << 20
-    with path.open("rb") as file:
-        head = file.read(most)
-        file.seek(max(size - most, 0))
-        return f"{path.name}\0{size}\0".encode() + head + file.read(most)
 
 
 def read_embeddings(file: Path, width: int) -> dict[str, Tensor]:

@@ -32,6 +32,7 @@ WEIGHT_DTYPES = ("float64", "float32", "float16", "bfloat16")
 SAFETENSORS_DTYPES = dict(zip(("F64", "F32", "F16", "BF16"), WEIGHT_DTYPES, strict=True))
 
 SAFETENSORS = ".safetensors"
+SAMPLE = 1 << 20
 
 # How a file begins that is not in the format of its name -> what it is.
 MISNAMED = {
@@ -108,6 +109,15 @@ def map_tensors(file: Path) -> dict[str, Tensor]:
     with reading(file):
         _refuse_misnamed(file)
         return _plain_names(file, _map_safetensors(file) if file.suffix == SAFETENSORS else _map_torch(file))
+
+
+def size_and_ends(file: Path) -> tuple[int, bytes]:
+    """Its bytes, and the first and the last MiB: tells weights apart without reading gigabytes. Raises OSError."""
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        head = opened.read(SAMPLE)
+        opened.seek(max(size - SAMPLE, 0))
+        return size, head + opened.read(SAMPLE)
 
 
 def drop_pages(tensor: Tensor) -> None:

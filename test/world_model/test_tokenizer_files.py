@@ -1,13 +1,11 @@
 """A tokenizer's files: where they are found, what is taken of them, and what is said where they are damaged."""
 
-import os
 import random
 import struct
 import subprocess
 import sys
 import zipfile
 from collections import OrderedDict
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -310,21 +308,7 @@ def test_where_it_is_nowhere_the_message_says_what_to_fetch(tmp_path):
         find_tokenizer(tmp_path, tmp_path / "missing")
 
 
-@contextmanager
-def without_permission(directory):
-    """Nobody may look into it; a superuser, whom that does not stop, is somebody else meanwhile."""
-    mode, user = directory.stat().st_mode, os.geteuid()
-    directory.chmod(0)
-    if user == 0:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-        directory.chmod(mode)
-
-
-def test_a_directory_that_may_not_be_looked_into_is_named_with_the_reason(tmp_path):
+def test_a_directory_that_may_not_be_looked_into_is_named_with_the_reason(tmp_path, without_permission):
     directory = write(tmp_path / "tokenizer")
     with without_permission(directory):
         for search in (lambda: find_tokenizer(tmp_path, directory), lambda: load(directory)):

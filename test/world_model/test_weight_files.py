@@ -2,7 +2,7 @@
 
 import os
 import re
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -157,20 +157,6 @@ def test_a_missing_file_is_refused(file):
         is_directory(file)
 
 
-@contextmanager
-def without_permission(path):
-    """Nobody may read it; a superuser, whom that does not stop, is somebody else meanwhile."""
-    mode, user = path.stat().st_mode, os.geteuid()
-    path.chmod(0)
-    if user == 0:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-        path.chmod(mode)
-
-
 @pytest.fixture
 def open_parents(tmp_path):
     """So that somebody else gets as far as the directory itself."""
@@ -179,13 +165,13 @@ def open_parents(tmp_path):
             parent.chmod(parent.stat().st_mode | 0o111)
 
 
-def test_a_file_without_read_permission_is_refused(file, open_parents):
+def test_a_file_without_read_permission_is_refused(file, open_parents, without_permission):
     write(file, WEIGHTS)
     with without_permission(file):
         assert f"{file} cannot be read: Permission denied" in refusal(file)
 
 
-def test_a_directory_without_permission_is_refused(tmp_path, open_parents):
+def test_a_directory_without_permission_is_refused(tmp_path, open_parents, without_permission):
     (tmp_path / "inside").mkdir()
     with without_permission(tmp_path):
         for look, place in ((is_directory, tmp_path / "inside"), (names_in, tmp_path)):
