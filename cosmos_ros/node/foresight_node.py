@@ -122,6 +122,9 @@ class ForesightNode(LifecycleNode):
         self._forget()
         self._package_log.close()
         super().destroy_node()
+        # rclpy leaves it to the garbage collector, and with it the node: it would stay in the graph and, when it goes
+        # at last, take the way to /rosout from the next node of its name.
+        self._state_machine.destroy_when_not_in_use()
 
     def _autostart(self) -> None:
         self.destroy_timer(self._autostart_timer)

@@ -76,6 +76,7 @@ class Robot:
         self._closing.set()
         self._thread.join()
         # Destroyed, not only dropped: else its publishers haunt the domain for another 20 s.
+        self.action.destroy()
         self.ros.destroy_node()
         rclpy.try_shutdown(context=self.context)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import shutil
@@ -43,6 +44,11 @@ def diagnosed(robot, node, wait_for, subject, message=""):
         return wait_for(found, f"a status {name} with {message!r}")
     finally:
         robot.ros.destroy_subscription(subscription)
+
+
+def namespaces(robot):
+    """Where in the graph a node of this name is."""
+    return [namespace for name, namespace in robot.ros.get_node_names_and_namespaces() if name == "foresight"]
 
 
 def truncate(checkpoint):
@@ -166,6 +172,17 @@ def test_a_slow_history_is_stretched_to_a_whole_clip(rig, wait_for, tiny_checkpo
     robot, node = rig(checkpoint=str(tiny_checkpoint), frame_rate=1.0, history=0.5)
     wait_for(lambda: node.state == "active", "the active node")
     assert node._configured.buffer.history_ns == 9_000_000_000
+
+
+def test_a_destroyed_node_leaves_the_graph_at_once(robot, domain, running_node, wait_for):
+    gc.disable()
+    try:
+        with running_node(domain, "passing", autostart=False) as node:
+            wait_for(lambda: "/passing" in namespaces(robot), "the node in the graph")
+            assert node.state == "unconfigured"
+        wait_for(lambda: "/passing" not in namespaces(robot), "the node's leave")
+    finally:
+        gc.enable()
 
 
 def test_diagnostics_tell_the_posture_and_the_camera(rig, ready, wait_for, tiny_checkpoint):
