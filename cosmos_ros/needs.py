@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from cosmos_ros.guardrail import aegis, hub, video_content
 from cosmos_ros.guardrail.profiles import find_folder
 from cosmos_ros.parts import PROMPT_GUARD, TEXT_ENCODER, TOKENIZER, TRANSFORMER, VIDEO_GUARD, resolve_device
 from cosmos_ros.world_model import ModelSpec, TransformerConfig
@@ -24,7 +24,6 @@ PROMPT_GUARD_WORK = 750_000_000
 VIDEO_GUARD_WORK = 2_000_000_000
 # Of a tensor-parallel rank's process beside its share: CUDA context, NCCL. By bench/tensor_parallel.py.
 RANK_OVERHEAD = 2_300_000_000
-WEIGHTS_FILES = (".safetensors", ".pt", ".pth")
 
 
 def needs_of(
@@ -111,22 +110,32 @@ def tokenizer_need(spec: ModelSpec, directory: Path, bytes_per_weight: int) -> N
     pixels = spec.chunking.n_frames * math.prod(spec.frame_size)
     return Need(
         TOKENIZER,
-        weights=sum(program.stat().st_size for program in program_files(directory) if program.is_file()),
+        weights=bytes_in(program_files(directory)),
         work=TOKENIZER_BYTES_PER_PIXEL * pixels * bytes_per_weight // 2,
     )
 
 
 def guardrail_needs(folder: Path, takes_prompt: bool) -> list[Need]:
-    """Of a Cosmos-1.0-Guardrail folder. SigLIP's text half, about as large as the half in use, is counted with it."""
-    video = weights_in(folder / "video_content_safety_filter") + weights_in(folder / "face_blur_filter")
-    needs = [Need(VIDEO_GUARD, video, work=VIDEO_GUARD_WORK)]
+    """Of a Cosmos-1.0-Guardrail folder: the files that its guards read. SigLIP's text half, about as large as the half
+    in use, is counted with it.
+
+    Raises GuardrailUnavailable where a network's snapshot is not there.
+    """
+    content, prompt = folder / "video_content_safety_filter", folder / "aegis"
+    others = [content / "safety_filter.pt", folder / "face_blur_filter" / "Resnet50_Final.pth"]
+    needs = [Need(VIDEO_GUARD, bytes_in([*weights_of(content, video_content.ENCODER), *others]), work=VIDEO_GUARD_WORK)]
     if takes_prompt:
-        needs.append(Need(PROMPT_GUARD, weights_in(folder / "aegis"), work=PROMPT_GUARD_WORK))
+        files = weights_of(prompt, aegis.BASE) + weights_of(prompt, aegis.ADAPTER)
+        needs.append(Need(PROMPT_GUARD, bytes_in(files), work=PROMPT_GUARD_WORK))
     return needs
 
 
-def weights_in(folder: Path) -> int:
-    """Bytes of the weights below a folder, each file once: caches link to them by several names."""
-    # Unlike Path.resolve, realpath does not raise for links that lead in a circle.
-    files = {Path(os.path.realpath(path)) for path in folder.rglob("*") if path.suffix in WEIGHTS_FILES}
+def weights_of(cache: Path, repository: str) -> list[Path]:
+    """The files that a guard's network is read from. Raises GuardrailUnavailable where there are none."""
+    folder = hub.snapshot(cache, repository)
+    kind = hub.weights_kind(folder)
+    return [path for path in folder.iterdir() if path.suffix == kind]
+
+
+def bytes_in(files: Iterable[Path]) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
