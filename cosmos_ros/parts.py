@@ -241,8 +241,10 @@ def resolve_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         place = torch.device(device)
-    except RuntimeError as error:
-        raise ModelUnavailable(f"device must be auto, cpu, cuda or cuda:N; got '{device}'") from error
+    except RuntimeError:
+        place = None
+    if place is None or place.type not in ("cpu", "cuda"):
+        raise ModelUnavailable(f"device must be auto, cpu, cuda or cuda:N; got '{device}'")
     if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
         raise ModelUnavailable(f"device {device} is not there: this PyTorch sees {torch.cuda.device_count()} CUDA GPUs")
     return place

@@ -268,13 +268,18 @@ def write_embeddings(file: str | Path, embeddings: Mapping[str, Tensor]) -> None
 
 
 def checked(embedding: Tensor, width: int, source: str) -> Tensor:
-    """The embedding as bfloat16 [n, width]. Raises ModelUnavailable for another shape or a value that is not finite."""
+    """The embedding as bfloat16 [n, width].
+
+    Raises ModelUnavailable for another shape, for whole or complex numbers, and for a value that is not finite.
+    """
     embedding = embedding[0] if embedding.ndim == 3 and len(embedding) == 1 else embedding
     if embedding.ndim != 2 or embedding.shape[1] != width or not 0 < len(embedding) <= CONTEXT_LENGTH:
         raise ModelUnavailable(
             f"{source} gives an embedding of shape {list(embedding.shape)}; "
             f"the model expects [1..{CONTEXT_LENGTH}, {width}]"
         )
+    if not embedding.is_floating_point():
+        raise ModelUnavailable(f"{source} gives an embedding of {embedding.dtype}; the model expects floating-point")
     embedding = embedding.to(torch.bfloat16)
     if not embedding.isfinite().all():
         raise ModelUnavailable(f"{source} gives an embedding that is not finite; its weights are damaged")

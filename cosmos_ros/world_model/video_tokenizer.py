@@ -88,8 +88,8 @@ class VideoTokenizer:
         self.encoder, self.decoder = encoder, decoder
         self.chunking, self.vocabulary = chunking, vocabulary
         self.device, self.dtype = device, dtype
-        chunk = _probe(chunking)
-        with _refusing(f"the tokenizer cannot take a {list(chunk.shape[1:])} chunk"):
+        with _refusing(f"the tokenizer cannot take a {[3, chunking.n_frames, *chunking.frame_size]} chunk"):
+            chunk = _probe(chunking)
             tokens = self._require_fit(chunk)
             self.looks_only_backwards = self._is_causal(chunk, tokens)
 

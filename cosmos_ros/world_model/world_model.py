@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -285,7 +284,7 @@ def _is_published_name(name: str) -> bool:
 
 def _number(settings: Mapping, key: str, default: float, low: float, high: float) -> float:
     value = settings.get(key, default)
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not low <= value <= high:
         raise ModelUnavailable(f"config.json: {key} must be a number in {low:g}..{high:g}; got {value!r}")
     return float(value)

@@ -387,6 +387,7 @@ def test_a_norm_that_is_not_finite_is_told_as_that_and_not_as_a_disagreement(ran
     ('{"latent_shape": [1]}', "config.json that makes no sense: latent_shape"), ('{"name": 17}', "name must be a text"),
     ('{"name": ""}', "name must be a text"), ('{"n_layers": 3}', "n_layers is 3 in config.json and 2 by the tensors"),
     ('{"frame_rate": "fast"}', "frame_rate"), ('{"frame_rate": 0}', "frame_rate"), ('{"top_p": 2}', "top_p"),
+    ('{"top_p": NaN}', "top_p"), pytest.param(f'{{"frame_rate": 1{"0" * 400}}}', "frame_rate", id="endless"),
     ('{"compression": [8, 16]}', "compression"), ('{"temperature": true}', "temperature"),
 ])
 def test_a_config_json_that_makes_no_sense_is_refused(text, said, tmp_path):

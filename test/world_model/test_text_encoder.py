@@ -229,11 +229,12 @@ def test_a_prompt_that_is_no_text_is_an_invalid_goal(place, tmp_path):
         (torch.zeros(4, WIDTH + 1), r"shape \[4, 17\]; the model expects \[1..512, 16\]"),
         (torch.zeros(513, WIDTH), r"shape \[513, 16\]"),
         (torch.full((4, WIDTH), float("nan")), "not finite"),
+        (torch.ones(4, WIDTH, dtype=torch.int8), "an embedding of torch.int8; the model expects floating-point"),
     ],
 )
 def test_precomputed_embeddings_of_another_kind_are_refused_by_name(tensor, complaint, tmp_path):
     file = tmp_path / "embeddings.safetensors"
-    write_embeddings(file, {PROMPT: tensor})
+    save_file({PROMPT: tensor}, file)
     with pytest.raises(ModelUnavailable, match=complaint):
         encoder(tmp_path / "checkpoint", tmp_path, embeddings=file)
 

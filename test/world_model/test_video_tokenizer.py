@@ -309,6 +309,11 @@ def test_a_program_that_cannot_take_frames_is_refused(tmp_path):
         load(write(tmp_path, nn.Linear(5, 5)))
 
 
+def test_a_frame_size_beyond_all_numbers_is_refused(tmp_path):
+    with pytest.raises(ModelUnavailable, match=r"cannot take a \[3, 33, 32, 16000000000000000\] chunk"):
+        load(write(tmp_path), chunking=Chunking(latent_shape=(5, 2, 10**15), compression=(8, 16, 16)))
+
+
 def test_pixels_that_only_some_tokens_make_not_finite_are_refused_when_they_come(tmp_path):
     tokenizer = load(write(tmp_path, decoder=PaintBlackAsNotANumber()))
     next(tokenizer.decode(torch.ones(30, dtype=torch.long), 9))

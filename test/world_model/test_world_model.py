@@ -163,6 +163,7 @@ def test_a_file_in_place_of_its_directory_is_refused(tiny_checkpoint):
 
 @pytest.mark.parametrize(("setting", "said"), [
     ({"device": "tpu9"}, "device must be auto, cpu, cuda"),
+    ({"device": "mps"}, "device must be auto, cpu, cuda"),
     ({"device": "cuda:99"}, "cuda:99 is not there"),
     ({"device": "cpu", "dtype": "int4"}, "dtype must be auto, float32 or bfloat16"),
 ])
