@@ -11,6 +11,8 @@ from cosmos_ros.world_model.recognition import is_of_layout
 
 EXPECTED = "expected a Cosmos autoregressive transformer"
 FEW = 0.25      # of the names in a file are a transformer's: then it is something else
+# Language models in Meta's key format have the names of this family, and even its shapes, all but these norms.
+QUERIES, HEAD_NORMS = ".attention.wq.weight", (".attention.q_norm.weight", ".attention.k_norm.weight")
 
 # How a key begins that gives it away, `model.` taken off -> what the file is.
 FILES = {
@@ -47,8 +49,15 @@ DIRECTORIES = {
 
 
 def refuse_other_kind(file: Path, names: Collection[str]) -> None:
-    """Raises ModelUnavailable where hardly any of the names, `model.` taken off, is a transformer's of this family."""
+    """Raises ModelUnavailable where hardly any of the names, `model.` taken off, is a transformer's of this family, or
+    where all are that a language model has.
+    """
     if sum(map(is_of_layout, names)) > FEW * len(names):
+        if any(name.endswith(QUERIES) for name in names) and not any(name.endswith(HEAD_NORMS) for name in names):
+            raise ModelUnavailable(
+                f"{file} is a language model in Meta's key format, such as Llama or Mistral; {EXPECTED}, which has "
+                "attention.q_norm and attention.k_norm as well"
+            )
         return
     if kind := _first(FILES, names, re.match):
         raise ModelUnavailable(f"{file} is {kind}; {EXPECTED} (tok_embeddings, layers.*, norm, output)")

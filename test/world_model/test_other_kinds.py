@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cosmos_ros.errors import ModelUnavailable
+from cosmos_ros.world_model.config import PUBLISHED_KINDS, transformer_shapes
 from cosmos_ros.world_model.other_kinds import describe_directory, refuse_other_kind
 
 FILES = {
@@ -64,6 +65,15 @@ def test_a_file_is_of_another_kind_only_if_hardly_any_name_is_a_transformers():
     refuse_other_kind(Path("model.pt"), ["optimizer", "scheduler", "lm_head.weight", *ours])
     with pytest.raises(ModelUnavailable, match="optimizer state"):
         refuse_other_kind(Path("model.pt"), [*(f"optimizer.{n}" for n in range(30)), *ours])
+
+
+@pytest.mark.parametrize("more", [[], ["rope.freqs"]])
+def test_a_language_model_whose_names_are_a_transformers_is_named_for_what_it_is(more):
+    names = transformer_shapes(PUBLISHED_KINDS["12B"].config)
+    refuse_other_kind(Path("model.pt"), [name for name in names if "q_norm" not in name])
+    llama = [name for name in names if not name.endswith(("q_norm.weight", "k_norm.weight"))]
+    with pytest.raises(ModelUnavailable, match="language model in Meta's key format.*expected a Cosmos autoregressive"):
+        refuse_other_kind(Path("model.pt"), [*llama, *more])
 
 
 @pytest.mark.parametrize("kind", DIRECTORIES)
