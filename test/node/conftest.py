@@ -35,7 +35,7 @@ os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 PERIOD_NS = 100_000_000     # the tiny checkpoint's: 10 Hz
 SIZE = (48, 100)            # (height, width) of the camera: wider than the model's 1:2
 _NUMBERS = itertools.count()
-PATIENCE_S = 30.0           # for what must happen sooner or later; nothing here asserts how soon
+PATIENCE_S = 120.0          # for what must happen sooner or later; nothing here asserts how soon
 
 
 def wait_for(condition: Callable[[], object], what: str) -> object:
@@ -83,6 +83,13 @@ class Robot:
     def done(self, future: rclpy.Future) -> object:
         wait_for(future.done, "an answer")
         return future.result()
+
+    def ask(self, request: Callable[[], rclpy.Future]) -> object:
+        """The answer to a request of the action client, like handle.cancel_goal_async.
+
+        Sent on the thread that hears the answer: the client drops one that comes before it has noted the request.
+        """
+        return self.done(self.done(self._executor.create_task(request)))
 
     def call(self, service_type: type, name: str, **request: object) -> object:
         client = self.ros.create_client(service_type, name)
@@ -148,16 +155,16 @@ class Robot:
         """Send a goal; the handle."""
         fields = {"seed": 1, "temperature": -1.0, "top_p": -1.0} | goal
         assert self.action.wait_for_server(timeout_sec=PATIENCE_S)
-        self.feedback.clear()
-        handle = self.done(self.action.send_goal_async(
-            Predict.Goal(**fields), feedback_callback=lambda message: self.feedback.append(message.feedback)
+        self.feedback = heard = []
+        handle = self.ask(lambda: self.action.send_goal_async(
+            Predict.Goal(**fields), feedback_callback=lambda message: heard.append(message.feedback)
         ))
         assert handle.accepted, "goals are accepted, and aborted with a reason"
         return handle
 
     def result(self, handle: object) -> object:
         """The answer: .status and .result."""
-        return self.done(handle.get_result_async())
+        return self.ask(handle.get_result_async)
 
     def predict(self, **goal: object) -> Predict.Result:
         return self.result(self.send(**goal)).result
@@ -192,6 +199,23 @@ def running_robot(*args: object) -> Iterator[Robot]:
         yield robot
     finally:
         robot.close()
+
+
+@contextlib.contextmanager
+def listening(
+    robot: Robot, node: ForesightNode, message_type: type, topic: str, hear: Callable[[object], None],
+    qos: QoSProfile | int = 10,
+) -> Iterator[None]:
+    """The robot hears all that the node publishes on a topic until the end of the block; nobody else listens."""
+    publisher = next(publisher for publisher in node.publishers if publisher.topic_name == topic)
+    subscription = robot.ros.create_subscription(message_type, topic, hear, qos)
+    try:
+        wait_for(publisher.get_subscription_count, f"a listener on {topic}")
+        yield
+    finally:
+        robot.ros.destroy_subscription(subscription)
+        # Else the next listener would be taken for known while the node still knows this one.
+        wait_for(lambda: not publisher.get_subscription_count(), f"nobody on {topic}")
 
 
 @contextlib.contextmanager
@@ -256,6 +280,11 @@ def _ready() -> Callable[[ForesightNode, Robot], None]:
 @pytest.fixture(scope="session", name="running_node")
 def _running_node() -> Callable[..., contextlib.AbstractContextManager[ForesightNode]]:
     return running_node
+
+
+@pytest.fixture(scope="session", name="listening")
+def _listening() -> Callable[..., contextlib.AbstractContextManager[None]]:
+    return listening
 
 
 @pytest.fixture(scope="session", name="wait_for")

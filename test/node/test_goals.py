@@ -71,15 +71,11 @@ def next_goal_succeeds(robot, node, wait_for):
 
 
 @pytest.fixture
-def published(robot, node, wait_for):
+def published(robot, node, listening):
     """Ids of the goals whose rollouts are published from now on."""
     ids = []
-    subscription = robot.ros.create_subscription(
-        Rollout, "foresight/rollout", lambda rollout: ids.append(bytes(rollout.goal_id.uuid)), 10
-    )
-    wait_for(lambda: node.count_subscribers("/foresight/rollout"), "a listener")
-    yield ids
-    robot.ros.destroy_subscription(subscription)
+    with listening(robot, node, Rollout, "/foresight/rollout", lambda rollout: ids.append(bytes(rollout.goal_id.uuid))):
+        yield ids
 
 
 def id_of(handle) -> bytes:
@@ -93,7 +89,7 @@ def idle(node, wait_for) -> None:
 def test_cancel_is_answered_at_once_and_the_model_stops_after_the_pass_it_is_in(
     robot, node, brake, running, published, wait_for
 ):
-    cancel = robot.done(running.cancel_goal_async())
+    cancel = robot.ask(running.cancel_goal_async)
     assert cancel.return_code == CancelGoal.Response.ERROR_NONE and len(cancel.goals_canceling) == 1
     answer = robot.result(running)      # the model is still held: the answer does not wait for it
     assert (answer.status, answer.result.error_code) == (CANCELED, RESULT.CANCELED)
@@ -108,7 +104,7 @@ def test_cancel_before_it_runs(robot, node, brake, running, parameter, wait_for)
     with parameter(node, "when_busy", "queue"):
         waiting = robot.send()
         wait_for(lambda: any(f.stage == Stage.WAITING for f in robot.feedback), "feedback that it waits")
-        robot.done(waiting.cancel_goal_async())
+        robot.ask(waiting.cancel_goal_async)
         answer = robot.result(waiting)
     assert (answer.status, answer.result.error_code) == (CANCELED, RESULT.CANCELED)
     brake.release()
@@ -119,7 +115,7 @@ def test_cancel_after_the_end(robot, node):
     robot.film(node)
     handle = robot.send()
     assert robot.result(handle).status == SUCCEEDED
-    cancel = robot.done(handle.cancel_goal_async())
+    cancel = robot.ask(handle.cancel_goal_async)
     assert cancel.return_code == CancelGoal.Response.ERROR_GOAL_TERMINATED
     assert cancel.goals_canceling == []
 
@@ -133,7 +129,7 @@ def test_a_second_goal_is_rejected_with_the_reason(robot, node, brake, running):
 
 
 def test_a_goal_after_a_cancel_is_not_rejected_though_the_model_still_finishes_its_pass(robot, node, brake, running):
-    robot.done(running.cancel_goal_async())
+    robot.ask(running.cancel_goal_async)
     assert robot.result(running).status == CANCELED
     second = robot.send(**DRAWN)
     brake.release()
@@ -160,7 +156,7 @@ def test_a_newer_goal_takes_over(robot, node, brake, running, parameter, publish
 def test_goals_queue_in_their_order(robot, node, brake, running, parameter, published, wait_for):
     with parameter(node, "when_busy", "queue"):
         waiting = [robot.send(**DRAWN) for _ in range(3)]
-        robot.done(waiting[1].cancel_goal_async())
+        robot.ask(waiting[1].cancel_goal_async)
         assert robot.result(waiting[1]).status == CANCELED
         brake.release()
         answers = [robot.result(handle) for handle in (running, waiting[0], waiting[2])]

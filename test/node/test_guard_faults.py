@@ -19,12 +19,11 @@ def broken(_):
 
 
 @pytest.fixture
-def rollouts(robot):
+def rollouts(robot, node, listening):
     """What the node has published since."""
     messages = []
-    subscription = robot.ros.create_subscription(Rollout, "foresight/rollout", messages.append, 10)
-    yield messages
-    robot.ros.destroy_subscription(subscription)
+    with listening(robot, node, Rollout, "/foresight/rollout", messages.append):
+        yield messages
 
 
 @pytest.mark.parametrize(
@@ -52,13 +51,15 @@ def test_a_fault_ends_the_goal_and_the_next_is_served(robot, node, wait_for, rol
 
 
 def test_a_guard_that_hangs_ends_the_goal_in_its_time(rig, ready, tiny_checkpoint, monkeypatch):
-    robot, node = rig(checkpoint=str(tiny_checkpoint), guard_timeout=1.0)
+    robot, node = rig(checkpoint=str(tiny_checkpoint), guard_timeout=3.0)
     ready(node, robot)
     robot.film(node)
-    guard, go_on = node._configured.foresight.guardrail.content_guards[0], threading.Event()
+    guardrail = node._configured.foresight.guardrail
+    guard, go_on = guardrail.content_guards[0], threading.Event()
     judge = guard.judge
-    monkeypatch.setattr(guard, "judge", lambda frames: go_on.wait(30) and judge(frames))
+    monkeypatch.setattr(guard, "judge", lambda frames: go_on.wait(60) and judge(frames))
     result = robot.expect(RESULT.GUARDRAIL_UNAVAILABLE)
-    assert f"guard {guard.name} did not answer within 1 s" in result.error_msg
+    assert f"guard {guard.name} did not answer within 3 s" in result.error_msg
     go_on.set()
+    monkeypatch.setattr(guardrail, "timeout_s", 60.0)   # guards that do answer may be slow on a busy machine
     assert robot.predict().error_code == RESULT.NONE

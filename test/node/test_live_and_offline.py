@@ -25,7 +25,8 @@ def jittered_stamps(n: int, rate: float = 30.0) -> list[int]:
     """A camera's: not quite even, a frame lost now and then, the last of them now."""
     draw = random.Random(7)
     times = [i / rate + draw.uniform(-0.008, 0.008) for i in range(n) if draw.random() > 0.05]
-    return [time.time_ns() - round((times[-1] - t) * 1e9) for t in times]
+    now_ns = time.time_ns()
+    return [now_ns - round((times[-1] - t) * 1e9) for t in times]
 
 
 def record(path, stamped_messages) -> None:
