@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from cosmos_ros.errors import GuardrailUnavailable
+from cosmos_ros.parts import tensors_of
 
 SETTINGS = (".json", ".model")
 WEIGHTS = (".safetensors", ".bin")  # the first kind that is there is read; a snapshot may hold both
@@ -64,6 +65,8 @@ def transformers() -> ModuleType:
 def load(model_class: Any, folder: Path, **options: Any) -> Any:
     """`model_class.from_pretrained` of a local folder, in eval mode; a .bin file is read as tensors alone.
 
+    The weights are the model's own from then on: whatever is written to the files later does not reach it.
+
     Raises GuardrailUnavailable where a weight is missing or of another shape: transformers would draw it at random.
     """
     model, info = model_class.from_pretrained(
@@ -78,6 +81,8 @@ def load(model_class: Any, folder: Path, **options: Any) -> Any:
               ("missing_keys", "mismatched_keys") if info[kind]]  # fmt: skip
     if faults:
         raise GuardrailUnavailable(f"{folder} does not hold {model_class.__name__}: {', '.join(faults)}")
+    for tensor in tensors_of(model):
+        tensor.data = tensor.data.clone()  # it was the file itself, mapped into memory
     return model.eval()
 
 

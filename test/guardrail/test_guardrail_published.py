@@ -121,6 +121,21 @@ def test_the_checkpoints_family_decides_how_near_a_match_must_be(published, tmp_
             screening.admit_prompt()
 
 
+def test_what_is_written_to_a_file_after_it_was_read_reaches_no_guard(damaged, noise):
+    """A file that is copied over in place, while the node runs: its hash was told, and what it held then decides."""
+    guardrail = Guardrail.for_model(Spec(damaged.parent / "Cosmos-1.0-Autoregressive-5B-Video2World"), timeout_s=60)
+    white = np.full_like(noise(2), 255)
+    logits = guardrail.content_guards[0].logits(white)
+    for file in damaged.rglob("model.safetensors"):
+        with file.open("r+b") as opened:
+            header = 8 + int.from_bytes(opened.read(8), "little")
+            opened.seek(header)
+            opened.write(bytes(file.stat().st_size - header))
+    with pytest.raises(PromptBlocked, match="aegis"):
+        predict(guardrail, "somebody will wreck the shelf")
+    assert guardrail.content_guards[0].logits(white).equal(logits)
+
+
 def test_guards_give_the_device_back_and_go_on(guardrail, noise):
     guardrail.load()
     guardrail.unload()
