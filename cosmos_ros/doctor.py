@@ -302,6 +302,8 @@ def ros(topic: str, model_rate: float) -> Iterator[Finding]:
             yield note("camera", f"image topics: {', '.join(topics)}", "name one with --image-topic")
         else:
             yield note("camera", "no image topic is published", "start the camera; check ROS_DOMAIN_ID")
+    except ValueError as error:
+        yield fail("camera", str(error), "name the topic as `ros2 topic list` does")
     except (ImportError, RuntimeError) as error:
         yield fail("ROS", f"{type(error).__name__}: {error}", "install this package's interfaces: pip install .")
 

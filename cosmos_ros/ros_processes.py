@@ -19,7 +19,10 @@ DOMAINS = range(1, 102)     # above, a domain's ports lie among those that Linux
 WAYS_OUT = ("ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER", "ROS_LOCALHOST_ONLY")    # overrule the discovery range
 GRACE_S = 10.0              # for a process to end by itself after being told to
 POLL_S = 0.1
-MIDDLEWARE_REMEDY = "unset RMW_IMPLEMENTATION or install what it names; requirements-ros.txt has Fast DDS"
+MIDDLEWARE_REMEDY = (
+    "unset RMW_IMPLEMENTATION or install what it names (requirements-ros.txt has Fast DDS), correct what else of ROS's "
+    "environment is named here, and use the Python that this ROS 2 was built for"
+)
 LOG_LINES = 15
 
 
@@ -97,7 +100,8 @@ def middleware_fault(environment: Mapping[str, str]) -> str:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
     if not done.returncode:
         return ""
-    last_line = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
+    said = done.stderr.strip() or done.stdout.strip()       # Fast DDS says it on stdout
+    last_line = said.splitlines()[-1:] or [f"status {done.returncode}"]
     return f"ROS 2's middleware does not start: {last_line[0]}"
 
 

@@ -61,6 +61,13 @@ def test_a_middleware_that_is_not_there_is_a_fault_and_not_the_end(tiny_checkpoi
     assert "disk" in ended.stdout, "it goes on to the end"
 
 
+@pytest.mark.parametrize(("domain", "said"), [("forty", "not an integral number"), ("9999", "too high")])
+def test_a_domain_that_cannot_be_is_told_with_what_the_middleware_says_of_it(domain, said, monkeypatch):
+    monkeypatch.setenv("ROS_DOMAIN_ID", domain)
+    (found,) = doctor.ros("", 10.0)
+    assert found.mark == "FAIL" and said in found.text and "ROS's environment" in found.remedy
+
+
 def test_a_checkpoint_that_is_not_there_is_a_fault(tmp_path, capsys):
     status, out = lines(capsys, "--checkpoint", str(tmp_path / "nowhere"))
     assert status == 1
@@ -233,6 +240,14 @@ def test_each_mode_has_a_line_and_only_a_gpu_that_no_mode_fits_is_a_fault(free, 
 def test_each_of_several_gpus_needs_room_for_its_share(free, mark, words):
     finding = doctor.ranks(4, 8 * GB, free)
     assert finding.mark == mark and words in str(finding)
+
+
+@pytest.mark.parametrize("topic", ["camera/", "/camera//image", "{camera}", "my camera"])
+def test_a_name_that_no_topic_can_have_is_a_fault_and_not_the_end(topic):
+    found = list(doctor.ros(topic, 10.0))
+    assert marks(found) == ["ok", "FAIL"]
+    assert str(found[1]).startswith(f"FAIL  camera      '{topic}' can be no topic: ")
+    assert "\n" not in str(found[1]) and found[1].remedy
 
 
 @pytest.mark.parametrize(

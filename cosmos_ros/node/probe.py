@@ -59,8 +59,12 @@ def image_topics(seconds: float = DISCOVERY_S) -> list[str]:
 
 
 def camera(topic: str, seconds: float = 3.0, reliability: str = "auto") -> CameraReport:
-    """Listen to a topic as the node would, for so many seconds after its first image."""
+    """Listen to a topic as the node would, for so many seconds after its first image.
+
+    Raises ValueError for a name that no topic can have.
+    """
     with _node() as (node, executor):
+        _require_name(node, topic)
         publishers = _publishers(node, executor, topic)
         if not publishers:
             return CameraReport(0)
@@ -109,6 +113,13 @@ def _listen(
     except BadImage as error:
         return str(error), False, rate
     return f"{info.width}x{info.height} {info.encoding}", True, rate
+
+
+def _require_name(node: Node, topic: str) -> None:
+    try:
+        node.resolve_topic_name(topic)
+    except RuntimeError as error:
+        raise ValueError(f"'{topic}' can be no topic: {str(error).splitlines()[0]}") from error
 
 
 def _publishers(node: Node, executor: SingleThreadedExecutor, topic: str) -> list[TopicEndpointInfo]:
