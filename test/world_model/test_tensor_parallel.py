@@ -118,13 +118,14 @@ def test_ranks_end_a_canceled_goal_after_the_same_few_passes(cut):
 
 @pytest.fixture
 def struck(cut, monkeypatch):
-    """struck(signal): rank 1 gets it as soon as the next goal has been sent, long before its last pass."""
+    """struck(signal): rank 1 gets it once the next goal has been sent; held until then, it has made no pass of it."""
 
     def strike(number: int) -> None:
         cut.start()
         group, begin = cut._group, cut._group.begin
 
         def begin_and_strike(*goal):
+            os.kill(group._processes[1].pid, signal.SIGSTOP)
             sent = begin(*goal)
             os.kill(group._processes[1].pid, number)
             return sent
