@@ -36,6 +36,7 @@ PUBLISHED_NAMES = ("Cosmos-1.0-Autoregressive", "Cosmos-Predict1")
 logger = logging.getLogger(__name__)
 
 WARM_UP_PASSES = 3
+CLIP_LATENT_FRAMES = 2  # of the longest clip: its first frame, then one step of the compression in time
 
 # After every decoding pass: new tokens done, new tokens in all, predicted frames complete. May raise, to stop.
 OnPass = Callable[[int, int, int], None]
@@ -75,6 +76,11 @@ class ModelSpec:
             raise ModelUnavailable(f"{directory} is a file; give the directory that holds it and its tokenizer")
         settings = read_settings(directory)
         config = config_of(open_checkpoint(directory), settings)
+        if config.latent_shape[0] <= CLIP_LATENT_FRAMES:
+            raise ModelUnavailable(
+                f"config.json: latent_shape {list(config.latent_shape)} leaves nothing to predict: a clip alone is "
+                f"{CLIP_LATENT_FRAMES} latent frames, and the first number counts all"
+            )
         kind = published_kind(config)
         name = _name(directory, settings, kind)
         return cls(

@@ -384,7 +384,9 @@ def test_a_norm_that_is_not_finite_is_told_as_that_and_not_as_a_disagreement(ran
 @pytest.mark.parametrize(("text", "said"), [
     ("{", "cannot be read as JSON"), pytest.param("[" * 100000, "cannot be read as JSON", id="deep"),
     ("[1]", "must hold a JSON object"),
-    ('{"latent_shape": [1]}', "config.json that makes no sense: latent_shape"), ('{"name": 17}', "name must be a text"),
+    ('{"latent_shape": [1]}', "config.json that makes no sense: latent_shape"),
+    ('{"latent_shape": [2, 40, 64]}', r"latent_shape \[2, 40, 64\] leaves nothing to predict"),
+    ('{"name": 17}', "name must be a text"),
     ('{"name": ""}', "name must be a text"), ('{"n_layers": 3}', "n_layers is 3 in config.json and 2 by the tensors"),
     ('{"frame_rate": "fast"}', "frame_rate"), ('{"frame_rate": 0}', "frame_rate"), ('{"top_p": 2}', "top_p"),
     ('{"top_p": NaN}', "top_p"), pytest.param(f'{{"frame_rate": 1{"0" * 400}}}', "frame_rate", id="endless"),
