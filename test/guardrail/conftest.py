@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+
+from cosmos_ros.guardrail import lane
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FRAME = (64, 96)
@@ -176,6 +179,26 @@ def damaged(published: Path, tmp_path: Path) -> Path:
     (folder / "face_blur_filter").mkdir()
     (folder / "face_blur_filter" / "Resnet50_Final.pth").symlink_to(published / "face_blur_filter/Resnet50_Final.pth")
     return folder
+
+
+class Clock:
+    """Goes as it does, and ahead by what it is wound."""
+
+    def __init__(self) -> None:
+        self._ahead_s = 0.0
+
+    def wind(self, seconds: float) -> None:
+        self._ahead_s += seconds
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self._ahead_s
+
+
+@pytest.fixture
+def wound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a test of the guards' time: `lane.time.wind(s)` lets it pass. So however slow a busy machine is, the guards
+    that do answer are in time, and the one that does not is too late."""
+    monkeypatch.setattr(lane, "time", Clock())
 
 
 @pytest.fixture(scope="session")
