@@ -102,6 +102,7 @@ class Lane:
         if not lock.acquire(timeout=self._timeout_s):
             raise TimeoutError(f"an earlier call still occupies it after {self._timeout_s:g} s")
         try:
+            self.raise_failure()  # the lane may have been left meanwhile, and others wait for the guard
             return question()
         finally:
             lock.release()

@@ -397,6 +397,28 @@ def test_a_hung_guard_costs_its_goal_and_no_other():
     assert len(predict(guardrail).frames) == 24
 
 
+def test_a_goal_that_was_left_while_it_waited_for_a_guard_does_not_ask_it():
+    """Else a client that cancels and asks again would fill the guard's time with questions that nobody waits for."""
+    let_go, asked = threading.Event(), []
+
+    def act(prompt):
+        asked.append(prompt)
+        let_go.wait(10)
+        return PASSED
+
+    guardrail = guardrail_of(Prompts(act))
+    with guardrail.screen("the first"):
+        while not asked:
+            time.sleep(0.001)
+    with guardrail.screen("the second") as screening:
+        while screening._prompt_lane._running is None:
+            time.sleep(0.001)
+    let_go.set()
+    for thread in guard_threads():
+        thread.join(5)
+    assert asked == ["the first"]
+
+
 def test_the_time_of_a_guard_is_counted_over_all_of_its_calls():
     contents = Contents(lambda frames: time.sleep(0.15) or PASSED)
     with pytest.raises(GuardrailUnavailable, match="guard contents did not answer within 0.35 s"):
