@@ -67,7 +67,8 @@ class Finding:
     remedy: str = ""
 
     def __str__(self) -> str:
-        line = f"{self.mark:<5} {self.subject:<11} {self.text}"
+        text = " ".join(filter(None, map(str.strip, self.text.splitlines())))     # an error's may be several lines
+        line = f"{self.mark:<5} {self.subject:<11} {text}"
         return f"{line} -> {self.remedy}" if self.remedy else line
 
 
@@ -104,15 +105,14 @@ def run(args: argparse.Namespace) -> int:
 def findings(args: argparse.Namespace) -> Iterator[Finding]:
     yield python()
     yield from torch_and_gpu()
-    spec, finding = checkpoint(args.checkpoint)
-    yield finding
-    if spec is not None:
-        found = list(parts(spec, args))
-        yield from found
-        if any(finding.mark == "FAIL" for finding in found):
-            yield note("memory", "not planned: that needs all parts")
-        else:
-            yield from memory(spec, args)
+    spec = None
+    try:
+        spec, finding = checkpoint(args.checkpoint)
+        yield finding
+        if spec is not None:
+            yield from model(spec, args)
+    except ImportError as error:
+        yield fail("packages", f"one cannot be imported: {error}", "pip install -r requirements.txt")
     yield from ros(args.image_topic, spec.frame_rate if spec else 0.0)
     yield disk()
     yield from extras(needed_extras(spec, args.guardrail) if spec else ())
@@ -143,7 +143,7 @@ def torch_and_gpu() -> Iterator[Finding]:
 
 
 def checkpoint(directory: str) -> tuple[ModelSpec | None, Finding]:
-    if importlib.util.find_spec("torch") is None:
+    if sys.modules.get("torch") is None:        # it is missing, or broken
         return None, note("checkpoint", "not looked at: that needs PyTorch")
     from cosmos_ros.world_model import ModelSpec
 
@@ -154,6 +154,16 @@ def checkpoint(directory: str) -> tuple[ModelSpec | None, Finding]:
     height, width = spec.frame_size
     what = f"{width}x{height} at {spec.frame_rate:g} Hz, {'reads a prompt' if spec.takes_prompt else 'takes no prompt'}"
     return spec, ok("checkpoint", f"{spec.name}: {what}; {spec.directory}")
+
+
+def model(spec: ModelSpec, args: argparse.Namespace) -> Iterator[Finding]:
+    """What the checkpoint runs with, and where that fits."""
+    found = list(parts(spec, args))
+    yield from found
+    if any(finding.mark == "FAIL" for finding in found):
+        yield note("memory", "not planned: that needs all parts")
+    else:
+        yield from memory(spec, args)
 
 
 def parts(spec: ModelSpec, args: argparse.Namespace) -> Iterator[Finding]:
@@ -305,7 +315,7 @@ def ros(topic: str, model_rate: float) -> Iterator[Finding]:
     except ValueError as error:
         yield fail("camera", str(error), "name the topic as `ros2 topic list` does")
     except (ImportError, RuntimeError) as error:
-        yield fail("ROS", f"{type(error).__name__}: {error}", "install this package's interfaces: pip install .")
+        yield fail("ROS", f"{type(error).__name__}: {error}", "install this package and its interfaces: pip install .")
 
 
 def camera(topic: str, seen: CameraReport, model_rate: float) -> Iterator[Finding]:

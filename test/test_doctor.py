@@ -49,6 +49,26 @@ def test_it_runs_where_torch_or_ros_is_missing_and_says_how_to_get_it(missing, w
     assert "disk" in ended.stdout, "it goes on to the end"
 
 
+@pytest.mark.parametrize(("package", "raised", "subject"), [
+    ("torch", OSError("libcublas.so.12: cannot open shared object file"), "PyTorch"),
+    ("safetensors", ImportError("\n\nIMPORTANT: READ THIS\n\nit was compiled for another Python\n"), "packages"),
+    ("cv2", ImportError("libGL.so.1: cannot open shared object file"), "packages"),
+])
+def test_a_package_that_is_broken_is_a_fault_of_one_line_and_not_the_end(package, raised, subject, tmp_path):
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").write_text(f"raise {raised!r}")
+    ended = subprocess.run(
+        [sys.executable, "-c", "from cosmos_ros.cli import main; raise SystemExit(main())", "doctor"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
+    )
+    assert ended.returncode == 1, ended.stderr
+    found = ended.stdout.splitlines()
+    assert {line.split()[0] for line in found} <= {"ok", "note", "FAIL"}
+    (line,) = (line for line in found if line.startswith(f"FAIL  {subject}"))
+    assert str(raised).strip().splitlines()[-1] in line and " -> " in line and "install" in line
+    assert "disk" in ended.stdout, "it goes on to the end"
+
+
 def test_a_middleware_that_is_not_there_is_a_fault_and_not_the_end(tiny_checkpoint):
     ended = subprocess.run(
         [sys.executable, "-c", "from cosmos_ros.cli import main; raise SystemExit(main())",
