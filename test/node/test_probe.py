@@ -57,24 +57,38 @@ def camera(message, reliability=RELIABLE):
 @pytest.fixture(autouse=True)
 def own_domain(monkeypatch):
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    monkeypatch.setattr(probe, "DISCOVERY_S", 60.0)     # at most, where something is to be found
     with domain_coordinator.domain_id(free_domain) as domain:
         monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
         yield
 
 
+@pytest.fixture
+def found(monkeypatch, wait_for):
+    """found(reliability="auto") -> what is seen of a camera that sends nothing we hear, once it is found"""
+    monkeypatch.setattr(probe, "DISCOVERY_S", 1.0)
+
+    def look(reliability="auto"):
+        return wait_for(
+            lambda: (seen := probe.camera("/camera", reliability=reliability)).publishers and seen, "the camera"
+        )
+
+    return look
+
+
 @pytest.mark.parametrize("reliability", [RELIABLE, BEST_EFFORT])
 def test_a_camera_that_sends_is_seen_with_its_rate_and_qos(reliability):
     with camera(image(), reliability):
-        seen = probe.camera("/camera", seconds=1.0)
+        seen = probe.camera("/camera", seconds=2.0)
     assert (seen.publishers, seen.transport, seen.usable, seen.compatible) == (1, "raw", True, True)
     assert seen.images == "4x3 rgb8"
-    assert 0 < seen.rate <= 1.5 / PERIOD_S
+    assert 1 < seen.rate < 4 / PERIOD_S, "images that had to wait may come all at once"
     assert seen.theirs == seen.ours == {RELIABLE: "reliable", BEST_EFFORT: "best effort"}[reliability]
 
 
-def test_a_best_effort_camera_does_not_reach_a_reliable_subscription():
+def test_a_best_effort_camera_does_not_reach_a_reliable_subscription(found):
     with camera(image(), BEST_EFFORT):
-        seen = probe.camera("/camera", seconds=0.1, reliability="reliable")
+        seen = found(reliability="reliable")
     assert not seen.compatible and seen.images == "" and seen.rate == 0
     assert (seen.theirs, seen.ours) == ("best effort", "reliable")
 
@@ -91,14 +105,13 @@ def test_images_that_cannot_be_used_say_why():
     assert not seen.usable and "data" in seen.images
 
 
-def test_a_topic_of_another_kind_and_a_topic_that_is_not_there(monkeypatch):
-    monkeypatch.setattr(probe, "DISCOVERY_S", 1.0)
+def test_a_topic_of_another_kind_and_a_topic_that_is_not_there(found):
     with camera(String(data="no image")):
-        seen = probe.camera("/camera")
+        seen = found()
         assert seen.types == ("std_msgs/msg/String",) and seen.transport == ""
         assert probe.camera("/nothing").publishers == 0
 
 
-def test_image_topics_are_listed():
+def test_image_topics_are_listed(wait_for):
     with camera(image()):
-        assert probe.image_topics() == ["/camera"]
+        wait_for(lambda: probe.image_topics(seconds=1.0) == ["/camera"], "the topic in the list")
