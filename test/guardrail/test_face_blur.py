@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from cosmos_ros.errors import GuardrailUnavailable
+from cosmos_ros.guardrail import face_blur
 from cosmos_ros.guardrail.face_blur import RetinaFaceDetector, anchors, find_boxes, suppress
 from cosmos_ros.guardrail.pixelation import FaceBlur, pixelate
 from cosmos_ros.guardrail.retinaface import RetinaFace
@@ -66,6 +67,54 @@ def test_anchors_and_boxes_are_the_references(case):
     (boxes,) = find_boxes(offsets, scores, priors, height, width)
     assert boxes.shape == recorded[f"{case}_boxes"].shape
     np.testing.assert_allclose(boxes, recorded[f"{case}_boxes"], rtol=1e-5, atol=1e-4)
+
+
+def test_frames_reach_the_network_as_the_reference_gives_them(detector, monkeypatch):
+    """BGR less the mean: boxes of RGB frames are those of the recorded output, which saw no surer face."""
+    monkeypatch.setattr(face_blur, "MIN_CONFIDENCE", 0.5)
+    recorded = np.load(DATA / "retinaface_output.npz")
+    offsets, scores = (torch.from_numpy(recorded[name]) for name in ("offsets", "scores"))
+    height, width = recorded["frames"].shape[1:3]
+    expected = find_boxes(offsets, scores, anchors(height, width), height, width)
+    for found, boxes in zip(detector.detect(recorded["frames"]), expected, strict=True):
+        assert len(boxes) > 5
+        np.testing.assert_allclose(found, boxes, rtol=1e-4, atol=1e-2)
+
+
+def boxes_of(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """What is found where the network sees these boxes, float32 [n, 4] in pixels of a frame of 100x100, so surely."""
+    sizes = (boxes[:, 2:] - boxes[:, :2]) / 100
+    priors = np.concatenate((boxes[:, :2] / 100 + sizes / 2, sizes), axis=1)
+    offsets, scores, priors = (torch.from_numpy(part.astype(np.float32)) for part in (0 * boxes, scores, priors))
+    (found,) = find_boxes(offsets[None], scores[None], priors, 100, 100)
+    return found
+
+
+def test_a_face_is_surer_than_seven_tenths():
+    boxes = np.array([(0.0, 0.0, 20.0, 20.0), (50.0, 50.0, 70.0, 70.0)])
+    limit = np.float32(0.7)
+    np.testing.assert_allclose(boxes_of(boxes, np.array([limit, np.nextafter(limit, 1)])), boxes[1:], atol=1e-4)
+
+
+@pytest.mark.parametrize("surer, found", [(4999, 2), (5000, 1)])
+def test_no_more_than_the_five_thousand_surest_are_compared(surer, found):
+    """One box over and over, and a last one elsewhere."""
+    boxes = np.array([(0.0, 0.0, 20.0, 20.0)] * surer + [(50.0, 50.0, 70.0, 70.0)])
+    assert len(boxes_of(boxes, np.linspace(0.99, 0.71, len(boxes)))) == found
+
+
+def test_the_seven_hundred_and_fifty_surest_faces_stay():
+    rows, columns = np.divmod(np.arange(800), 32)
+    boxes = np.stack((3 * columns, 3 * rows, 3 * columns + 1, 3 * rows + 1), axis=1).astype(np.float64)
+    surest_last = np.linspace(0.71, 0.99, len(boxes))
+    np.testing.assert_allclose(boxes_of(boxes, surest_last), boxes[:49:-1], atol=1e-3)
+
+
+def test_two_boxes_stay_that_overlap_by_four_tenths():
+    """Four pixels and three, of which they share two of five; and one more pixel shared."""
+    scores = np.array([0.9, 0.8], np.float32)
+    assert suppress(np.array([(0, 0, 3, 0), (2, 0, 4, 0)], np.float32), scores) == [0, 1]
+    assert suppress(np.array([(0, 0, 3, 0), (1, 0, 3, 0)], np.float32), scores) == [0]
 
 
 @pytest.mark.parametrize("case", range(4))

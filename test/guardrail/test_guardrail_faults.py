@@ -150,6 +150,7 @@ FILE_FAULTS: dict[tuple[str, str], Callable[[Path], None]] = {
     ("video_content", "unknown label"): tensors(CLASSIFIER, reshaped("layers.6")),
     ("video_content", "NaN in SigLIP"): tensors(f"{SIGLIP}/model.safetensors", with_nan("post_layernorm")),
     ("video_content", "NaN in the classifier"): tensors(CLASSIFIER, with_nan("layers.3.weight")),
+    ("video_content", "NaN features"): tensors(f"{SIGLIP}/model.safetensors", filled("vision_model.head", 0.0)),
     ("face_blur", "folder missing"): gone("face_blur_filter"),
     ("face_blur", "folder empty"): emptied("face_blur_filter"),
     ("face_blur", "file cut"): cut(RETINAFACE),
@@ -157,6 +158,7 @@ FILE_FAULTS: dict[tuple[str, str], Callable[[Path], None]] = {
     ("face_blur", "lacks a weight"): tensors(RETINAFACE, without("layer4.2.bn3.running_var")),
     ("face_blur", "NaN in the network"): tensors(RETINAFACE, with_nan("fpn.merge1.0.weight")),
     ("face_blur", "NaN in a head"): tensors(RETINAFACE, with_nan("ClassHead.0.conv1x1.bias")),
+    ("face_blur", "output overflows"): tensors(RETINAFACE, filled("running_var", 0.0)),
 }
 
 # Faults of a running guard
@@ -218,7 +220,7 @@ def test_a_fault_in_a_file_lets_no_pixel_out(damaged, noise, guard, fault):
     except GuardrailUnavailable as refusal:
         assert str(damaged) in str(refusal)  # it says where to look
     else:
-        assert fault in ("unknown label", "logits overflow")
+        assert fault in ("unknown label", "logits overflow", "NaN features", "output overflows")
         pixels, reason = run(guardrail, noise(4), "a red cube")
         assert pixels == 0 and reason.startswith(f"guard {guard} failed")
 
