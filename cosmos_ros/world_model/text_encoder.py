@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cosmos_ros.errors import InvalidGoal, ModelUnavailable
-from cosmos_ros.parts import TEXT_ENCODER
+from cosmos_ros.parts import TEXT_ENCODER, not_finite
 from cosmos_ros.paths import cache_directory
 from cosmos_ros.world_model.memory import is_out_of_memory
 from cosmos_ros.world_model.memory_plan import DeviceMemory
@@ -173,9 +173,16 @@ class TextEncoder:
         return checked(embedding, self.width, str(self.folder))
 
     def _tokenizer(self) -> Any:
-        return reading(self.folder, lambda: transformers().AutoTokenizer.from_pretrained(
+        tokenizer = reading(self.folder, lambda: transformers().AutoTokenizer.from_pretrained(
             str(self.folder), local_files_only=True
         ))
+        # Looked up in the embedding, a token beyond it would end a CUDA context for good.
+        if len(tokenizer) > (known := t5_config(self.folder)["vocab_size"]):
+            raise ModelUnavailable(
+                f"the T5 folder {self.folder} has a tokenizer of {len(tokenizer)} tokens, and its model knows {known}: "
+                f"one of them is another model's: {REMEDY}"
+            )
+        return tokenizer
 
     def _load(self) -> nn.Module:
         """T5's encoder in bfloat16, on the CPU, every weight from the folder."""
@@ -185,6 +192,8 @@ class TextEncoder:
         # from_pretrained fills what a file lacks with random numbers: here that is an error.
         if absent := sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}):
             raise ModelUnavailable(f"the T5 folder {self.folder} lacks {', '.join(absent[:5])} or has another shape")
+        if bad := not_finite(dict(module.named_parameters())):
+            raise ModelUnavailable(f"the T5 folder {self.folder} holds weights that are not finite: {bad[0]}")
         return module.eval().requires_grad_(False)
 
 
@@ -221,16 +230,22 @@ def _t5_below(root: Path) -> Path | None:
     return next((folder for folder in candidates if (folder / "config.json").is_file()), None)
 
 
-def t5_bytes(folder: Path) -> int:
-    """Bytes of the encoder in bfloat16, from the folder's config.json (4.86 G parameters at 11B's size).
-
-    Raises ModelUnavailable where that cannot be read or lacks a size.
-    """
+def t5_config(folder: Path) -> dict:
+    """A T5 folder's config.json. Raises ModelUnavailable where that cannot be read or lacks a size."""
     file = folder / "config.json"
     config = reading(file, lambda: dict(json.loads(file.read_text(encoding="utf-8"))))
     wrong = [size for size in SIZES if not isinstance(config.get(size), int) or config[size] < 1]
     if wrong:
         raise ModelUnavailable(f"{file} gives no positive whole number as {', '.join(wrong)}, as T5's does: {REMEDY}")
+    return config
+
+
+def t5_bytes(folder: Path) -> int:
+    """Bytes of the encoder in bfloat16, from the folder's config.json (4.86 G parameters at 11B's size).
+
+    Raises as t5_config does.
+    """
+    config = t5_config(folder)
     inner = config["num_heads"] * config["d_kv"]
     matrices_in = 2 if "gated" in str(config.get("feed_forward_proj")) else 1
     layer = 4 * config["d_model"] * inner + (matrices_in + 1) * config["d_model"] * config["d_ff"]
@@ -240,7 +255,7 @@ def t5_bytes(folder: Path) -> int:
 def weights_identity(folder: Path) -> str:
     """What tells one T5 folder from another without reading 45 GB: names, sizes, heads and tails of its files.
 
-    Raises ModelUnavailable where one cannot be read, or weights or tokenizer are missing.
+    Raises ModelUnavailable where one cannot be read, or weights or tokenizer are missing or empty.
     """
     files = reading(folder, lambda: sorted(path for path in folder.iterdir() if path.is_file()))
     for kind, names in FILES.items():
@@ -249,6 +264,8 @@ def weights_identity(folder: Path) -> str:
     digest = hashlib.sha256()
     for file in files:
         size, ends = reading(file, partial(size_and_ends, file))
+        if not size and any(file.match(name) for names in FILES.values() for name in names):
+            raise ModelUnavailable(f"{file} is empty: {REMEDY}")        # sentencepiece would take that for a model
         digest.update(f"{file.name}\0{size}\0".encode() + ends)
     return digest.hexdigest()
 

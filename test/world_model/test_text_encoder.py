@@ -216,6 +216,23 @@ def test_a_t5_folder_that_is_not_whole_is_refused_at_once(file, kind, place, tmp
         encoder(checkpoint, tmp_path)
 
 
+@pytest.mark.parametrize("file", ["pytorch_model.bin", "spiece.model"])
+def test_an_empty_t5_file_is_refused_at_once(file, place, tmp_path):
+    checkpoint = place()
+    (checkpoint.parent / LAYOUTS["predict1"] / file).write_bytes(b"")
+    with pytest.raises(ModelUnavailable, match=f"{file} is empty: .+hf download google-t5/t5-11b"):
+        encoder(checkpoint, tmp_path)
+
+
+def test_a_tokenizer_with_more_tokens_than_t5_knows_is_refused(place, tmp_path):
+    """This one has 38 and, as T5's have, 100 extra."""
+    checkpoint = place()
+    file = checkpoint.parent / LAYOUTS["predict1"] / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"vocab_size": 137}))
+    with pytest.raises(ModelUnavailable, match="tokenizer of 138 tokens, and its model knows 137: one .+hf download"):
+        encoder(checkpoint, tmp_path).encode(PROMPT)
+
+
 def test_a_prompt_that_is_no_text_is_an_invalid_goal(place, tmp_path):
     text = encoder(place(), tmp_path)
     with pytest.raises(InvalidGoal, match=r"character 2 is '\\ud800'.+UTF-8"):
@@ -306,13 +323,17 @@ def test_a_reader_without_memory_is_out_of_memory_and_not_a_damaged_file():
         reading(Path("pytorch_model.bin"), lambda: torch.empty(2**50, dtype=torch.uint8))
 
 
-def test_t5_weights_that_are_not_finite_are_refused_and_not_cached(place, tmp_path):
+@pytest.mark.parametrize(("name", "value"), [
+    ("encoder.final_layer_norm.weight", float("nan")),
+    ("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", -float("inf")),    # its output is finite
+])
+def test_t5_weights_that_are_not_finite_are_refused_and_not_cached(name, value, place, tmp_path):
     checkpoint = place()
     file = checkpoint.parent / LAYOUTS["predict1"] / "pytorch_model.bin"
     state = torch.load(file)
-    state["encoder.final_layer_norm.weight"][0] = float("nan")
+    state[name].view(-1)[0] = value
     torch.save(state, file)
-    with pytest.raises(ModelUnavailable, match="not finite"):
+    with pytest.raises(ModelUnavailable, match=f"not finite: {name}"):
         encoder(checkpoint, tmp_path).encode(PROMPT)
     assert not (tmp_path / "cache").exists()
 
