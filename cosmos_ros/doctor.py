@@ -133,8 +133,11 @@ def torch_and_gpu() -> Iterator[Finding]:
         return
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
-            free, total = torch.cuda.mem_get_info(index)
-            yield ok("GPU", f"{torch.cuda.get_device_name(index)}: {gigabytes(free)} of {gigabytes(total)} free")
+            try:
+                free, total = torch.cuda.mem_get_info(index)
+                yield ok("GPU", f"{torch.cuda.get_device_name(index)}: {gigabytes(free)} of {gigabytes(total)} free")
+            except RuntimeError as error:
+                yield fail("GPU", f"cuda:{index} does not answer: {error}", "see what nvidia-smi says of it")
     elif Path("/proc/driver/nvidia/version").is_file() or shutil.which("nvidia-smi"):
         yield fail("GPU", "PyTorch sees none, though there is an NVIDIA driver",
                    "install a CUDA build of PyTorch that this driver supports")
@@ -257,7 +260,11 @@ def memory(spec: ModelSpec, args: argparse.Namespace) -> Iterator[Finding]:
         return
     host = available_host_memory()
     if on_gpu:
-        free = [free_memory(torch.device("cuda", index)) for index in range(torch.cuda.device_count())]
+        try:
+            free = [free_memory(torch.device("cuda", index)) for index in range(torch.cuda.device_count())]
+        except RuntimeError:
+            yield note("memory", "not planned: a GPU does not answer")
+            return
         here = free[0]
         if args.gpus > 1:
             yield ranks(args.gpus, bytes_of_a_rank(needs, args.gpus), free)

@@ -216,6 +216,21 @@ def test_what_reads_prompts_is_told(guarded, known_prompt):
     assert doctor.text(guarded).mark == "FAIL" and "config.json gives no" in doctor.text(guarded).text
 
 
+def test_a_gpu_that_does_not_answer_is_a_fault_and_not_the_end(tiny_checkpoint, monkeypatch, capsys):
+    def busy(*_):
+        raise RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable\nCUDA kernel errors might be")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", busy)
+    status, out = lines(capsys, "--checkpoint", str(tiny_checkpoint))
+    assert status == 1
+    (fault,) = (line for line in out if line.startswith("FAIL"))
+    assert fault.startswith("FAIL  GPU         cuda:0 does not answer: CUDA error") and "nvidia-smi" in fault
+    assert any(line.startswith("note  memory      not planned") for line in out)
+    assert any("disk" in line for line in out), "it goes on to the end"
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="tells of a machine without a GPU")
 def test_several_gpus_where_there_is_none_are_told(tiny_checkpoint):
     (found,) = doctor.shares(ModelSpec.of_checkpoint(tiny_checkpoint), gpus=2)
