@@ -152,6 +152,20 @@ def test_a_hung_rank_ends_the_goal_and_all_processes(cut, struck, monkeypatch):
     assert not any(process.is_alive() for process in processes)
 
 
+def test_a_rank_that_dies_while_it_loads_is_told_and_the_others_do_not_wait_for_it(base, tmp_path, monkeypatch):
+    groups, start_group = [], tensor_parallel._Group
+
+    def start_and_kill(shares):
+        groups.append(start_group(shares))
+        os.kill(groups[0]._processes[1].pid, signal.SIGKILL)
+        return groups[0]
+
+    monkeypatch.setattr(tensor_parallel, "_Group", start_and_kill)
+    with pytest.raises(RankLost, match=r"rank 1 on cpu died \(SIGKILL\)"):
+        decoder(write(tmp_path, base), BASE).start()
+    assert not any(process.is_alive() for process in groups[0]._processes)
+
+
 def test_a_rank_tells_what_is_wrong_with_its_share(base, tmp_path):
     weights = {name: weight.clone() for name, weight in base.state_dict().items()}
     weights["layers.1.feed_forward.w1.weight"][-1, 0] = float("nan")    # in the second rank's half
