@@ -57,9 +57,10 @@ def test_it_runs_where_torch_or_ros_is_missing_and_says_how_to_get_it(missing, w
 def test_a_package_that_is_broken_is_a_fault_of_one_line_and_not_the_end(package, raised, subject, tmp_path):
     (tmp_path / package).mkdir()
     (tmp_path / package / "__init__.py").write_text(f"raise {raised!r}")
+    places = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
     ended = subprocess.run(
         [sys.executable, "-c", "from cosmos_ros.cli import main; raise SystemExit(main())", "doctor"],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": places}, capture_output=True, text=True,
     )
     assert ended.returncode == 1, ended.stderr
     found = ended.stdout.splitlines()
