@@ -43,9 +43,15 @@ def film(rate: float, height: int, width: int, seconds: float, reliability: str)
     publisher = node.create_publisher(Image, "image", qos)
     pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
     message = Image(height=height, width=width, encoding="rgb8", step=3 * width, data=pixels.tobytes())
-    while not publisher.get_subscription_count():
+
+    def fits() -> bool:
+        """Whether the node listens, with the reliability that fits."""
+        heard = [ear.qos_profile.reliability for ear in node.get_subscriptions_info_by_topic("image")]
+        return heard == [qos.reliability] and publisher.get_subscription_count() == 1
+
+    while not fits():
         time.sleep(0.05)
-    time.sleep(2.0)     # until the node has found the reliability that fits
+    time.sleep(2.0)     # the node may know its part of it later
     n, began, late_s = round(rate * seconds), time.monotonic(), []
     for i in range(n):
         time.sleep(max(0.0, began + i / rate - time.monotonic()))

@@ -116,19 +116,25 @@ def stamps_of(heard: list[Image]) -> list[int]:
     return [nanoseconds_of(image.header.stamp) for image in heard]
 
 
+def times_of(heard: list[Clock]) -> list[int]:
+    return [nanoseconds_of(tick.clock) for tick in heard]
+
+
 @pytest.mark.parametrize("plugin", StoragePlugin, ids=lambda plugin: plugin.name)
-def test_the_player_plays_every_message_once_with_the_recordings_clock(start, listen, tmp_path, plugin):
+def test_the_player_plays_every_message_once_with_the_recordings_clock(start, listen, tmp_path, wait_for, plugin):
     bag = write_bag(tmp_path / "bag", plugin=plugin)
     images, notes, clock = listen(Image, TOPIC), listen(String, "/note"), listen(Clock, "/clock")
-    player = start("bag_player", bag, "--rate", "5")
-    assert player.wait(60) == 0, player.said()
+    player = start("bag_player", bag, "--rate", "2", "--wait-for", TOPIC, "--wait-for", "/note")
+    assert player.wait(120) == 0, player.said()
+    last_ns = START_NS + 29 * PERIOD_NS
+    wait_for(lambda: times_of(clock)[-1:] == [last_ns] and stamps_of(images)[-1:] == [last_ns], "what is on its way")
     assert stamps_of(images) == [START_NS + i * PERIOD_NS for i in range(30)]
     pixels = np.random.default_rng(0).integers(0, 255, 48 * 300, dtype=np.uint8)
     assert bytes(images[0].data) == pixels.tobytes()
     assert [note.data for note in notes] == ["a bag"]
-    times = [nanoseconds_of(tick.clock) for tick in clock]
-    assert times == sorted(times) and times[0] >= START_NS and times[-1] == START_NS + 29 * PERIOD_NS
-    assert len(times) > 30, "time goes on between the images"
+    times = times_of(clock)
+    assert times == sorted(times) and times[0] >= START_NS
+    assert set(times) - set(stamps_of(images)), "time goes on between the images"
     assert "/grip is left out: gripper_msgs/msg/Grip is not installed here" in player.said()
 
 
@@ -139,17 +145,17 @@ def test_the_player_waits_until_the_topic_it_is_told_has_a_listener(start, liste
     wait_for(lambda: "waiting for a subscriber on /camera/image_raw" in player.said(), "the player")
     assert notes == [] and player.poll() is None
     images = listen(Image, TOPIC)
-    assert player.wait(60) == 0, player.said()
-    assert len(images) == 5 and len(notes) == 1
+    assert player.wait(120) == 0, player.said()
+    wait_for(lambda: len(images) == 5 and len(notes) == 1, "five images and one note")
 
 
-def test_a_recorded_clock_is_played_as_it_was(start, listen, tmp_path):
+def test_a_recorded_clock_is_played_as_it_was(start, listen, tmp_path, wait_for):
     bag = write_bag(tmp_path / "bag", n=5, clock_offset_ns=-START_NS)
-    clock = listen(Clock, "/clock")
-    images = listen(Image, TOPIC)
-    assert start("bag_player", bag, "--rate", "5").wait(60) == 0
-    assert [nanoseconds_of(tick.clock) for tick in clock] == [i * PERIOD_NS for i in range(5)]
-    assert len(images) == 5
+    clock, images = listen(Clock, "/clock"), listen(Image, TOPIC)
+    player = start("bag_player", bag, "--rate", "5", "--wait-for", TOPIC, "--wait-for", "/clock")
+    assert player.wait(120) == 0, player.said()
+    wait_for(lambda: len(images) == len(clock) == 5, "five images and their times")
+    assert times_of(clock) == [i * PERIOD_NS for i in range(5)]
 
 
 def test_a_loop_begins_again_until_it_is_interrupted(start, listen, tmp_path, wait_for):
@@ -158,7 +164,7 @@ def test_a_loop_begins_again_until_it_is_interrupted(start, listen, tmp_path, wa
     player = start("bag_player", bag, "--rate", "10", "--loop")
     wait_for(lambda: len(images) >= 9, "the third round")
     player.send_signal(signal.SIGINT)
-    assert player.wait(30) == 0, player.said()
+    assert player.wait(120) == 0, player.said()
     assert stamps_of(images)[:9] == [START_NS + i % 4 * PERIOD_NS for i in range(9)]
     assert "Traceback" not in player.said()
 
@@ -170,27 +176,29 @@ def test_a_loop_begins_again_until_it_is_interrupted(start, listen, tmp_path, wa
 def test_the_player_says_what_it_cannot_do(start, tmp_path, arguments, complaint):
     bag = write_bag(tmp_path / "bag", n=2)
     player = start("bag_player", *[bag if word == "BAG" else word for word in arguments])
-    assert player.wait(60) in (1, 2)
+    assert player.wait(120) in (1, 2)
     assert complaint in player.said() and "Traceback" not in player.said()
 
 
-def test_the_whole_road_through_three_programs(start, tmp_path, tiny_checkpoint, wait_for):
-    bag, out = write_bag(tmp_path / "bag"), tmp_path / "out"
+def test_the_whole_road_through_three_programs(start, tmp_path, tiny_checkpoint):
+    # Long, and kept whole: it may take processes seconds to find each other, and whoever comes late asks late.
+    bag, out = write_bag(tmp_path / "bag", n=300), tmp_path / "out"
     sim_time = ["--ros-args", "-p", "use_sim_time:=true"]
-    node = start("foresight_node", *sim_time, "-p", f"checkpoint:={tiny_checkpoint}", "-r", f"image:={TOPIC}")
-    player = start("bag_player", bag, "--rate", "2")
+    node = start("foresight_node", *sim_time, "-p", f"checkpoint:={tiny_checkpoint}", "-r", f"image:={TOPIC}",
+                 "-p", "image_reliability:=reliable", "-p", "history:=60.0")
+    player = start("bag_player", bag, "--rate", "2", "--wait-for", TOPIC)
     until = START_NS + 20 * PERIOD_NS + 1
-    client = start("predict_client", "--until", until, "--seed", 5, "--patience", 60, "--out", out, *sim_time)
-    assert client.wait(120) == 0, client.said() + node.said()
+    client = start("predict_client", "--until", until, "--seed", 5, "--patience", 120, "--out", out, *sim_time)
+    assert client.wait(240) == 0, client.said() + node.said()
     frames, summary = np.load(out / "frames.npy"), json.loads((out / "rollout.json").read_text())
     assert frames.shape == (24, 48, 96, 3) and frames.dtype == np.uint8
     assert summary["conditioning_stamps_ns"] == [START_NS + i * PERIOD_NS for i in range(12, 21)]
     assert summary["stamps_ns"][0] == START_NS + 21 * PERIOD_NS
     assert (summary["seed"], summary["model"], summary["guardrail"]["profile"]) == (5, "tiny", "embedded")
-    assert "generating" in client.said()
-    assert player.wait(60) == 0
+    player.send_signal(signal.SIGINT)
+    assert player.wait(120) == 0, player.said()
     node.send_signal(signal.SIGINT)
-    assert node.wait(30) == 0, node.said()
+    assert node.wait(120) == 0, node.said()
     assert "Traceback" not in node.said()
 
 
@@ -198,26 +206,26 @@ def test_the_node_ends_on_a_terminate_signal_too(start, tiny_checkpoint, wait_fo
     node = start("foresight_node", "--ros-args", "-p", f"checkpoint:={tiny_checkpoint}")
     wait_for(lambda: "activate: done" in node.said(), "the active node")
     node.send_signal(signal.SIGTERM)
-    assert node.wait(30) == 0, node.said()
+    assert node.wait(120) == 0, node.said()
     assert "Traceback" not in node.said()
 
 
 def test_a_parameter_out_of_range_ends_the_node_with_one_line(start):
     node = start("foresight_node", "--ros-args", "-p", "when_busy:=panic")
-    assert node.wait(60) == 1
+    assert node.wait(120) == 1
     assert "when_busy must be one of reject, preempt, queue" in node.said() and "Traceback" not in node.said()
 
 
 def test_the_client_says_that_nobody_is_there(start):
     client = start("predict_client", "--patience", "0.5")
-    assert client.wait(60) == 2
+    assert client.wait(120) == 2
     assert "no node served foresight/predict" in client.said()
 
 
 def test_the_client_tells_the_error(start, robot, node):
     robot.film(node)
-    client = start("predict_client", "--top-p", "3", "--patience", "30")
-    assert client.wait(60) == 1
+    client = start("predict_client", "--top-p", "3", "--patience", "120")
+    assert client.wait(120) == 1
     assert "INVALID_GOAL: top_p must lie in (0, 1]; got 3.0" in client.said()
 
 
@@ -225,7 +233,7 @@ def test_a_client_that_waits_for_a_node_ends_when_it_is_interrupted(start, wait_
     client = start("predict_client", "--until", 2**62, "--patience", "600")
     wait_for(lambda: _handles(client.pid, signal.SIGTERM), "the client's handler")
     client.send_signal(signal.SIGTERM)
-    assert client.wait(30) == 130, client.said()
+    assert client.wait(120) == 130, client.said()
     assert "Traceback" not in client.said()
 
 
@@ -243,18 +251,18 @@ def test_an_interrupted_client_cancels_its_goal(start, robot, node, monkeypatch,
     def braked(*args, on_pass, **kwargs):
         def after_pass(*progress):
             held.set()
-            assert go.wait(60)
+            assert go.wait(120)
             return on_pass(*progress)
 
         return generate(*args, on_pass=after_pass, **kwargs)
 
     monkeypatch.setattr(model, "generate", braked)
     robot.film(node)
-    client = start("predict_client", "--patience", "30")
-    assert held.wait(60), client.said()
+    client = start("predict_client", "--patience", "120")
+    assert held.wait(120), client.said()
     wait_for(lambda: "generating" in client.said(), "the client's progress")
     client.send_signal(signal.SIGINT)
-    assert client.wait(60) == 1, client.said()
+    assert client.wait(120) == 1, client.said()
     assert "CANCELED" in client.said()
     go.set()
 
@@ -273,6 +281,6 @@ def test_a_directory_without_read_permission_is_named_and_the_node_lives(start, 
         assert node.poll() is None, node.said()
         assert f"MODEL_UNAVAILABLE: {checkpoint}" in node.said() and "ermission" in node.said()
         node.send_signal(signal.SIGINT)
-        assert node.wait(30) == 0
+        assert node.wait(120) == 0
     finally:
         checkpoint.chmod(0o700)
