@@ -1,6 +1,7 @@
 """Where the package's own files lie: models/, data/, config/, launch/ and rviz/."""
 
 import os
+import tempfile
 from pathlib import Path
 
 
@@ -34,5 +35,13 @@ def embedded_model() -> Path:
 
 
 def cache_directory() -> Path:
-    """Where the package keeps what it can make again: $XDG_CACHE_HOME/cosmos_ros, by default in ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cosmos_ros"
+    """Where the package keeps what it can make again: $XDG_CACHE_HOME/cosmos_ros, by default in ~/.cache.
+
+    A user without a home, as a container may run us as, keeps it among the temporary files.
+    """
+    if place := os.environ.get("XDG_CACHE_HOME"):
+        return Path(place) / "cosmos_ros"
+    try:
+        return Path.home() / ".cache" / "cosmos_ros"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"cosmos_ros-{os.getuid()}"
