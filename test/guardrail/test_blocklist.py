@@ -46,6 +46,32 @@ def test_decisions_are_the_references(folder, near, column):
     assert len(REFERENCE["decisions"]) > 400 and not differing
 
 
+LISTS = {
+    "custom": "turnip\nhot potato\n",
+    "whitelist": "Tvrnip\n",
+    "exact_match": "purple  Rain\na b\n$so\n$cas\n$cash\n$money\n",
+}
+BOTH, NONE, COSMOS = (True, True), (False, False), (True, False)
+
+
+@pytest.mark.parametrize(
+    "prompt, decisions",
+    [
+        ("a turnip, tvrnip", BOTH), ("a 7urnip", BOTH), ("a tvrnip", NONE), ("a (TVRNIP), please", NONE),
+        ("hot potato tvrnip x", BOTH),                                      # the whitelisted word's mark is elsewhere
+        ("purple\u65e5\u672crain", BOTH), ("a  \n b", BOTH), ("\ta B.", BOTH), ("purple. rain", COSMOS),
+        ("pay $so now", NONE), ("pay $cas now", COSMOS), ("pay $cash now", COSMOS), ("pay $money now", BOTH),
+    ],
+)  # fmt: skip
+def test_whitelist_white_space_and_lengths_count_as_in_the_reference(folder, tmp_path, prompt, decisions):
+    """Decisions of cosmos-predict1 4ed35fa as above, on lists in which these matter."""
+    for name, text in LISTS.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "words.txt").write_text(text)
+    (tmp_path / "nltk_data").symlink_to(folder / "nltk_data")
+    assert tuple(blocked(Blocklist(tmp_path, near), prompt) for near in (COSMOS_1_0, PREDICT1)) == decisions
+
+
 def test_an_asterisk_alone_is_no_offence(folder):
     blocklist = Blocklist(folder)
     assert not blocked(blocklist, "lift the * cube *")

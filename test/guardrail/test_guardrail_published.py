@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,5 +149,8 @@ def test_the_guards_load_and_judge_without_a_network(published, noise, monkeypat
 
     monkeypatch.setattr("socket.socket.connect", no_network)
     monkeypatch.setattr("socket.getaddrinfo", no_network)
+    for flag in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(flag, raising=False)
     guardrail = Guardrail.for_model(Spec(published.parent / "Cosmos-1.0-Autoregressive-5B-Video2World"), timeout_s=60)
+    assert os.environ["HF_HUB_OFFLINE"] == os.environ["TRANSFORMERS_OFFLINE"] == "1"
     assert len(predict(guardrail, "a cube on a table", noise(2)).frames) == 2

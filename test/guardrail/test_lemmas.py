@@ -37,7 +37,7 @@ def nltks_lemma(word: str, nouns: set[str], irregular: dict[str, list[str]]) -> 
     return min(lemmas, key=len) if lemmas else word
 
 
-STEM = st.text(alphabet="abxzhf", min_size=1, max_size=2)
+STEM = st.sampled_from(["x", "wol"])  # few, so that words meet
 END = st.sampled_from(["", "s", "es", "ses", "ies", "ves", "men", "man", "ches", "y", "f"])
 WORD = st.builds(str.__add__, STEM, END)
 
