@@ -82,6 +82,19 @@ def test_the_questions_white_space_is_as_published():
     )
 
 
+def test_no_special_token_is_added_to_the_question(damaged):
+    """A tokenizer that would end every text with one; the small model goes by the last word it reads."""
+    from tokenizers import Tokenizer, processors
+
+    (file,) = (damaged / "aegis" / BASE / "snapshots").glob("*/tokenizer.json")
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    tokenizer.save(str(file))
+    guard = Aegis(damaged / "aegis", torch.device("cpu"))
+    assert guard._tokenizer("safe")["input_ids"][-1] == 1
+    assert guard.judge("lift the cube").verdict is Verdict.PASSED
+
+
 def test_the_adapter_is_in_force(aegis):
     prompt = "wreck the table"
     assert aegis.judge(prompt).verdict is Verdict.REFUSED

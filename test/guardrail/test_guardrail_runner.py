@@ -281,6 +281,13 @@ def test_nobody_changes_frames_after_they_were_judged():
         rollout.frames.flags.writeable = True
 
 
+def test_a_filter_may_give_back_one_buffer_again_and_again():
+    buffer = np.empty_like(noise())
+    filters = Filters(lambda frames: (np.subtract(255, frames, out=buffer), PASSED))
+    rollout = predict(guardrail_of(filters=filters))
+    assert np.array_equal(rollout.frames, 255 - np.concatenate([noise(seed=k) for k in range(3)]))
+
+
 def test_the_rollout_comes_at_the_cameras_pixel_scale():
     guardrail = guardrail_of()
     for crop in (Crop(0, 0, 12, 8), Crop(4, 2, 96, 64)):
