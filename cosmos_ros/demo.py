@@ -7,11 +7,13 @@ one prediction. What came back is set beside what the bag shows really happened.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,11 +76,12 @@ def predict_over_ros(bag: Path, seed: int) -> Outcome:
     deadline = time.monotonic() + DEADLINE_S
     with tempfile.TemporaryDirectory(prefix="cosmos_ros_") as name, Processes(folder := Path(name)) as processes:
         on_bag_time = ("--ros-args", "-p", "use_sim_time:=true")
-        processes.start("foresight_node", *on_bag_time, "-p", f"history:={HISTORY_S}",
-                        "-r", f"image:={IMAGE_TOPIC}", "-r", f"camera_info:={CAMERA_INFO_TOPIC}")
-        processes.start("bag_player", str(bag), "--wait-for", IMAGE_TOPIC)
-        print(f"replaying {bag.name} into the node, in ROS domain {processes.domain}", flush=True)
-        film = Film(bag)
+        with _interrupts_held_back():
+            processes.start("foresight_node", *on_bag_time, "-p", f"history:={HISTORY_S}",
+                            "-r", f"image:={IMAGE_TOPIC}", "-r", f"camera_info:={CAMERA_INFO_TOPIC}")
+            processes.start("bag_player", str(bag), "--wait-for", IMAGE_TOPIC)
+            print(f"replaying {bag.name} into the node, in ROS domain {processes.domain}", flush=True)
+            film = Film(bag)
         processes.start("predict_client", "--until", str(film.goal_ns), "--seed", str(seed),
                         "--patience", str(DEADLINE_S), "--out", name, *on_bag_time, shows_progress=True)
         processes.wait_for("predict_client", deadline)
@@ -86,6 +89,20 @@ def predict_over_ros(bag: Path, seed: int) -> Outcome:
     seen = film.clip(rollout.conditioning_stamps_ns, rollout.frame_rate)
     truth = film.clip(rollout.stamps_ns, rollout.frame_rate)
     return Outcome(rollout, seen, truth)
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Ctrl-C and SIGTERM at the block's end: in an import they may be swallowed, or end us with the others running."""
+    heard = []
+    handlers = {number: signal.signal(number, lambda *_: heard.append(1)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if heard:
+        raise KeyboardInterrupt
 
 
 class Film:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import av
 import cv2
@@ -80,3 +81,13 @@ def test_a_disk_that_refuses_is_an_error_in_one_line(outcome, tmp_path, monkeypa
     assert main(["demo", "--out", str(tmp_path / "file")]) == 1
     errors = capsys.readouterr().err
     assert errors.startswith("cosmos_ros demo: ") and errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_waits_until_the_imports_are_through(number):
+    """In an import it might be swallowed, or end the demo at once while its processes run on."""
+    handler, through = signal.getsignal(number), False
+    with pytest.raises(KeyboardInterrupt), demo._interrupts_held_back():
+        signal.raise_signal(number)
+        through = True
+    assert through and signal.getsignal(number) is handler
