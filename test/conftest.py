@@ -9,6 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine is no fault of what is tested, and the same code is tested on the same examples every time.
+settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 LATENT_SHAPE = (5, 2, 4)        # so a frame is 32x64 pixels, and 9 frames are 16 of 40 tokens
 LEVELS = 4                      # per colour channel: a vocabulary of 64
