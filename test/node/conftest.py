@@ -21,6 +21,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Log
 from rclpy.action import ActionClient
 from rclpy.context import Context
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -70,7 +71,9 @@ class Robot:
 
     def _spin(self) -> None:
         while not self._closing.is_set():
-            self._executor.spin_once(timeout_sec=0.1)
+            # A test may destroy, from its own thread, what is just about to be waited for.
+            with contextlib.suppress(InvalidHandle):
+                self._executor.spin_once(timeout_sec=0.1)
 
     def close(self) -> None:
         self._closing.set()
