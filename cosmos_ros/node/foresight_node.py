@@ -23,7 +23,7 @@ import numpy as np
 import rclpy
 import torch
 from lifecycle_msgs.srv import ChangeState
-from rclpy.exceptions import ParameterException
+from rclpy.exceptions import InvalidHandle, ParameterException
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -245,6 +245,8 @@ def spin(node: ForesightNode) -> None:
     while node.context.ok():
         try:
             executor.spin_once()
+        except InvalidHandle:
+            pass        # of what a callback destroyed on its own thread, as the camera's subscription for another one
         except Exception:
             if node.context.ok():       # else it is the shutdown itself, seen from the middle of a wait
                 node.get_logger().error(f"a callback failed:\n{traceback.format_exc()}")

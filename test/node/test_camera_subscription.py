@@ -7,6 +7,7 @@ import time
 
 import pytest
 from cosmos_ros.action import Predict
+from rclpy.exceptions import InvalidHandle
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
@@ -43,6 +44,22 @@ def test_it_is_as_reliable_as_the_publishers_that_are_there(blind, wait_for):
             photograph(robot, node, publisher, wait_for)
     assert reliable in robot.ros.publishers
     wait_for(lambda: len(node.get_subscriptions_info_by_topic(camera.topic)) == 1, "the outgoing subscription's end")
+
+
+def test_a_subscription_that_goes_while_it_is_about_to_be_waited_for_is_no_error(blind, wait_for, monkeypatch):
+    robot, node = blind()
+    event, gone = node._configured.camera._images.event_handlers[0], []
+    add_to_wait_set = event.add_to_wait_set
+
+    def add_or_be_gone(wait_set):
+        if not gone:
+            gone.append(True)
+            raise InvalidHandle("cannot use Destroyable because destruction was requested")
+        add_to_wait_set(wait_set)
+
+    monkeypatch.setattr(event, "add_to_wait_set", add_or_be_gone)
+    wait_for(lambda: gone, "the wait")
+    assert not robot.warnings(node, "a callback failed")
 
 
 @pytest.mark.parametrize(("parameters", "publisher", "reason"), [
