@@ -34,6 +34,7 @@ NOT_YET = ("NOT_ACTIVE", "NO_FRAMES", "UNEVEN_FRAMES")
 CONDITIONS = {"video": Predict.Goal.VIDEO, "image": Predict.Goal.IMAGE}
 BAR_WIDTH = 30
 ARRIVAL_NS = NANOSECONDS // 2   # by which an image may come later than the clock reaches its stamp
+FAREWELL_S = 1.0                # in which the last answer of a node that has left may still be on its way
 
 
 class NoNode(RuntimeError):
@@ -47,6 +48,7 @@ class PredictClient(Node):
         super().__init__("predict_client")
         self._client = ActionClient(self, Predict, "foresight/predict")
         self._interrupted = False
+        self._last_served = 0.0     # by time.monotonic()
 
     def interrupt(self, *_: object) -> None:
         """Cancel the goal; a signal handler. An exception instead could hit rclpy while it holds an answer."""
@@ -55,7 +57,8 @@ class PredictClient(Node):
     def predict(self, goal: Predict.Goal, patience_s: float) -> Predict.Result:
         """Send the goal and wait for its result; ask again for `patience_s` seconds while the node is not ready yet.
 
-        Raises NoNode, and KeyboardInterrupt where it was interrupted before there was a goal to cancel.
+        Raises NoNode, also where the node goes away with the goal, and KeyboardInterrupt where it was interrupted
+        before there was a goal to cancel.
         """
         deadline = time.monotonic() + patience_s
         while not self._client.server_is_ready():
@@ -84,18 +87,29 @@ class PredictClient(Node):
 
     def _ask(self, goal: Predict.Goal) -> Predict.Result:
         bar = ProgressBar()
-        sent = self._client.send_goal_async(goal, feedback_callback=lambda message: bar.show(message.feedback))
-        while not sent.done():
-            rclpy.spin_once(self, timeout_sec=0.1)
-        handle, canceled = sent.result(), False
-        answer = handle.get_result_async()
-        while not answer.done():
-            if self._interrupted and not canceled:
-                handle.cancel_goal_async()
-                canceled = True
-            rclpy.spin_once(self, timeout_sec=0.1)
-        bar.close()
-        return answer.result().result
+        self._last_served = time.monotonic()
+        try:
+            sent = self._client.send_goal_async(goal, feedback_callback=lambda message: bar.show(message.feedback))
+            while not sent.done():
+                self._listen()
+            handle, canceled = sent.result(), False
+            answer = handle.get_result_async()
+            while not answer.done():
+                if self._interrupted and not canceled:
+                    handle.cancel_goal_async()
+                    canceled = True
+                self._listen()
+            return answer.result().result
+        finally:
+            bar.close()
+
+    def _listen(self) -> None:
+        """Take what the node has to say, while it owes an answer. Raises NoNode once it is gone."""
+        rclpy.spin_once(self, timeout_sec=0.1)
+        if self._client.server_is_ready():
+            self._last_served = time.monotonic()
+        elif time.monotonic() > self._last_served + FAREWELL_S:
+            raise NoNode("the node that served foresight/predict went away with the goal; its log says why")
 
 
 class ProgressBar:

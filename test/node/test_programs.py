@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cosmos_ros.action import Predict
+from rclpy.action import ActionServer
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
@@ -265,6 +267,19 @@ def test_an_interrupted_client_cancels_its_goal(start, robot, node, monkeypatch,
     assert client.wait(120) == 1, client.said()
     assert "CANCELED" in client.said()
     go.set()
+
+
+def test_a_client_whose_node_goes_away_with_its_goal_says_so(start, robot, wait_for):
+    accepted = []
+    server = ActionServer(
+        robot.ros, Predict, "/leaving/foresight/predict", lambda goal: Predict.Result(),
+        handle_accepted_callback=accepted.append,
+    )  # fmt: skip
+    client = start("predict_client", "--patience", "120", "--ros-args", "-r", "__ns:=/leaving")
+    wait_for(lambda: accepted, "the goal")
+    server.destroy()
+    assert client.wait(120) == 2, client.said()
+    assert "went away with the goal" in client.said() and "Traceback" not in client.said()
 
 
 def test_a_directory_without_read_permission_is_named_and_the_node_lives(start, tmp_path, tiny_checkpoint, wait_for):
