@@ -17,7 +17,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from cosmos_ros.images import BadImage, check
 from cosmos_ros.node.camera_subscription import DEPTH, MESSAGE_TYPES, RELIABILITIES, fitting_reliability
 
-DISCOVERY_S = 2.0
+DISCOVERY_S = 4.0     # on a busy two-core machine nodes took 2.5 s to find each other
 TYPE_NAMES = {f"sensor_msgs/msg/{kind.__name__}": transport for transport, kind in MESSAGE_TYPES.items()}
 
 
