@@ -79,7 +79,8 @@ def predict_over_ros(bag: Path, seed: int) -> Outcome:
         with _interrupts_held_back():
             processes.start("foresight_node", *on_bag_time, "-p", f"history:={HISTORY_S}",
                             "-r", f"image:={IMAGE_TOPIC}", "-r", f"camera_info:={CAMERA_INFO_TOPIC}")
-            processes.start("bag_player", str(bag), "--wait-for", IMAGE_TOPIC)
+            # The node and the client: one that finds the player only at the recording's end would miss its time.
+            processes.start("bag_player", str(bag), "--wait-for", IMAGE_TOPIC, *2 * ("--wait-for", "/clock"))
             print(f"replaying {bag.name} into the node, in ROS domain {processes.domain}", flush=True)
             film = Film(bag)
         processes.start("predict_client", "--until", str(film.goal_ns), "--seed", str(seed),

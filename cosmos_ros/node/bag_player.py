@@ -10,6 +10,7 @@ import argparse
 import importlib
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -48,18 +49,21 @@ class BagPlayer(Node):
         self._clock_publisher = None if recorded_clock else self.create_publisher(Clock, "/clock", 10)
 
     def wait_for_listeners(self, topics: Iterable[str] = ()) -> None:
-        """Until each of these recorded topics has a subscriber; none given: until one of the image topics has.
+        """Until each of these topics has a subscriber, or as many as times it is named; none given: until one of the
+        recorded image topics has one.
 
-        Raises ValueError for a topic that is not played.
+        Raises ValueError for a topic that is neither in the recording nor the /clock that goes with it.
         """
-        connections = {c.topic: c for c in self._reader.connections if c.id in self._topics}
-        if unknown := sorted(set(topics) - set(connections)):
-            raise ValueError(f"{', '.join(unknown)} is not in the recording; it has {', '.join(sorted(connections))}")
-        wanted = list(topics) or [topic for topic, c in connections.items() if c.msgtype in IMAGE_TYPES]
-        publishers = [self._topics[connections[topic].id] for topic in wanted]
+        recorded = {c.topic: c for c in self._reader.connections if c.id in self._topics}
+        published = {topic: self._topics[c.id] for topic, c in recorded.items()}
+        if self._clock_publisher is not None:
+            published["/clock"] = self._clock_publisher
+        if unknown := sorted(set(topics) - set(published)):
+            raise ValueError(f"{', '.join(unknown)} is not in the recording; it has {', '.join(sorted(recorded))}")
+        wanted = Counter(topics or [topic for topic, c in recorded.items() if c.msgtype in IMAGE_TYPES])
         enough = all if topics else any
-        self.get_logger().info(f"waiting for a subscriber on {', '.join(p.topic_name for p in publishers)}")
-        while publishers and not enough(p.get_subscription_count() for p in publishers):
+        self.get_logger().info(f"waiting for a subscriber on {', '.join(wanted.elements())}")
+        while wanted and not enough(published[topic].get_subscription_count() >= n for topic, n in wanted.items()):
             self._pause(0.05)
         self._pause(SETTLE_S)
 
@@ -117,7 +121,7 @@ def _arguments(args: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=1.0, help="times the recorded speed (default: 1)")
     parser.add_argument("--loop", action="store_true", help="begin again at the end, until interrupted")
     parser.add_argument("--wait-for", action="append", default=[], metavar="TOPIC",
-                        help="start when this topic has a subscriber (default: when any of the image topics has)")
+                        help="start when this topic has a subscriber; named twice, two (default: any image topic)")
     known = parser.parse_args(remove_ros_args(args if args is not None else sys.argv)[1:])
     if not known.rate > 0:
         parser.error(f"--rate must be positive; got {known.rate}")

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,18 @@ def test_the_player_waits_until_the_topic_it_is_told_has_a_listener(start, liste
     images = listen(Image, TOPIC)
     assert player.wait(120) == 0, player.said()
     wait_for(lambda: len(images) == 5 and len(notes) == 1, "five images and one note")
+
+
+def test_the_player_waits_for_as_many_listeners_as_it_is_told(start, listen, tmp_path, wait_for):
+    bag = write_bag(tmp_path / "bag", n=5)
+    clocks = [listen(Clock, "/clock")]
+    player = start("bag_player", bag, "--wait-for", "/clock", "--wait-for", "/clock", "--rate", "5")
+    wait_for(lambda: "waiting for a subscriber on /clock, /clock" in player.said(), "the player")
+    time.sleep(2.0)     # in which one listener would be found
+    assert clocks == [[]] and player.poll() is None
+    clocks.append(listen(Clock, "/clock"))
+    assert player.wait(120) == 0, player.said()
+    wait_for(lambda: all(times_of(clock)[-1:] == [START_NS + 4 * PERIOD_NS] for clock in clocks), "the time, twice")
 
 
 def test_a_recorded_clock_is_played_as_it_was(start, listen, tmp_path, wait_for):
