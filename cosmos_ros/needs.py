@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cosmos_ros.guardrail import aegis, hub, video_content
-from cosmos_ros.guardrail.profiles import find_folder
+from cosmos_ros.guardrail.profiles import find_folder, prompt_networks, video_networks
 from cosmos_ros.parts import PROMPT_GUARD, TEXT_ENCODER, TOKENIZER, TRANSFORMER, VIDEO_GUARD, resolve_device
 from cosmos_ros.world_model import ModelSpec, TransformerConfig
 from cosmos_ros.world_model.config import transformer_shapes
@@ -121,20 +120,10 @@ def guardrail_needs(folder: Path, takes_prompt: bool) -> list[Need]:
 
     Raises GuardrailUnavailable where a network's snapshot is not there.
     """
-    content, prompt = folder / "video_content_safety_filter", folder / "aegis"
-    others = [content / "safety_filter.pt", folder / "face_blur_filter" / "Resnet50_Final.pth"]
-    needs = [Need(VIDEO_GUARD, bytes_in([*weights_of(content, video_content.ENCODER), *others]), work=VIDEO_GUARD_WORK)]
+    needs = [Need(VIDEO_GUARD, bytes_in(video_networks(folder).weights()), work=VIDEO_GUARD_WORK)]
     if takes_prompt:
-        files = weights_of(prompt, aegis.BASE) + weights_of(prompt, aegis.ADAPTER)
-        needs.append(Need(PROMPT_GUARD, bytes_in(files), work=PROMPT_GUARD_WORK))
+        needs.append(Need(PROMPT_GUARD, bytes_in(prompt_networks(folder).weights()), work=PROMPT_GUARD_WORK))
     return needs
-
-
-def weights_of(cache: Path, repository: str) -> list[Path]:
-    """The files that a guard's network is read from. Raises GuardrailUnavailable where there are none."""
-    folder = hub.snapshot(cache, repository)
-    kind = hub.weights_kind(folder)
-    return [path for path in folder.iterdir() if path.suffix == kind]
 
 
 def bytes_in(files: Iterable[Path]) -> int:

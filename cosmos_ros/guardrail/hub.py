@@ -34,8 +34,16 @@ def snapshot(cache: Path, repository: str) -> Path:
 
 def files_of(folder: Path) -> list[Path]:
     """The files of a snapshot that decide what the model computes. Raises as weights_kind does."""
-    read = (*SETTINGS, weights_kind(folder))
-    return [path for path in folder.iterdir() if path.is_file() and path.suffix in read]
+    return _files(folder, *SETTINGS, weights_kind(folder))
+
+
+def weights_of(folder: Path) -> list[Path]:
+    """The files of a snapshot that its weights are read from. Raises as weights_kind does."""
+    return _files(folder, weights_kind(folder))
+
+
+def _files(folder: Path, *suffixes: str) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_file() and path.suffix in suffixes]
 
 
 def weights_kind(folder: Path) -> str:

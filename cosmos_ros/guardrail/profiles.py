@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -23,6 +24,9 @@ Guards = tuple[list[PromptGuard], list[ContentGuard], list[FrameFilter]]
 EMBEDDED = "embedded"
 PUBLISHED = "Cosmos-1.0-Guardrail"
 FETCH = "hf download nvidia/Cosmos-1.0-Guardrail"
+# Below a Cosmos-1.0-Guardrail folder.
+BLOCKLIST, AEGIS = "blocklist", "aegis"
+VIDEO_CONTENT, FACES = "video_content_safety_filter", Path("face_blur_filter") / "Resnet50_Final.pth"
 
 
 class Model(Protocol):
@@ -49,10 +53,10 @@ def published(spec: Model, folder: str | Path, device: str) -> tuple[str, Guards
     near = PREDICT1 if "predict1" in spec.directory.absolute().name.lower() else COSMOS_1_0
     prompt: list[PromptGuard] = []
     if spec.takes_prompt:
-        prompt.append(_loaded(Blocklist, home / "blocklist", near))
-        prompt.append(_loaded(Aegis, home / "aegis", where))
-    content = _loaded(VideoContentGuard, home / "video_content_safety_filter", where)
-    faces = _loaded(RetinaFaceDetector, home / "face_blur_filter" / "Resnet50_Final.pth", where)
+        prompt.append(_loaded(Blocklist, home / BLOCKLIST, near))
+        prompt.append(_loaded(Aegis, home / AEGIS, where))
+    content = _loaded(VideoContentGuard, home / VIDEO_CONTENT, where)
+    faces = _loaded(RetinaFaceDetector, home / FACES, where)
     return PUBLISHED, (prompt, [content], [FaceBlur(faces)])
 
 
@@ -84,17 +88,42 @@ def find_folder(checkpoint: Path, folder: str | Path = "") -> Path:
     )
 
 
+@dataclass(frozen=True)
+class Networks:
+    """Where the networks of the video guard, or of the prompt guard, lie in a Cosmos-1.0-Guardrail folder.
+
+    files      weights that lie by themselves
+    snapshots  (cache, repository) of those in Hugging Face's cache layout
+    """
+
+    files: tuple[Path, ...]
+    snapshots: tuple[tuple[Path, str], ...]
+
+    def weights(self) -> list[Path]:
+        """Every file of weights that is read. Raises GuardrailUnavailable where a snapshot is not there."""
+        folders = [hub.snapshot(cache, repository) for cache, repository in self.snapshots]
+        return [*self.files, *(file for folder in folders for file in hub.weights_of(folder))]
+
+
+def video_networks(home: Path) -> Networks:
+    content = home / VIDEO_CONTENT
+    return Networks((content / video_content.CLASSIFIER, home / FACES), ((content, video_content.ENCODER),))
+
+
+def prompt_networks(home: Path) -> Networks:
+    return Networks((), ((home / AEGIS, aegis.BASE), (home / AEGIS, aegis.ADAPTER)))
+
+
 def require_whole(home: Path, takes_prompt: bool) -> None:
     """Look whether a Cosmos-1.0-Guardrail folder holds what its guards load, by names alone: 20 GB are not read.
 
     Raises GuardrailUnavailable for what it lacks.
     """
-    video = home / "video_content_safety_filter"
-    paths = [video / "safety_filter.pt", home / "face_blur_filter" / "Resnet50_Final.pth"]
-    snapshots = [(video, video_content.ENCODER)]
+    needed = video_networks(home)
+    paths, snapshots = list(needed.files), list(needed.snapshots)
     if takes_prompt:
-        paths += [home / "blocklist" / name for name in ("custom", "whitelist", "exact_match", "nltk_data")]
-        snapshots += [(home / "aegis", aegis.BASE), (home / "aegis", aegis.ADAPTER)]
+        paths += [home / BLOCKLIST / name for name in ("custom", "whitelist", "exact_match", "nltk_data")]
+        snapshots += prompt_networks(home).snapshots
     if missing := [str(path.relative_to(home)) for path in paths if not path.exists()]:
         raise GuardrailUnavailable(f"{home} lacks {', '.join(missing)}; fetch it: {FETCH} --local-dir {home}")
     for cache, repository in snapshots:

@@ -22,6 +22,7 @@ from cosmos_ros.parts import Part
 from cosmos_ros.rollout import Verdict
 
 ENCODER = "google/siglip-so400m-patch14-384"
+CLASSIFIER = "safety_filter.pt"
 CLASSES = ("Safe", "Sexual_Content", "Violence", "Drugs", "Child_Abuse", "Hate_and_Harassment", "Self-Harm")
 HIDDEN = (512, 256)
 CLEAR = 1.0  # logits between the first class and the second; half precision moves logits by hundredths
@@ -51,7 +52,7 @@ class VideoContentGuard(OnDevice, ContentGuard):
     name = "video_content"
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        encoder, classifier = hub.snapshot(folder, ENCODER), folder / "safety_filter.pt"
+        encoder, classifier = hub.snapshot(folder, ENCODER), folder / CLASSIFIER
         self.weights = sha256_of([*hub.files_of(encoder), classifier], folder)
         self._device = device
         self._preparation = _Preparation(encoder / "preprocessor_config.json")

@@ -172,9 +172,8 @@ def _safetensors_header(file: Path) -> dict[str, TensorHeader]:
     end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
     if size < end:
         raise ModelUnavailable(f"{file} is cut short: {size} bytes of {end}; download it again")
-    shapes = {name: tuple(map(int, entry["shape"])) for name, entry in header.items()}
     return {
-        name: TensorHeader(shapes[name], SAFETENSORS_DTYPES.get(entry["dtype"], entry["dtype"]))
+        name: TensorHeader(tuple(map(int, entry["shape"])), SAFETENSORS_DTYPES.get(entry["dtype"], entry["dtype"]))
         for name, entry in header.items()
     }
 
