@@ -25,8 +25,10 @@ def missing_tool():
     if not (shutil.which("make") or shutil.which("ninja")):
         return "make is missing to compile the ROS interfaces; sudo apt install make"
     if not any((Path(prefix) / "share" / "rosidl_default_generators").is_dir() for prefix in ros_prefixes()):
-        return ("no ROS 2 build chain found; python -m pip install -r requirements-ros.txt, "
-                "or source an installed one (source /opt/ros/jazzy/setup.bash)")
+        return (
+            "no ROS 2 build chain found; python -m pip install -r requirements-ros.txt, "
+            "or source an installed one (source /opt/ros/jazzy/setup.bash)"
+        )
     return ""
 
 
@@ -57,8 +59,17 @@ class BuildWithCMake(build_py):
         staging = build / "staging"
         shutil.rmtree(staging, ignore_errors=True)
         environment = build_environment() | {"DESTDIR": str(staging)}
-        cmake(environment, "-S", ROOT, "-B", build / "cmake", f"-DCMAKE_INSTALL_PREFIX={sys.prefix}",
-              "-DBUILD_TESTING=OFF", f"-DPython3_EXECUTABLE={sys.executable}", f"-DPYTHON_EXECUTABLE={sys.executable}")
+        cmake(
+            environment,
+            "-S",
+            ROOT,
+            "-B",
+            build / "cmake",
+            f"-DCMAKE_INSTALL_PREFIX={sys.prefix}",
+            "-DBUILD_TESTING=OFF",
+            f"-DPython3_EXECUTABLE={sys.executable}",
+            f"-DPYTHON_EXECUTABLE={sys.executable}",
+        )
         cmake(environment, "--build", build / "cmake", "--parallel", os.cpu_count() or 1)
         cmake(environment, "--install", build / "cmake")
         self.pack(staging / Path(sys.prefix).relative_to("/"))

@@ -29,8 +29,8 @@ from rclpy.action import ActionClient
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
+from cosmos_ros.commands.ros_processes import free_domain
 from cosmos_ros.paths import executable
-from cosmos_ros.ros_processes import free_domain
 
 BUFFERED = ("images added", "images late")
 
@@ -51,20 +51,25 @@ def film(rate: float, height: int, width: int, seconds: float, reliability: str)
 
     while not fits():
         time.sleep(0.05)
-    time.sleep(2.0)     # the node may know its part of it later
+    time.sleep(2.0)  # the node may know its part of it later
     n, began, late_s = round(rate * seconds), time.monotonic(), []
     for i in range(n):
         time.sleep(max(0.0, began + i / rate - time.monotonic()))
         late_s.append(time.monotonic() - began - i / rate)
         message.header.stamp = node.get_clock().now().to_msg()
         publisher.publish(message)
-    print(json.dumps({
-        "published": n,
-        "seconds": round(time.monotonic() - began, 2),
-        "latest_publication_ms": round(1e3 * max(late_s), 1),
-        "median_publication_ms": round(1e3 * statistics.median(late_s), 2),
-    }), flush=True)
-    time.sleep(3.0)     # a reliable publisher stays until all is delivered
+    print(
+        json.dumps(
+            {
+                "published": n,
+                "seconds": round(time.monotonic() - began, 2),
+                "latest_publication_ms": round(1e3 * max(late_s), 1),
+                "median_publication_ms": round(1e3 * statistics.median(late_s), 2),
+            }
+        ),
+        flush=True,
+    )
+    time.sleep(3.0)  # a reliable publisher stays until all is delivered
 
 
 class Client(rclpy.node.Node):
@@ -114,9 +119,22 @@ def measure(options: argparse.Namespace) -> dict:
     try:
         client.wait_until(lambda: client.values.get("state") == "active")
         camera = subprocess.Popen(
-            [sys.executable, __file__, "--camera", "--rate", str(options.rate), "--size", options.size,
-             "--seconds", str(options.seconds), "--reliability", options.reliability],
-            env=environment, stdout=subprocess.PIPE, text=True,
+            [
+                sys.executable,
+                __file__,
+                "--camera",
+                "--rate",
+                str(options.rate),
+                "--size",
+                options.size,
+                "--seconds",
+                str(options.seconds),
+                "--reliability",
+                options.reliability,
+            ],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         client.wait_until(lambda: buffered(client.values) > options.rate)
         goals = []
@@ -129,8 +147,11 @@ def measure(options: argparse.Namespace) -> dict:
         node.terminate()
         node.wait()
     published = json.loads(camera.stdout.read())
-    fates = {key: int(value) for key, value in client.values.items() if key in BUFFERED or key.startswith("images ")
-             and value.isdigit()}
+    fates = {
+        key: int(value)
+        for key, value in client.values.items()
+        if key in BUFFERED or key.startswith("images ") and value.isdigit()
+    }
     return {
         **published,
         "buffered": buffered(client.values),
@@ -148,8 +169,11 @@ def buffered(values: dict[str, str]) -> int:
 
 
 def machine() -> dict:
-    names = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-             if line.startswith("model name")]
+    names = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
     return {
         "machine": names[0] if names else platform.processor(),
         "cores": len(os.sched_getaffinity(0)),

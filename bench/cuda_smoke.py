@@ -15,11 +15,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from cosmos_ros.parts import HostEmbedding, Parked, bytes_of
+from cosmos_ros.device.memory import HostEmbedding, Parked, bytes_of
+from cosmos_ros.device.plan import free_memory
 from cosmos_ros.world_model import Sampling, Transformer, TransformerConfig
 from cosmos_ros.world_model.config import PUBLISHED_KINDS
-from cosmos_ros.world_model.decoding import SequentialDecoder
-from cosmos_ros.world_model.memory_plan import free_memory
+from cosmos_ros.world_model.decoding.engine import SequentialDecoder
 from cosmos_ros.world_model.transformer import attend_grouped, cache_attention
 
 DEVICE = torch.device("cuda")
@@ -56,6 +56,7 @@ class Eager(SequentialDecoder):
         def step(filled: int) -> None:
             state.cache.reach = len(state.cache.rows)
             self._step(state, sampling)
+
         return step
 
 
@@ -67,8 +68,10 @@ def generate(engine: SequentialDecoder, sampling: Sampling, seed: int = 0, on_pa
 def attention_agrees() -> None:
     for dtype, bound in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2)):
         for n, last in ((1, 0), (1, 5120), (1, 12799), (5, 300), (64, 6000)):
-            q, k, v = (torch.randn(1, heads, rows, 128, device=DEVICE, dtype=dtype)
-                       for heads, rows in ((32, n), (8, 12800), (8, 12800)))
+            q, k, v = (
+                torch.randn(1, heads, rows, 128, device=DEVICE, dtype=dtype)
+                for heads, rows in ((32, n), (8, 12800), (8, 12800))
+            )
             positions = torch.arange(last - n + 1, last + 1, device=DEVICE)
             mask = torch.arange(12800, device=DEVICE) <= positions[:, None]
             expected = attend_grouped(q.double(), k.double(), v.double(), mask)
@@ -78,10 +81,15 @@ def attention_agrees() -> None:
 
 
 def graph_draws_what_eager_draws() -> None:
-    for config, dtype in ((TINY, torch.float32), (TINY_TEXT, torch.float32), (TINY, torch.bfloat16),
-                          (MIDDLE, torch.float32), (MIDDLE, torch.bfloat16)):
+    for config, dtype in (
+        (TINY, torch.float32),
+        (TINY_TEXT, torch.float32),
+        (TINY, torch.bfloat16),
+        (MIDDLE, torch.float32),
+        (MIDDLE, torch.bfloat16),
+    ):
         model = transformer(config, dtype)
-        torch.manual_seed(1)    # the context's
+        torch.manual_seed(1)  # the context's
         engine, eager = SequentialDecoder(model), Eager(model)
         for sampling in (GREEDY, SAMPLED, Sampling(8, 1.0, 0.9), Sampling(8, 0.7, 0.5)):
             torch.manual_seed(1)
@@ -154,8 +162,12 @@ def an_embedding_table_in_host_memory_draws_the_same() -> None:
 
 
 CHECKS = (
-    attention_agrees, graph_draws_what_eager_draws, a_seed_gives_its_tokens_again,
-    a_cancel_is_answered_and_leaves_the_engine_fit, parts_come_and_go, a_parked_transformer_draws_the_same,
+    attention_agrees,
+    graph_draws_what_eager_draws,
+    a_seed_gives_its_tokens_again,
+    a_cancel_is_answered_and_leaves_the_engine_fit,
+    parts_come_and_go,
+    a_parked_transformer_draws_the_same,
     an_embedding_table_in_host_memory_draws_the_same,
 )
 

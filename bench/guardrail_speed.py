@@ -25,15 +25,15 @@ import cv2
 import numpy as np
 import torch
 
-from cosmos_ros.guardrail.aegis import ADAPTER, BASE, Aegis
-from cosmos_ros.guardrail.aegis_policy import question
-from cosmos_ros.guardrail.face_blur import RetinaFaceDetector
+from cosmos_ros.device.memory import resolve_device
+from cosmos_ros.guardrail.cosmos.aegis import ADAPTER, BASE, Aegis
+from cosmos_ros.guardrail.cosmos.aegis_policy import question
+from cosmos_ros.guardrail.cosmos.retinaface_detector import RetinaFaceDetector
+from cosmos_ros.guardrail.cosmos.retinaface_network import RetinaFace
+from cosmos_ros.guardrail.cosmos.video_content import CLASSES, ENCODER, HIDDEN, Classifier, VideoContentGuard, logits_of
+from cosmos_ros.guardrail.face_blur import FaceBlur
 from cosmos_ros.guardrail.guard import PASSED, PromptGuard
 from cosmos_ros.guardrail.guardrail import Guardrail
-from cosmos_ros.guardrail.pixelation import FaceBlur
-from cosmos_ros.guardrail.retinaface import RetinaFace
-from cosmos_ros.guardrail.video_content import CLASSES, ENCODER, HIDDEN, Classifier, VideoContentGuard, logits_of
-from cosmos_ros.parts import resolve_device
 from cosmos_ros.rollout import Clip, Crop
 
 PROMPT = " ".join(["The arm of a robot moves over a wooden table and grips a red cube beside a blue cup ."] * 10)
@@ -45,20 +45,46 @@ ANSWERS = {
 }
 SIZES = {
     "real": {
-        "llama": {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
-                  "num_attention_heads": 32, "num_key_value_heads": 32, "max_position_embeddings": 4096},
-        "siglip": {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16,
-                   "image_size": 384, "patch_size": 14},
+        "llama": {
+            "vocab_size": 32000,
+            "hidden_size": 4096,
+            "intermediate_size": 11008,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 32,
+            "max_position_embeddings": 4096,
+        },
+        "siglip": {
+            "hidden_size": 1152,
+            "intermediate_size": 4304,
+            "num_hidden_layers": 27,
+            "num_attention_heads": 16,
+            "image_size": 384,
+            "patch_size": 14,
+        },
         "frame": (640, 1024),
     },
     "tiny": {
-        "llama": {"vocab_size": 1000, "hidden_size": 256, "intermediate_size": 64, "num_hidden_layers": 2,
-                  "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 4096},
-        "siglip": {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
-                   "image_size": 28, "patch_size": 14},
+        "llama": {
+            "vocab_size": 1000,
+            "hidden_size": 256,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "max_position_embeddings": 4096,
+        },
+        "siglip": {
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 28,
+            "patch_size": 14,
+        },
         "frame": (64, 96),
     },
-}  # fmt: skip
+}
 
 
 def main() -> None:
@@ -230,8 +256,12 @@ def write_video_content(folder: Path, size: dict, device: torch.device) -> None:
         SiglipVisionModel(SiglipVisionConfig(**size)).save_pretrained(snapshot)
     SiglipConfig(vision_config=size).save_pretrained(snapshot)  # the published checkpoint is the whole SigLIP
     side = size["image_size"]
-    preparation = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "rescale_factor": 1 / 255,
-                   "size": {"height": side, "width": side}}  # fmt: skip
+    preparation = {
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+        "rescale_factor": 1 / 255,
+        "size": {"height": side, "width": side},
+    }
     (snapshot / "preprocessor_config.json").write_text(json.dumps(preparation))
     weights = Classifier(size["hidden_size"]).state_dict()
     weights[f"layers.{3 * len(HIDDEN)}.bias"] = torch.tensor([100.0] + [0.0] * (len(CLASSES) - 1))  # all is Safe

@@ -23,10 +23,10 @@ from torch import Tensor
 
 from cosmos_ros.world_model import Transformer, TransformerConfig
 from cosmos_ros.world_model.config import PUBLISHED_KINDS, transformer_shapes
-from cosmos_ros.world_model.decoding import PREFILL_TOKENS
+from cosmos_ros.world_model.decoding.engine import PREFILL_TOKENS
 from cosmos_ros.world_model.transformer import KVCache
 
-BOUND = 0.05        # root mean square of the error, in parts of the logits' standard deviation
+BOUND = 0.05  # root mean square of the error, in parts of the logits' standard deviation
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TINY = TransformerConfig(2, 64, 4, 2, 16, 128, 512, 512, latent_shape=(5, 4, 8))
 

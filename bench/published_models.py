@@ -32,22 +32,22 @@ import torch
 from synthetic_checkpoint import device_name, roomy_folder
 
 from cosmos_ros import foresight as foresight_module
+from cosmos_ros.device.plan import plan_memory
 from cosmos_ros.foresight import Foresight, ForesightConfig
 from cosmos_ros.guardrail import Guardrail
-from cosmos_ros.guardrail.aegis import Aegis
-from cosmos_ros.guardrail.face_blur import RetinaFaceDetector
-from cosmos_ros.guardrail.pixelation import FaceBlur
-from cosmos_ros.guardrail.video_content import VideoContentGuard
+from cosmos_ros.guardrail.cosmos.aegis import Aegis
+from cosmos_ros.guardrail.cosmos.retinaface_detector import RetinaFaceDetector
+from cosmos_ros.guardrail.cosmos.video_content import VideoContentGuard
+from cosmos_ros.guardrail.face_blur import FaceBlur
 from cosmos_ros.needs import needs_of
 from cosmos_ros.rollout import Clip
 from cosmos_ros.training.tokenizer_network import TokenizerConfig
 from cosmos_ros.world_model import TransformerConfig, load_transformer
 from cosmos_ros.world_model.config import PUBLISHED_KINDS
-from cosmos_ros.world_model.memory_plan import plan_memory
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 MODES = ("fast", "balanced", "low")
-ROOM = 56_000_000_000   # bytes of the largest checkpoint, T5 and the guardrail
+ROOM = 56_000_000_000  # bytes of the largest checkpoint, T5 and the guardrail
 # Cards that the lowest mode must do with; PyTorch may then take what such a card has beside the CUDA context.
 CARDS = {"4B": 16e9, "5B": 16e9, "12B": 24 * 2**30}
 TINY = {
@@ -111,21 +111,27 @@ class Bench:
             needs = needs_of(foresight.spec, guardrail=foresight.config.guardrail)
             plan = plan_memory(needs, free=int(1e12), mode=mode)
             as_measured = plans.setdefault((plan.parked, plan.lean), mode)
-            if as_measured != mode:     # this kind has nothing that this mode would treat otherwise
+            if as_measured != mode:  # this kind has nothing that this mode would treat otherwise
                 result["modes"][mode] = {"same_plan_as": as_measured}
             else:
                 result["modes"][mode] = self.measure_mode(foresight, kind) | {
-                    "expected_peak_gb": round(plan.peak / 1e9, 2), "parked": sorted(plan.parked),
-                }  # fmt: skip
+                    "expected_peak_gb": round(plan.peak / 1e9, 2),
+                    "parked": sorted(plan.parked),
+                }
             self.keep(result)
             say(f"{kind} {mode}: {json.dumps(result['modes'][mode])}")
         shutil.rmtree(directory)
 
     def foresight(self, directory: Path, mode: str) -> Foresight:
-        foresight_module.Guardrail.for_model = lambda *_, **__: self.guards     # hashed and read once, not per mode
-        return Foresight(ForesightConfig(
-            checkpoint=str(directory), guardrail=str(self.work / "Cosmos-1.0-Guardrail"), memory=mode, guard_timeout=60
-        ))
+        foresight_module.Guardrail.for_model = lambda *_, **__: self.guards  # hashed and read once, not per mode
+        return Foresight(
+            ForesightConfig(
+                checkpoint=str(directory),
+                guardrail=str(self.work / "Cosmos-1.0-Guardrail"),
+                memory=mode,
+                guard_timeout=60,
+            )
+        )
 
     def measure_mode(self, foresight: Foresight, kind: str) -> dict:
         """Load and one whole rollout. The lowest mode is held to the card that it must do with."""
@@ -144,12 +150,12 @@ class Bench:
         height, width = foresight.spec.frame_size
         frames = np.random.default_rng(0).integers(0, 256, (9, height, width, 3), dtype=np.uint8)
         clip = Clip(frames, tuple(40_000_000 * i for i in range(9)), 25.0)
-        what = f"{kind} {foresight.config.memory}"      # makes prompts that no cache has met
+        what = f"{kind} {foresight.config.memory}"  # makes prompts that no cache has met
         prompt = f"{what} {guardrail_speed.PROMPT}" if foresight.spec.takes_prompt else ""
         with Peak() as loading:
             began = time.monotonic()
             foresight.load()
-            foresight._model.encode_text(what)          # T5 comes with its first prompt
+            foresight._model.encode_text(what)  # T5 comes with its first prompt
             load_s = time.monotonic() - began
         with Peak() as peak:
             began = time.monotonic()
@@ -216,7 +222,7 @@ def report_load(file: Path) -> None:
     torch.ones(1, device=DEVICE)
     before = resident("VmRSS")
     with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")   # the peak is counted from here
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
     began = time.monotonic()
     model = load_transformer(file, device=DEVICE)
     if DEVICE.type == "cuda":
@@ -224,10 +230,16 @@ def report_load(file: Path) -> None:
     seconds = time.monotonic() - began
     grown, size = resident("VmHWM") - before, file.stat().st_size
     assert not next(model.parameters()).is_meta
-    print(json.dumps({
-        "seconds": round(seconds, 2), "file_gb": round(size / 1e9, 2),
-        "host_memory_grew_by_gb": round(grown / 1e9, 2), "of_the_file": round(grown / size, 3),
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "seconds": round(seconds, 2),
+                "file_gb": round(size / 1e9, 2),
+                "host_memory_grew_by_gb": round(grown / 1e9, 2),
+                "of_the_file": round(grown / size, 3),
+            }
+        )
+    )
 
 
 def resident(field: str) -> int:
@@ -238,11 +250,14 @@ def resident(field: str) -> int:
 
 def table(folder: Path) -> str:
     """All results of a folder in Markdown."""
-    results = {file.stem.removeprefix("published_"): json.loads(file.read_text())
-               for file in folder.glob("published_*.json")}
+    results = {
+        file.stem.removeprefix("published_"): json.loads(file.read_text()) for file in folder.glob("published_*.json")
+    }
     lines = [f"Measured on one {next(iter(results.values()))['device']}.", ""] if results else []
-    lines += ["| model | " + " | ".join(f"`{mode}`: GPU memory, time" for mode in MODES) + " | load | host memory |",
-              "| --- |" + " --- |" * (len(MODES) + 2)]
+    lines += [
+        "| model | " + " | ".join(f"`{mode}`: GPU memory, time" for mode in MODES) + " | load | host memory |",
+        "| --- |" + " --- |" * (len(MODES) + 2),
+    ]
     for kind in sorted(results, key=lambda kind: int(kind.removesuffix("B"))):
         modes, load = results[kind]["modes"], results[kind]["load"]
         cells = []

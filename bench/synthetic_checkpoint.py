@@ -27,17 +27,23 @@ TOKENIZER = TokenizerConfig(
     channels=(256, 512, 512), encoder_blocks=(2, 2, 2), decoder_blocks=(3, 3, 3), levels=(8, 8, 8, 5, 5, 5)
 )
 T5_11B = {
-    "vocab_size": 32128, "d_model": 1024, "d_kv": 128, "d_ff": 65536, "num_layers": 24, "num_heads": 128,
+    "vocab_size": 32128,
+    "d_model": 1024,
+    "d_kv": 128,
+    "d_ff": 65536,
+    "num_layers": 24,
+    "num_heads": 128,
     "feed_forward_proj": "relu",
-}  # fmt: skip
+}
 
 
 def write_transformer(directory: Path, config: TransformerConfig, device: torch.device) -> Path:
     """model.pt: the flat dictionary of bfloat16 tensors, every key with its `model.` prefix, filled on the device."""
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / "model.pt"
-    state = {f"model.{name}": torch.empty(shape, dtype=torch.bfloat16)
-             for name, shape in transformer_shapes(config).items()}
+    state = {
+        f"model.{name}": torch.empty(shape, dtype=torch.bfloat16) for name, shape in transformer_shapes(config).items()
+    }
     # A file with room for the data, then the data straight into its pages: no second copy in host memory.
     with torch.serialization.skip_data():
         torch.save(state, file)
@@ -74,9 +80,15 @@ def write_t5(folder: Path, device: torch.device, sizes: dict | None = None) -> P
     words = folder / "words.txt"
     words.write_text("\n".join(["a robot arm moves a red cube over the table while the camera drives past"] * 20))
     sentencepiece.SentencePieceTrainer.train(
-        input=str(words), model_prefix=str(folder / "spiece"), vocab_size=29, pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
+        input=str(words),
+        model_prefix=str(folder / "spiece"),
+        vocab_size=29,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
         minloglevel=2,
-    )  # fmt: skip
+    )
     config = transformers.T5Config(**(sizes or T5_11B))
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)

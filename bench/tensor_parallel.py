@@ -33,16 +33,16 @@ from torch import Tensor
 from cosmos_ros.errors import Canceled, RankLost
 from cosmos_ros.world_model import Sampling, TransformerConfig, load_transformer
 from cosmos_ros.world_model.config import PUBLISHED_KINDS
-from cosmos_ros.world_model.decoding import DecodeEngine, SequentialDecoder
-from cosmos_ros.world_model.tensor_parallel import TensorParallelDecoder
+from cosmos_ros.world_model.decoding.engine import DecodeEngine, SequentialDecoder
+from cosmos_ros.world_model.tensor_parallel.tensor_parallel import TensorParallelDecoder
 
 DEVICE = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
 SMALL = TransformerConfig(2, 64, 8, 4, 16, 128, 512, 512, latent_shape=(5, 4, 8))
 TINY = {"4B": SMALL, "12B": SMALL}
 GREEDY, SAMPLED = Sampling(7, 0.0, 1.0), Sampling(7, 1.0, 0.9)
-PASSES = 400        # of one measurement
-ROOM = 30e9         # bytes of the largest checkpoint
-AT_FIRST = 50       # of these, not counted: the first one captures the graph
+PASSES = 400  # of one measurement
+ROOM = 30e9  # bytes of the largest checkpoint
+AT_FIRST = 50  # of these, not counted: the first one captures the graph
 
 
 def engine_for(directory: Path, config: TransformerConfig, gpus: int, dtype: torch.dtype) -> DecodeEngine:
@@ -114,11 +114,16 @@ def measure(directory: Path, kind: str, config: TransformerConfig, gpus: int, wh
     engine = engine_for(directory, config, gpus, torch.bfloat16)
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
-    result = {"kind": kind, "gpus": gpus, "device": device_name(), "torch": torch.__version__,
-              "load_s": round(time.monotonic() - began, 2)}
+    result = {
+        "kind": kind,
+        "gpus": gpus,
+        "device": device_name(),
+        "torch": torch.__version__,
+        "load_s": round(time.monotonic() - began, 2),
+    }
     passes = min(PASSES, config.tokens_per_latent_frame)
-    pass_ms(engine, config, 2, passes)      # captures, compiles
-    time.sleep(1)       # the last passes of a canceled goal end meanwhile
+    pass_ms(engine, config, 2, passes)  # captures, compiles
+    time.sleep(1)  # the last passes of a canceled goal end meanwhile
     began = time.monotonic()
     pass_ms(engine, config, 2, 2)
     prefill_s = time.monotonic() - began
@@ -166,8 +171,9 @@ def main() -> int:
         small = synthetic_checkpoint.write_transformer(Path(work) / "small", SMALL, DEVICE).parent
         for gpus in (n for n in numbers if n > 1):
             found = check(small, gpus)
-            failed |= not all(found.get(name) for name in
-                              ("same_tokens", "cancel_answered", "killed_rank_told", "next_goal_works"))
+            failed |= not all(
+                found.get(name) for name in ("same_tokens", "cancel_answered", "killed_rank_told", "next_goal_works")
+            )
             keep(args.out / f"tensor_parallel_checks_{gpus}.json", {"gpus": gpus, "device": device_name()} | found)
         for kind in filter(None, args.kinds.split(",")):
             config = TINY[kind] if args.tiny else PUBLISHED_KINDS[kind].config

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from cosmos_ros.device.out_of_memory import out_of_memory_as_error
+from cosmos_ros.device.plan import MODES
 from cosmos_ros.errors import InvalidGoal
 from cosmos_ros.guardrail import Guardrail
 from cosmos_ros.needs import planned_memory
 from cosmos_ros.rollout import Clip, GuardedRollout, Progress, Stage, StageTime
 from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel
-from cosmos_ros.world_model.memory import out_of_memory_as_error
-from cosmos_ros.world_model.memory_plan import MODES
 from cosmos_ros.world_model.preprocessing import camera_view
 
 MAX_PROMPT_WORDS = 300  # the published model card's limit
@@ -132,8 +132,11 @@ class Foresight:
         self._check(clip, prompt)
         with self._busy:
             model = self._require_model()
-            with StageClock(on_progress, n_new=self.spec.new_frames(len(clip.frames))) as clock, \
-                    self.guardrail.screen(prompt) as screening, out_of_memory_as_error("predicting"):
+            with (
+                StageClock(on_progress, n_new=self.spec.new_frames(len(clip.frames))) as clock,
+                self.guardrail.screen(prompt) as screening,
+                out_of_memory_as_error("predicting"),
+            ):
                 clock.enter(Stage.TOKENIZING)
                 tokens = model.tokenize(clip.frames)
                 clock.enter(Stage.PROMPT_GUARD)
@@ -183,14 +186,23 @@ class Foresight:
             with out_of_memory_as_error("loading the model"):
                 config = self.config
                 memory = planned_memory(
-                    self.spec, config.memory, device=config.device, dtype=config.dtype,
-                    tokenizer=config.tokenizer, guardrail=config.guardrail, gpus=config.gpus,
-                )  # fmt: skip
+                    self.spec,
+                    config.memory,
+                    device=config.device,
+                    dtype=config.dtype,
+                    tokenizer=config.tokenizer,
+                    guardrail=config.guardrail,
+                    gpus=config.gpus,
+                )
                 self.guardrail.hold(memory.hold)
                 model = WorldModel.from_checkpoint(
-                    self.spec.directory, tokenizer=config.tokenizer, device=config.device, dtype=config.dtype,
-                    memory=memory, gpus=config.gpus,
-                )  # fmt: skip
+                    self.spec.directory,
+                    tokenizer=config.tokenizer,
+                    device=config.device,
+                    dtype=config.dtype,
+                    memory=memory,
+                    gpus=config.gpus,
+                )
                 self.guardrail.load()
                 model.warm_up()
                 self.guardrail.warm_up(np.zeros((self.spec.compression[0], *self.spec.frame_size, 3), np.uint8))
@@ -288,5 +300,3 @@ class StageClock:
     def _close(self, now: float) -> None:
         if self._stage is not Stage.WAITING:
             self._times.append(StageTime(self._stage, now - self._entered))
-
-

@@ -6,18 +6,18 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from cosmos_ros.device.memory import PROMPT_GUARD, TEXT_ENCODER, TOKENIZER, TRANSFORMER, VIDEO_GUARD, resolve_device
+from cosmos_ros.device.plan import DeviceMemory, Need, free_memory, plan_memory
 from cosmos_ros.guardrail.profiles import find_folder, prompt_networks, video_networks
-from cosmos_ros.parts import PROMPT_GUARD, TEXT_ENCODER, TOKENIZER, TRANSFORMER, VIDEO_GUARD, resolve_device
 from cosmos_ros.world_model import ModelSpec, TransformerConfig
 from cosmos_ros.world_model.config import transformer_shapes
-from cosmos_ros.world_model.decoding import PREFILL_TOKENS
-from cosmos_ros.world_model.memory_plan import DeviceMemory, Need, free_memory, plan_memory
+from cosmos_ros.world_model.decoding.engine import PREFILL_TOKENS
 from cosmos_ros.world_model.text_encoder import CONTEXT_LENGTH, find_t5, t5_bytes
-from cosmos_ros.world_model.video_tokenizer import find_tokenizer, program_files
+from cosmos_ros.world_model.tokenizer.video_tokenizer import find_tokenizer, program_files
 from cosmos_ros.world_model.world_model import resolve_dtype
 
 # Activations at their peak, as measured with bench/published_models.py.
-TOKENIZER_BYTES_PER_PIXEL = 75          # of a chunk of frames, in bfloat16
+TOKENIZER_BYTES_PER_PIXEL = 75  # of a chunk of frames, in bfloat16
 TEXT_ENCODER_WORK = 300_000_000
 PROMPT_GUARD_WORK = 750_000_000
 VIDEO_GUARD_WORK = 2_000_000_000
@@ -59,14 +59,14 @@ def planned_memory(
 ) -> DeviceMemory:
     """The memory in which a checkpoint and its guardrail run on a device, planned for what is free there now.
 
-    mode                    one of memory_plan.MODES
+    mode                    one of plan.MODES
     device, dtype, gpus     as WorldModel.from_checkpoint takes them
 
     Raises ModelUnavailable or GuardrailUnavailable where a part is not there.
     """
     place = resolve_device(device)
     if place.type != "cuda":
-        return DeviceMemory(place)      # what computes on the CPU has nowhere else to wait
+        return DeviceMemory(place)  # what computes on the CPU has nowhere else to wait
     needs = needs_of(
         spec, tokenizer=tokenizer, guardrail=guardrail, bytes_per_weight=resolve_dtype(dtype, place).itemsize
     )

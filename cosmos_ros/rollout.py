@@ -31,10 +31,10 @@ class Progress:
     """One report on a running prediction."""
 
     stage: Stage
-    fraction: float                 # of the whole prediction, 0..1
-    frames_ready: int = 0           # predicted frames whose tokens are complete
+    fraction: float  # of the whole prediction, 0..1
+    frames_ready: int = 0  # predicted frames whose tokens are complete
     tokens_per_second: float = 0.0
-    remaining_s: float = 0.0        # estimate, seconds; 0 where nothing is known yet
+    remaining_s: float = 0.0  # estimate, seconds; 0 where nothing is known yet
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class GuardedRollout:
     frames: np.ndarray
     stamps_ns: tuple[int, ...]
     conditioning_stamps_ns: tuple[int, ...]
-    frame_rate: float               # Hz
+    frame_rate: float  # Hz
     crop: Crop
     model: str
     prompt: str

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from launch import LaunchContext, LaunchDescription
 from launch.action import Action
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
-
-from launch import LaunchContext, LaunchDescription
 
 SHARE = Path(__file__).absolute().parents[1]
 # name -> (default, description)

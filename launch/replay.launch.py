@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from launch import LaunchContext, LaunchDescription
 from launch.action import Action
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
-
-from launch import LaunchContext, LaunchDescription
 
 SHARE = Path(__file__).absolute().parents[1]
 ARGUMENTS = {
@@ -40,10 +39,12 @@ def generate_launch_description() -> LaunchDescription:
 def play(context: LaunchContext) -> list[Action]:
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     loop = ["--loop"] if given["loop"].lower() in ("true", "1") else []
-    return [Node(
-        package="cosmos_ros",
-        executable="bag_player",
-        arguments=[given["bag"], "--rate", given["rate"], "--wait-for", given["image_topic"], *loop],
-        output="screen",
-        emulate_tty=True,
-    )]
+    return [
+        Node(
+            package="cosmos_ros",
+            executable="bag_player",
+            arguments=[given["bag"], "--rate", given["rate"], "--wait-for", given["image_topic"], *loop],
+            output="screen",
+            emulate_tty=True,
+        )
+    ]

@@ -1,4 +1,4 @@
-"""A whole world model in miniature, in the published layout: real safetensors, real TorchScript, random weights."""
+"""A whole world model in miniature, and clips, rollouts and bags that are made on the spot."""
 
 from __future__ import annotations
 
@@ -7,34 +7,53 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from hypothesis import HealthCheck, settings
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from cosmos_ros import images
+from cosmos_ros.guardrail import Guardrail
+from cosmos_ros.rollout import Clip, Crop, GuardedRollout
+from cosmos_ros.world_model import Transformer, TransformerConfig
+from cosmos_ros.world_model.text_encoder import EMBEDDINGS_FILE, write_embeddings
 
 # A busy machine is no fault of what is tested, and the same code is tested on the same examples every time.
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
 
-LATENT_SHAPE = (5, 2, 4)        # so a frame is 32x64 pixels, and 9 frames are 16 of 40 tokens
-LEVELS = 4                      # per colour channel: a vocabulary of 64
+LATENT_SHAPE = (5, 2, 4)  # so a frame is 32x64 pixels, and 9 frames are 16 of 40 tokens
+LEVELS = 4  # per colour channel: a vocabulary of 64
 
 
 @pytest.fixture(scope="session")
 def make_checkpoint() -> Callable[..., Path]:
     """make_checkpoint(directory, frame_rate=10.0, context_dim=None): writes model, config and tokenizer there."""
-    import torch
-    from safetensors.torch import save_file
-
-    from cosmos_ros.world_model import Transformer, TransformerConfig
 
     def make(directory: Path, frame_rate: float = 10.0, context_dim: int | None = None) -> Path:
         vocabulary = LEVELS**3
         torch.manual_seed(0)
-        transformer = Transformer(TransformerConfig(
-            n_layers=2, dim=32, n_heads=4, n_kv_heads=2, head_dim=8, ffn_hidden=64,
-            vocab_in=vocabulary + 64 * (context_dim is not None), vocab_out=vocabulary,
-            latent_shape=LATENT_SHAPE, context_dim=context_dim,
-        ))
+        transformer = Transformer(
+            TransformerConfig(
+                n_layers=2,
+                dim=32,
+                n_heads=4,
+                n_kv_heads=2,
+                head_dim=8,
+                ffn_hidden=64,
+                vocab_in=vocabulary + 64 * (context_dim is not None),
+                vocab_out=vocabulary,
+                latent_shape=LATENT_SHAPE,
+                context_dim=context_dim,
+            )
+        )
         directory.mkdir(parents=True, exist_ok=True)
         save_file(transformer.state_dict(), directory / "model.safetensors")
         settings = {"latent_shape": LATENT_SHAPE, "frame_rate": frame_rate, "n_heads": 4, "name": "tiny"}
@@ -60,10 +79,6 @@ def known_prompt() -> str:
 @pytest.fixture(scope="session")
 def tiny_text_checkpoint(make_checkpoint, known_prompt, tmp_path_factory) -> Path:
     """A checkpoint that needs a prompt. Do not change its files."""
-    import torch
-
-    from cosmos_ros.world_model.text_encoder import EMBEDDINGS_FILE, write_embeddings
-
     directory = make_checkpoint(tmp_path_factory.mktemp("text_checkpoint") / "tiny", context_dim=16)
     write_embeddings(directory / EMBEDDINGS_FILE, {known_prompt: torch.randn(7, 16)})
     return directory
@@ -71,8 +86,6 @@ def tiny_text_checkpoint(make_checkpoint, known_prompt, tmp_path_factory) -> Pat
 
 def _script_tokenizer(directory: Path) -> None:
     """encoder.jit and decoder.jit: a token is the mean colour of 16x16 pixels of one latent frame, in few levels."""
-    import torch
-    from torch import Tensor, nn
 
     class Encoder(nn.Module):
         def __init__(self, levels: int) -> None:
@@ -120,3 +133,133 @@ def without_permission() -> Callable[[Path], contextlib.AbstractContextManager[N
             path.chmod(mode)
 
     return forbidden
+
+
+START = 1_700_000_000_000_000_000
+
+
+def moving_scene(n: int, height: int = 48, width: int = 64) -> np.ndarray:
+    """uint8 [n, height, width, 3]: a textured ground and a broad bar that moves to the right, 2 pixels per frame.
+
+    It goes on without end: a scene that stands still has rollouts that stand still, which the guardrail refuses.
+    """
+    rng = np.random.default_rng(5)
+    ground = np.kron(rng.integers(60, 180, (height // 4, width // 4, 3)), np.ones((4, 4, 1))).astype(np.uint8)
+    x = np.arange(width)
+    frames = []
+    for i in range(n):
+        bar = (x - 2 * i) % width < 3 * width // 8
+        frames.append(np.where(bar[None, :, None], np.uint8([240, 90, 20]), ground))
+    return np.stack(frames)
+
+
+@pytest.fixture(scope="session", name="moving_scene")
+def _moving_scene() -> Callable[..., np.ndarray]:
+    return moving_scene
+
+
+@pytest.fixture(scope="session")
+def guardrail() -> Guardrail:
+    spec = SimpleNamespace(directory=Path("none"), name="painted", published=False, takes_prompt=False)
+    return Guardrail.for_model(spec)
+
+
+@pytest.fixture
+def guarded(guardrail):
+    """(clip, rollout): 9 frames of a scene, and 24 more of them that went through the embedded guardrail."""
+
+    def make(height: int = 48, width: int = 64, crop: Crop | None = None) -> tuple[Clip, GuardedRollout]:
+        frames = moving_scene(33, height, width)
+        clip = Clip(frames[:9], tuple(START + i * 100_000_000 for i in range(9)), 10.0)
+        with guardrail.screen("") as screening:
+            screening.admit_prompt()
+            screening.inspect(frames[9:])
+            crop = crop or Crop(0, 0, width, height)
+            return clip, screening.release(clip, crop, model="painted", seed=7, timing=tuple)
+
+    return make
+
+
+TYPES = get_typestore(Stores.ROS2_JAZZY)
+
+
+def image_message(frame: np.ndarray, stamp_ns: int, encoding: str):
+    """A sensor_msgs/Image, or for "jpeg" and "png" a CompressedImage."""
+    types = TYPES.types
+    stamp = types["builtin_interfaces/msg/Time"](*divmod(stamp_ns, 1_000_000_000))
+    header = types["std_msgs/msg/Header"](stamp, "camera_optical_frame")
+    if encoding in ("jpeg", "png"):
+        image_format, data = images.compress(frame, encoding)
+        return types["sensor_msgs/msg/CompressedImage"](header, image_format, np.frombuffer(data, np.uint8))
+    image = images.from_rgb(frame, encoding)
+    return types["sensor_msgs/msg/Image"](
+        header, image.height, image.width, encoding, image.is_bigendian, image.step, np.frombuffer(image.data, np.uint8)
+    )
+
+
+@pytest.fixture(scope="session")
+def write_bag():
+    """Writes frames as a rosbag2 bag; `encoding` is one for all or one per frame."""
+
+    def write(
+        path: Path,
+        frames: np.ndarray,
+        stamps_ns: list[int],
+        *,
+        topic: str = "/camera/image_raw",
+        encoding: str | list[str] = "rgb8",
+        storage: StoragePlugin = StoragePlugin.MCAP,
+        compression: CompressionMode = CompressionMode.NONE,
+        other_topics: tuple[str, ...] = (),
+    ) -> Path:
+        encodings = [encoding] * len(frames) if isinstance(encoding, str) else encoding
+        messages = [image_message(*each) for each in zip(frames, stamps_ns, encodings, strict=True)]
+        writer = Writer(path, version=9, storage_plugin=storage)
+        if compression is not CompressionMode.NONE:
+            writer.set_compression(compression, CompressionFormat.ZSTD)
+        with writer:
+            kind = messages[0].__msgtype__ if messages else "sensor_msgs/msg/Image"
+            names = (topic, *other_topics)
+            connections = [writer.add_connection(name, kind, typestore=TYPES) for name in names]
+            for message, stamp in zip(messages, stamps_ns, strict=True):
+                for connection in connections:
+                    writer.write(connection, stamp, TYPES.serialize_cdr(message, message.__msgtype__))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def alexnet_weights(tmp_path_factory) -> Path:
+    """Random weights under the names and in the shapes of torchvision's alexnet-owt-7be5be79.pth."""
+    generator = torch.Generator().manual_seed(3)
+    shapes = {0: (64, 3, 11, 11), 3: (192, 64, 5, 5), 6: (384, 192, 3, 3), 8: (256, 384, 3, 3), 10: (256, 256, 3, 3)}
+    state = {"classifier.6.bias": torch.zeros(1000)}
+    for layer, shape in shapes.items():
+        spread = (2 / np.prod(shape[1:])) ** 0.5
+        state[f"features.{layer}.weight"] = spread * torch.randn(shape, generator=generator)
+        state[f"features.{layer}.bias"] = 0.1 * torch.randn(shape[0], generator=generator)
+    path = tmp_path_factory.mktemp("weights") / "alexnet.pth"
+    torch.save(state, path)
+    return path
+
+
+class TinyI3D(torch.nn.Module):
+    """Called as the published I3D program is called; what it sees in a video is its mean colours at five times."""
+
+    def forward(self, x, rescale: bool = False, resize: bool = False, return_features: bool = False):
+        if rescale:
+            x = x * 2 / 255 - 1
+        if resize:
+            x = F.interpolate(x, size=[x.shape[2], 224, 224], mode="trilinear", align_corners=False)
+        if not return_features:
+            raise RuntimeError("classes are not what is wanted")
+        return F.adaptive_avg_pool3d(x, [5, 1, 1]).flatten(1)
+
+
+@pytest.fixture(scope="session")
+def i3d_weights(tmp_path_factory) -> Path:
+    """A small program with the calling convention of i3d_torchscript.pt."""
+    path = tmp_path_factory.mktemp("weights") / "i3d.pt"
+    torch.jit.script(TinyI3D()).save(path)
+    return path

@@ -33,7 +33,7 @@ def clip(n: int = 9, height: int = 48, width: int = 64) -> Clip:
 def test_a_clip_becomes_24_stamped_frames_of_what_the_model_saw(foresight):
     given = clip(height=48, width=64)
     rollout = foresight.predict(given, seed=3)
-    assert rollout.crop == Crop(x=0, y=8, width=64, height=32)      # the model's frames are 2 wide and 1 high
+    assert rollout.crop == Crop(x=0, y=8, width=64, height=32)  # the model's frames are 2 wide and 1 high
     assert rollout.frames.shape == (24, 32, 64, 3)
     assert rollout.stamps_ns == given.future_stamps_ns(24)
     assert rollout.conditioning_stamps_ns == given.stamps_ns
@@ -74,8 +74,14 @@ def test_progress_only_rises_and_counts_whole_frames(foresight):
     fractions = [report.fraction for report in reports]
     assert fractions == sorted(fractions) and fractions[0] >= 0 and fractions[-1] <= 1
     stages = list(dict.fromkeys(report.stage for report in reports))
-    assert stages == [Stage.TOKENIZING, Stage.PROMPT_GUARD, Stage.TEXT_ENCODING, Stage.GENERATING, Stage.DECODING,
-                      Stage.VIDEO_GUARD]
+    assert stages == [
+        Stage.TOKENIZING,
+        Stage.PROMPT_GUARD,
+        Stage.TEXT_ENCODING,
+        Stage.GENERATING,
+        Stage.DECODING,
+        Stage.VIDEO_GUARD,
+    ]
     ready = [report.frames_ready for report in reports if report.stage is Stage.GENERATING]
     assert ready == sorted(ready) and set(ready) == {0, 8, 16, 24}
 
@@ -95,8 +101,16 @@ def test_canceling_at_any_stage_ends_the_prediction_and_leaves_the_next_one_whol
 
 @pytest.mark.parametrize(
     "field, value",
-    [("seed", -1), ("seed", 2**63), ("temperature", -0.5), ("temperature", math.nan), ("temperature", math.inf),
-     ("top_p", 0.0), ("top_p", 1.5), ("top_p", math.nan)],
+    [
+        ("seed", -1),
+        ("seed", 2**63),
+        ("temperature", -0.5),
+        ("temperature", math.nan),
+        ("temperature", math.inf),
+        ("top_p", 0.0),
+        ("top_p", 1.5),
+        ("top_p", math.nan),
+    ],
 )
 def test_a_number_out_of_range_is_refused_by_its_name(foresight, field, value):
     with pytest.raises(InvalidGoal, match=field):

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from cosmos_ros.device.memory import bytes_of
+from cosmos_ros.device.plan import Need, plan_memory
 from cosmos_ros.errors import GuardrailUnavailable, ModelUnavailable
 from cosmos_ros.needs import (
     PROMPT_GUARD_WORK,
@@ -21,11 +23,9 @@ from cosmos_ros.needs import (
     tokenizer_need,
     transformer_need,
 )
-from cosmos_ros.parts import bytes_of
 from cosmos_ros.world_model import ModelSpec, Transformer
 from cosmos_ros.world_model.config import PUBLISHED_KINDS
-from cosmos_ros.world_model.decoding import PREFILL_TOKENS
-from cosmos_ros.world_model.memory_plan import Need, plan_memory
+from cosmos_ros.world_model.decoding.engine import PREFILL_TOKENS
 from cosmos_ros.world_model.transformer import KVCache
 
 GB = 1_000_000_000
@@ -59,7 +59,7 @@ def test_the_peaks_that_were_measured_are_expected(kind):
         needs.append(Need("prompt guard", int(13.56 * GB), work=PROMPT_GUARD_WORK))
     modes = json.loads((RESULTS / f"published_{kind}.json").read_text())["modes"]
     peaks = {mode: result.get("peak_gpu_of_pytorch_gb") for mode, result in modes.items()}
-    measured = {mode: peak for mode, peak in peaks.items() if peak}     # other modes have the plan of one of these
+    measured = {mode: peak for mode, peak in peaks.items() if peak}  # other modes have the plan of one of these
     assert {"fast", "low"} <= set(measured)
     for mode, peak in measured.items():
         assert peak <= plan_memory(needs, free=80 * GB, mode=mode).peak / GB <= 1.08 * peak
@@ -121,17 +121,22 @@ def test_a_missing_tokenizer_is_told(tiny_checkpoint, tmp_path):
 LLAMA = "aegis/models--meta-llama--LlamaGuard-7b"
 ADAPTER = "aegis/models--nvidia--Aegis-AI-Content-Safety-LlamaGuard-Defensive-1.0/snapshots/2"
 SIGLIP = "video_content_safety_filter/models--google--siglip-so400m-patch14-384/snapshots/3"
-OF_PROMPTS = {f"{LLAMA}/snapshots/1/model-00001-of-00002": 1000, f"{LLAMA}/snapshots/1/model-00002-of-00002": 200,
-              f"{ADAPTER}/adapter_model": 30}
+OF_PROMPTS = {
+    f"{LLAMA}/snapshots/1/model-00001-of-00002": 1000,
+    f"{LLAMA}/snapshots/1/model-00002-of-00002": 200,
+    f"{ADAPTER}/adapter_model": 30,
+}
 
 
 @pytest.fixture
 def write(tmp_path):
     """write(files): so many bytes in each, below the guardrail's folder."""
+
     def write(files):
         for name, size in files.items():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_bytes(bytes(size))
+
     return write
 
 
@@ -146,8 +151,15 @@ def test_of_a_guardrail_folder_the_files_count_that_its_guards_read(suffix, writ
     assert weights_counted(tmp_path) == {"prompt guard": 1230, "video guard": 4065}
     assert weights_counted(tmp_path, takes_prompt=False) == {"video guard": 4065}
     # Read by no guard: an older revision, other formats and other files than those that a guard asks for.
-    write({f"{LLAMA}/refs/main": 0, f"{LLAMA}/snapshots/0/model{suffix}": 7, f"{LLAMA}/snapshots/1/consolidated.pth": 7,
-           f"{SIGLIP}/onnx/model{suffix}": 7, "face_blur_filter/mobilenet0.25_Final.pth": 7})
+    write(
+        {
+            f"{LLAMA}/refs/main": 0,
+            f"{LLAMA}/snapshots/0/model{suffix}": 7,
+            f"{LLAMA}/snapshots/1/consolidated.pth": 7,
+            f"{SIGLIP}/onnx/model{suffix}": 7,
+            "face_blur_filter/mobilenet0.25_Final.pth": 7,
+        }
+    )
     (tmp_path / LLAMA / "refs" / "main").write_text("1")
     write({name + ".bin": 9 * size for name, size in OF_PROMPTS.items() if suffix != ".bin"})
     assert weights_counted(tmp_path) == {"prompt guard": 1230, "video guard": 4065}

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from cosmos_ros.errors import GuardrailUnavailable
+from cosmos_ros.guardrail.cosmos.lemmas import Lemmatizer
 from cosmos_ros.guardrail.guard import PASSED, Judgement, PromptGuard, sha256_of
-from cosmos_ros.guardrail.hub import not_installed
-from cosmos_ros.guardrail.lemmas import Lemmatizer
+from cosmos_ros.huggingface import not_installed
 from cosmos_ros.rollout import Verdict
 
 CENSORED = "\u2588"  # no prompt can hold it: prompts are reduced to ASCII first

@@ -1,118 +1,81 @@
-"""The face detector of Cosmos-1.0-Guardrail: RetinaFace on whole frames, a batch at a time."""
+"""Faces made unrecognisable: the region shrunk to 5x5 and enlarged again, as Cosmos-1.0-Guardrail does."""
 
 from __future__ import annotations
 
-import math
-from functools import lru_cache
-from pathlib import Path
+from abc import ABC, abstractmethod
 
+import cv2
 import numpy as np
-import torch
 
-from cosmos_ros.errors import GuardrailUnavailable
-from cosmos_ros.guardrail.guard import OnDevice, require_finite, sha256_of
-from cosmos_ros.guardrail.pixelation import FaceDetector
-from cosmos_ros.guardrail.retinaface import RetinaFace
-from cosmos_ros.parts import Part
+from cosmos_ros.guardrail.guard import PASSED, FrameFilter, Hold, Judgement
+from cosmos_ros.rollout import Verdict
 
-MEAN_BGR = (104.0, 117.0, 123.0)
-LEVELS = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))  # stride, sizes of the anchors in each cell; pixels
-VARIANCES = (0.1, 0.2)
-MIN_CONFIDENCE = 0.7
-MAX_OVERLAP = 0.4
-TOP_BEFORE_NMS = 5000
-TOP_AFTER_NMS = 750
+BLOCKS = 5
+MIN_SIZE = 20  # pixels; smaller boxes are left, as published
+FAR = 2.0**31  # pixels; beyond any frame, and within what a cast to int64 bears
 
 
-class RetinaFaceDetector(OnDevice, FaceDetector):
-    """The network in `Resnet50_Final.pth`, in float32.
+class FaceDetector(ABC):
+    """Finds faces. `weights` is the SHA-256 over its files."""
 
-    Raises GuardrailUnavailable where the file is missing, lacks a weight or has one that is not finite, RuntimeError
-    or the unpickler's errors where it cannot be read or a weight has another shape.
-    """
+    weights: str
 
-    def __init__(self, file: Path, device: torch.device) -> None:
-        self.weights = sha256_of([file], file.parent)
-        self._device = device
-        self._part = Part("face_blur", load_network(file), device)
-        self._mean = torch.tensor(MEAN_BGR).view(3, 1, 1)
-
-    @torch.inference_mode()
+    @abstractmethod
     def detect(self, frames: np.ndarray) -> list[np.ndarray]:
-        """Raises ValueError where the network's output is not finite."""
-        pixels = torch.from_numpy(frames.copy()).to(self._device).permute(0, 3, 1, 2).flip(1)
-        with self._part.in_use() as network:
-            offsets, scores = network(pixels.float() - self._mean.to(self._device))
-        if not (torch.isfinite(offsets).all() and torch.isfinite(scores).all()):
-            raise ValueError("the face detector's output is not finite")
-        height, width = frames.shape[1:3]
-        return find_boxes(offsets, scores, anchors(height, width).to(self._device), height, width)
+        """Boxes for frames uint8 [k, h, w, 3] RGB: k arrays float [n, 4] of x1, y1, x2, y2 in pixels."""
+
+    def hold(self, hold: Hold) -> None:  # noqa: B027 (a cascade has nothing to hold)
+        """As Guard.hold."""
+
+    def load(self) -> None:  # noqa: B027
+        """As Guard.load."""
+
+    def unload(self) -> None:  # noqa: B027
+        """As Guard.unload."""
 
 
-def load_network(file: Path) -> RetinaFace:
-    """RetinaFace with a file's weights, in eval mode. What the file holds besides (landmark heads) is passed over."""
-    stored = torch.load(file, map_location="cpu", weights_only=True)
-    stored = {key.removeprefix("module."): value for key, value in stored.get("state_dict", stored).items()}
-    network = RetinaFace()
-    # Not missing are the norms' counts of batches, which old files lack: only training asks for them.
-    if missing := network.load_state_dict(stored, strict=False).missing_keys:
-        raise GuardrailUnavailable(f"{file} is no RetinaFace with a ResNet-50: it lacks {', '.join(missing[:3])}")
-    require_finite(file, network)
-    return network.float().eval()
+class FaceBlur(FrameFilter):
+    """Pixelates what a detector finds, on a copy of the frames."""
+
+    name = "face_blur"
+
+    def __init__(self, detector: FaceDetector) -> None:
+        self.weights = detector.weights
+        self._detector = detector
+        self.hold, self.load, self.unload = detector.hold, detector.load, detector.unload
+
+    def filter(self, frames: np.ndarray) -> tuple[np.ndarray, Judgement]:
+        boxes = self._detector.detect(frames)
+        if len(boxes) != len(frames):
+            raise ValueError(f"the face detector answered for {len(boxes)} of {len(frames)} frames")
+        if not any(map(len, boxes)):
+            return frames, PASSED
+        blurred = frames.copy()
+        faces = sum(map(pixelate, blurred, boxes))
+        return blurred, Judgement(Verdict.MODIFIED, "faces pixelated", changes=faces) if faces else PASSED
 
 
-def find_boxes(
-    offsets: torch.Tensor, scores: torch.Tensor, priors: torch.Tensor, height: int, width: int
-) -> list[np.ndarray]:
-    """Faces from the network's output for frames of height x width pixels.
+def pixelate(frame: np.ndarray, boxes: np.ndarray) -> int:
+    """Pixelate boxes [n, 4] (x1, y1, x2, y2, pixels) in place in frame uint8 [h, w, 3]; how many it were.
 
-    offsets [n, anchors, 4], scores [n, anchors], priors [anchors, 4] -> n arrays float32 [faces, 4] of x1, y1, x2, y2
-    in pixels, the surest first.
+    A box counts with its whole size, also where it reaches over the frame's edge. It is cut to the frame first:
+    the published code lets a negative end reach around, and fails on an empty region.
+
+    Raises ValueError where a box is not finite.
     """
-    scale = torch.tensor([width, height, width, height], dtype=offsets.dtype, device=offsets.device)
-    found = []
-    for frame_offsets, frame_scores in zip(offsets, scores, strict=True):
-        sure = (frame_scores > MIN_CONFIDENCE).nonzero()[:, 0]
-        boxes = (decode(frame_offsets[sure], priors[sure]) * scale).cpu().numpy()
-        sureness = frame_scores[sure].cpu().numpy()
-        order = sureness.argsort()[::-1][:TOP_BEFORE_NMS]
-        boxes, sureness = boxes[order], sureness[order]
-        found.append(boxes[suppress(boxes, sureness)][:TOP_AFTER_NMS])
-    return found
-
-
-def decode(offsets: torch.Tensor, priors: torch.Tensor) -> torch.Tensor:
-    """Boxes [n, 4] (x1, y1, x2, y2) from offsets [n, 4] to priors [n, 4] (centre, size), all in parts of the frame."""
-    centres = priors[:, :2] + offsets[:, :2] * VARIANCES[0] * priors[:, 2:]
-    sizes = priors[:, 2:] * torch.exp(offsets[:, 2:] * VARIANCES[1])
-    corners = centres - sizes / 2
-    return torch.cat((corners, sizes + corners), dim=1)
-
-
-def suppress(boxes: np.ndarray, scores: np.ndarray) -> list[int]:
-    """Non-maximum suppression: indices of the boxes [n, 4] kept, the surest first. A box's last pixel belongs to it."""
-    x1, y1, x2, y2 = boxes.T
-    areas = (x2 - x1 + 1) * (y2 - y1 + 1)
-    order = scores.argsort()[::-1]
-    kept = []
-    while order.size:
-        best, order = order[0], order[1:]
-        kept.append(int(best))
-        width = np.maximum(0, np.minimum(x2[best], x2[order]) - np.maximum(x1[best], x1[order]) + 1)
-        height = np.maximum(0, np.minimum(y2[best], y2[order]) - np.maximum(y1[best], y1[order]) + 1)
-        shared = width * height
-        overlap = shared / (areas[best] + areas[order] - shared)
-        order = order[~(overlap > MAX_OVERLAP)]  # what overflowed to NaN stays
-    return kept
-
-
-@lru_cache(maxsize=4)
-def anchors(height: int, width: int) -> torch.Tensor:
-    """Anchors [n, 4] (centre x, centre y, width, height, in parts of the frame): by level, row, column and size."""
-    levels = []
-    for stride, sizes in LEVELS:
-        rows, columns = math.ceil(height / stride), math.ceil(width / stride)
-        y, x, size = np.meshgrid(np.arange(rows) + 0.5, np.arange(columns) + 0.5, sizes, indexing="ij")
-        level = np.stack((x * stride / width, y * stride / height, size / width, size / height), axis=-1)
-        levels.append(level.reshape(-1, 4))
-    return torch.from_numpy(np.concatenate(levels).astype(np.float32))
+    if not np.isfinite(boxes).all():
+        raise ValueError("the face detector gave a box that is not finite")
+    height, width = frame.shape[:2]
+    count = 0
+    for x1, y1, x2, y2 in np.clip(boxes, -FAR, FAR).astype(np.int64):
+        if x2 - x1 < MIN_SIZE or y2 - y1 < MIN_SIZE:
+            continue
+        x1, x2 = np.clip((x1, x2), 0, width)
+        y1, y2 = np.clip((y1, y2), 0, height)
+        if x2 <= x1 or y2 <= y1:
+            continue
+        mosaic = cv2.resize(frame[y1:y2, x1:x2], (BLOCKS, BLOCKS), interpolation=cv2.INTER_LINEAR)
+        size = int(x2 - x1), int(y2 - y1)
+        frame[y1:y2, x1:x2] = cv2.resize(mosaic, size, interpolation=cv2.INTER_NEAREST)
+        count += 1
+    return count

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from cosmos_ros.device.memory import Part, not_finite
 from cosmos_ros.errors import GuardrailUnavailable
-from cosmos_ros.parts import Part, not_finite
 from cosmos_ros.rollout import Verdict
 
-# Makes of a network the part of memory that brings it to its device: see cosmos_ros.parts.
+# Makes of a network the part of memory that brings it to its device: see cosmos_ros.device.memory.
 Hold = Callable[[nn.Module], Part]
 
 

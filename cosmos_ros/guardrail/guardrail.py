@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from cosmos_ros.device.memory import PROMPT_GUARD, VIDEO_GUARD, Part
 from cosmos_ros.errors import ForesightError, GuardrailError, GuardrailUnavailable
 from cosmos_ros.guardrail import profiles
 from cosmos_ros.guardrail.guard import ContentGuard, FrameFilter, Guard, PromptGuard
-from cosmos_ros.guardrail.lane import Lane
 from cosmos_ros.guardrail.screening import Screening
-from cosmos_ros.parts import PROMPT_GUARD, VIDEO_GUARD, Part
+from cosmos_ros.guardrail.watched_thread import WatchedThread
 
 logger = logging.getLogger(__name__)
 
@@ -138,14 +138,14 @@ class Guardrail:
         for guard in self._everyone:
             act = guard.filter if guard in self.filters else guard.judge
             subject = WARM_UP_PROMPT if guard in self.prompt_guards else frames
-            lane = Lane("warm-up", self.locks, self.timeout_s)
-            lane.submit(partial(lane.call, guard, partial(act, subject)))
+            thread = WatchedThread("warm-up", self.locks, self.timeout_s)
+            thread.submit(partial(thread.call, guard, partial(act, subject)))
             try:
-                lane.wait()
+                thread.wait()
             except GuardrailError as error:
                 logger.warning("while warming up: %s", error)
             finally:
-                lane.close()
+                thread.close()
 
     def unload(self) -> None:
         """Give the device's memory back; the guards stay in force, and bring what they need when they are asked."""

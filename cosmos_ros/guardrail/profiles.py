@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from cosmos_ros import huggingface
+from cosmos_ros.device.memory import resolve_device
 from cosmos_ros.errors import GuardrailUnavailable
-from cosmos_ros.guardrail import aegis, hub, video_content
-from cosmos_ros.guardrail.aegis import Aegis
 from cosmos_ros.guardrail.blocklist import COSMOS_1_0, PREDICT1, Blocklist
-from cosmos_ros.guardrail.embedded import CascadeFaceDetector, DegenerateVideoGuard, EmbeddedBlocklist
-from cosmos_ros.guardrail.face_blur import RetinaFaceDetector
+from cosmos_ros.guardrail.cosmos import aegis, video_content
+from cosmos_ros.guardrail.cosmos.aegis import Aegis
+from cosmos_ros.guardrail.cosmos.retinaface_detector import RetinaFaceDetector
+from cosmos_ros.guardrail.cosmos.video_content import VideoContentGuard
+from cosmos_ros.guardrail.embedded.guards import CascadeFaceDetector, DegenerateVideoGuard, EmbeddedBlocklist
+from cosmos_ros.guardrail.face_blur import FaceBlur
 from cosmos_ros.guardrail.guard import ContentGuard, FrameFilter, PromptGuard
-from cosmos_ros.guardrail.pixelation import FaceBlur
-from cosmos_ros.guardrail.video_content import VideoContentGuard
-from cosmos_ros.parts import resolve_device
 
 T = TypeVar("T")
 Guards = tuple[list[PromptGuard], list[ContentGuard], list[FrameFilter]]
@@ -101,8 +102,8 @@ class Networks:
 
     def weights(self) -> list[Path]:
         """Every file of weights that is read. Raises GuardrailUnavailable where a snapshot is not there."""
-        folders = [hub.snapshot(cache, repository) for cache, repository in self.snapshots]
-        return [*self.files, *(file for folder in folders for file in hub.weights_of(folder))]
+        folders = [huggingface.snapshot(cache, repository) for cache, repository in self.snapshots]
+        return [*self.files, *(file for folder in folders for file in huggingface.weights_of(folder))]
 
 
 def video_networks(home: Path) -> Networks:
@@ -127,9 +128,9 @@ def require_whole(home: Path, takes_prompt: bool) -> None:
     if missing := [str(path.relative_to(home)) for path in paths if not path.exists()]:
         raise GuardrailUnavailable(f"{home} lacks {', '.join(missing)}; fetch it: {FETCH} --local-dir {home}")
     for cache, repository in snapshots:
-        folder = _loaded(hub.snapshot, cache, repository)
+        folder = _loaded(huggingface.snapshot, cache, repository)
         try:
-            hub.weights_kind(folder)
+            huggingface.weights_kind(folder)
         except GuardrailUnavailable as error:
             raise GuardrailUnavailable(f"{error}; fetch it: hf download {repository} --cache-dir {cache}") from error
 

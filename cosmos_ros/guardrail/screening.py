@@ -12,8 +12,8 @@ import numpy as np
 
 from cosmos_ros.errors import ForesightError, GuardrailError, GuardrailUnavailable, PromptBlocked, VideoBlocked
 from cosmos_ros.guardrail.guard import ContentGuard, FrameFilter, Guard, Judgement
-from cosmos_ros.guardrail.lane import Lane
-from cosmos_ros.guardrail.verdicts import VERDICTS
+from cosmos_ros.guardrail.prompt_cache import VERDICTS
+from cosmos_ros.guardrail.watched_thread import WatchedThread
 from cosmos_ros.rollout import (
     _GUARDRAIL_SEAL,
     Clip,
@@ -48,18 +48,20 @@ class Screening:
         self._over = False
 
     def __enter__(self) -> Screening:
-        lanes = (Lane(name, self._guardrail.locks, self._guardrail.timeout_s) for name in ("prompt", "video"))
-        self._prompt_lane, self._video_lane = lanes
+        locks, timeout_s = self._guardrail.locks, self._guardrail.timeout_s
+        self._prompt_thread, self._video_thread = (
+            WatchedThread(name, locks, timeout_s) for name in ("prompt", "video")
+        )
         if self._prompt or self._guardrail.takes_prompt:
-            self._prompt_lane.submit(self._judge_prompt)
+            self._prompt_thread.submit(self._judge_prompt)
         return self
 
     def __exit__(self, _: type | None, error: BaseException | None, __: object) -> None:
         if isinstance(error, ForesightError):
-            error.report = self.report      # whatever ended it, the client learns what was judged by then
+            error.report = self.report  # whatever ended it, the client learns what was judged by then
         self._over = True
-        self._prompt_lane.close()
-        self._video_lane.close()
+        self._prompt_thread.close()
+        self._video_thread.close()
         self._guarded = []
 
     def admit_prompt(self, waiting: Callable[[], None] | None = None) -> None:
@@ -67,7 +69,7 @@ class Screening:
 
         Raises PromptBlocked, GuardrailUnavailable.
         """
-        self._wait(self._prompt_lane, waiting)
+        self._wait(self._prompt_thread, waiting)
         self._admitted = True
 
     def inspect(self, frames: np.ndarray) -> None:
@@ -79,12 +81,12 @@ class Screening:
         """
         self._check_open()
         try:
-            self._video_lane.raise_failure()
+            self._video_thread.raise_failure()
             frozen = _frozen(self._checked(frames))
         except GuardrailError as error:
-            self._refuse(error, self._video_lane.failed_guard)
+            self._refuse(error, self._video_thread.failed_guard)
         first, self._inspected = self._inspected, self._inspected + len(frozen)
-        self._video_lane.submit(lambda: self._judge_frames(frozen, first))
+        self._video_thread.submit(lambda: self._judge_frames(frozen, first))
 
     def release(
         self,
@@ -105,8 +107,8 @@ class Screening:
         self._check_open()
         if not self._inspected:
             self._refuse(GuardrailUnavailable("the model gave no frames to judge; nothing can be released"))
-        self._video_lane.submit(self._judge_rollout)
-        self._wait(self._video_lane, waiting)
+        self._video_thread.submit(self._judge_rollout)
+        self._wait(self._video_thread, waiting)
         (guarded,), self._guarded = self._guarded, []
         self._over = True
         if len(guarded) != self._inspected:
@@ -131,7 +133,7 @@ class Screening:
         """What was decided so far, in order."""
         return GuardrailReport(self._guardrail.profile, tuple(t.decision() for t in list(self._tallies.values())))
 
-    # The jobs of the two lanes
+    # The jobs of the two threads
 
     def _judge_prompt(self) -> None:
         guards = self._guardrail.prompt_guards
@@ -140,7 +142,7 @@ class Screening:
         for guard in guards:
             judgement, seconds = VERDICTS.get(guard, self._prompt), 0.0
             if judgement is None:
-                judgement, seconds = self._prompt_lane.call(guard, partial(_judged, guard, guard.judge, self._prompt))
+                judgement, seconds = self._prompt_thread.call(guard, partial(_judged, guard, guard.judge, self._prompt))
                 VERDICTS.put(guard, self._prompt, judgement)
             self._tally_of(guard).add(judgement, seconds)
             if judgement.verdict is Verdict.REFUSED:
@@ -150,7 +152,7 @@ class Screening:
         for guard in self._guardrail.content_guards:
             self._judge_content(guard, guard.judge, frames, first)
         for guard in self._guardrail.filters:
-            (frames, judgement), seconds = self._video_lane.call(guard, partial(_filtered, guard, frames))
+            (frames, judgement), seconds = self._video_thread.call(guard, partial(_filtered, guard, frames))
             self._tally_of(guard).add(judgement, seconds)
         self._guarded.append(frames)
 
@@ -163,7 +165,7 @@ class Screening:
     def _judge_content(
         self, guard: ContentGuard, judge: Callable[[np.ndarray], Judgement], frames: np.ndarray, first: int
     ) -> None:
-        judgement, seconds = self._video_lane.call(guard, partial(_judged, guard, judge, frames))
+        judgement, seconds = self._video_thread.call(guard, partial(_judged, guard, judge, frames))
         self._tally_of(guard).add(judgement, seconds)
         if judgement.verdict is Verdict.REFUSED:
             where = "the frames" if judgement.frame is None else f"predicted frame {first + judgement.frame + 1}"
@@ -179,11 +181,11 @@ class Screening:
             state = "is over" if self._over else "has not admitted the prompt"
             self._refuse(GuardrailUnavailable(f"this screening {state}; no frames can pass it"))
 
-    def _wait(self, lane: Lane, waiting: Callable[[], None] | None) -> None:
+    def _wait(self, thread: WatchedThread, waiting: Callable[[], None] | None) -> None:
         try:
-            lane.wait(waiting)
+            thread.wait(waiting)
         except GuardrailError as error:
-            self._refuse(error, lane.failed_guard)
+            self._refuse(error, thread.failed_guard)
 
     def _refuse(self, error: GuardrailError, failed: Guard | None = None) -> NoReturn:
         """End the screening. A guard that failed counts as one that refused."""

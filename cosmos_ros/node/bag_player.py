@@ -30,7 +30,7 @@ from cosmos_ros.rollout import NANOSECONDS
 
 CLOCK_PERIOD_S = 0.01
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
-SETTLE_S = 0.5      # the other side may still be matching when we see it, and still reading when we are through
+SETTLE_S = 0.5  # the other side may still be matching when we see it, and still reading when we are through
 
 
 class BagPlayer(Node):
@@ -120,8 +120,13 @@ def _arguments(args: list[str] | None) -> argparse.Namespace:
     parser.add_argument("bag", type=Path, help="directory of the recording, or its .mcap or .db3 file")
     parser.add_argument("--rate", type=float, default=1.0, help="times the recorded speed (default: 1)")
     parser.add_argument("--loop", action="store_true", help="begin again at the end, until interrupted")
-    parser.add_argument("--wait-for", action="append", default=[], metavar="TOPIC",
-                        help="start when this topic has a subscriber; named twice, two (default: any image topic)")
+    parser.add_argument(
+        "--wait-for",
+        action="append",
+        default=[],
+        metavar="TOPIC",
+        help="start when this topic has a subscriber; named twice, two (default: any image topic)",
+    )
     known = parser.parse_args(remove_ros_args(args if args is not None else sys.argv)[1:])
     if not known.rate > 0:
         parser.error(f"--rate must be positive; got {known.rate}")

@@ -21,10 +21,10 @@ from cosmos_ros.node.timers import steady_timer
 
 MESSAGE_TYPES = {"raw": Image, "compressed": CompressedImage}
 RELIABILITIES = {"best_effort": ReliabilityPolicy.BEST_EFFORT, "reliable": ReliabilityPolicy.RELIABLE}
-DEPTH = 30              # a second at 30 Hz: bridges what Python's lock holds up, as while a rollout is published
-WATCH_PERIOD_S = 0.2    # in which a publisher that comes or goes is noticed
-SILENCE_S = 5.0         # without an image for so long: say why
-RATE_WINDOW_S = 2.0     # over which the incoming rate is taken
+DEPTH = 30  # a second at 30 Hz: bridges what Python's lock holds up, as while a rollout is published
+WATCH_PERIOD_S = 0.2  # in which a publisher that comes or goes is noticed
+SILENCE_S = 5.0  # without an image for so long: say why
+RATE_WINDOW_S = 2.0  # over which the incoming rate is taken
 WORTH_A_WARNING = (Added.DUPLICATE, Added.UNSTAMPED, Added.JUMPED_BACK, Added.CHANGED)
 
 
@@ -43,22 +43,25 @@ class CameraSubscription:
         self._buffer = buffer
         self.topic = node.resolve_topic_name("image")
         self._message_type = MESSAGE_TYPES[transport]
-        self._asked_reliability = RELIABILITIES.get(reliability)        # None: auto
+        self._asked_reliability = RELIABILITIES.get(reliability)  # None: auto
         self._warned: set[str] = set()
         self._arrivals: collections.deque[float] = collections.deque(maxlen=1000)
         self._last_arrival = time.monotonic()
         self.info: CameraInfo | None = None
-        self.frame_id = ""                                              # of the newest frame in the buffer
-        self.counts: collections.Counter[str] = collections.Counter()   # of what became of each image
+        self.frame_id = ""  # of the newest frame in the buffer
+        self.counts: collections.Counter[str] = collections.Counter()  # of what became of each image
 
         # The images have a callback group to themselves: whatever else the node does, the next one is taken at once.
         self._image_group = MutuallyExclusiveCallbackGroup()
-        self._reliability = ReliabilityPolicy.BEST_EFFORT               # hears whoever comes first
+        self._reliability = ReliabilityPolicy.BEST_EFFORT  # hears whoever comes first
         self._reliability = self._fitting_reliability()
         self._images = self._subscribe()
         others = MutuallyExclusiveCallbackGroup()
         self._infos = node.create_subscription(
-            CameraInfo, "camera_info", self._on_info, QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
+            CameraInfo,
+            "camera_info",
+            self._on_info,
+            QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
             callback_group=others,
         )
         self._watch_timer = steady_timer(node, WATCH_PERIOD_S, self._watch, others)
@@ -90,7 +93,10 @@ class CameraSubscription:
 
     def _subscribe(self) -> Subscription:
         return self._node.create_subscription(
-            self._message_type, "image", self._on_image, QoSProfile(depth=DEPTH, reliability=self._reliability),
+            self._message_type,
+            "image",
+            self._on_image,
+            QoSProfile(depth=DEPTH, reliability=self._reliability),
             callback_group=self._image_group,
             # A publisher that does not fit is no event of its own: `_why_silent` tells of it if nothing arrives.
             event_callbacks=SubscriptionEventCallbacks(message_lost=self._on_lost, use_default_callbacks=False),
@@ -98,7 +104,7 @@ class CameraSubscription:
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         if self.silent_s > SILENCE_S:
-            self._warned.discard("silence")     # the next silence is another one
+            self._warned.discard("silence")  # the next silence is another one
         self._last_arrival = time.monotonic()
         self._arrivals.append(self._last_arrival)
         try:

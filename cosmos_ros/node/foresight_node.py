@@ -79,11 +79,14 @@ class ForesightNode(LifecycleNode):
         self._package_log = NodeLogHandler(self)
         self._settings = Parameters(self, is_configured=lambda: self.state != "unconfigured")
         self._configured: Configured | None = None
-        self._trouble = ""                      # why the last transition failed
+        self._trouble = ""  # why the last transition failed
         self._action = PredictAction(
-            self, self._predict, self._publish, lambda: self._settings["when_busy"],
+            self,
+            self._predict,
+            self._publish,
+            lambda: self._settings["when_busy"],
             lambda: self._configured.foresight.guardrail.profile if self._configured else "",
-        )  # fmt: skip
+        )
         Diagnostics(self, self._findings)
         self._survive_impossible_transitions()
         if self._settings["autostart"]:
@@ -107,7 +110,7 @@ class ForesightNode(LifecycleNode):
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = self._attempt("deactivate", self._unload)
-        super().on_deactivate(state)        # after it: a rollout that is just being published still goes out
+        super().on_deactivate(state)  # after it: a rollout that is just being published still goes out
         return result
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -137,7 +140,7 @@ class ForesightNode(LifecycleNode):
             work()
         except ForesightError as error:
             self._trouble = f"could not {what}: {error.code}: {error}"
-        except Exception as error:      # rclpy would swallow it, and leave the node in a state without a reason
+        except Exception as error:  # rclpy would swallow it, and leave the node in a state without a reason
             self._trouble = f"could not {what}: {type(error).__name__}: {error}"
             self.get_logger().error(traceback.format_exc())
         else:
@@ -183,7 +186,7 @@ class ForesightNode(LifecycleNode):
         request, configured = goal.request, self._configured
         if request.condition not in (Predict.Goal.VIDEO, Predict.Goal.IMAGE):
             raise InvalidGoal(f"condition must be VIDEO (0) or IMAGE (1); got {request.condition}")
-        n_frames = configured.foresight.spec.conditioning_lengths[request.condition]    # a video's, an image's
+        n_frames = configured.foresight.spec.conditioning_lengths[request.condition]  # a video's, an image's
         sampling = {
             "seed": request.seed if request.seed >= 0 else None,
             "temperature": self._or_default("temperature", request.temperature),
@@ -246,9 +249,9 @@ def spin(node: ForesightNode) -> None:
         try:
             executor.spin_once()
         except InvalidHandle:
-            pass        # of what a callback destroyed on its own thread, as the camera's subscription for another one
+            pass  # of what a callback destroyed on its own thread, as the camera's subscription for another one
         except Exception:
-            if node.context.ok():       # else it is the shutdown itself, seen from the middle of a wait
+            if node.context.ok():  # else it is the shutdown itself, seen from the middle of a wait
                 node.get_logger().error(f"a callback failed:\n{traceback.format_exc()}")
 
 

@@ -10,8 +10,8 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from unique_identifier_msgs.msg import UUID
 
-from cosmos_ros.contact_sheet import contact_sheet
 from cosmos_ros.msg import GuardDecision, GuardrailStatus, Rollout, StageTime
+from cosmos_ros.recordings.contact_sheet import contact_sheet
 from cosmos_ros.rollout import NANOSECONDS, Crop, GuardedRollout, GuardrailReport
 
 
@@ -105,9 +105,7 @@ def _rgb_image(frame: np.ndarray, header: Header) -> Image:
     """uint8 [H, W, 3] RGB as an rgb8 image."""
     height, width, _ = frame.shape
     # bytes: the generated setter takes them in 1 ms per megapixel frame, but a NumPy array in 114 ms.
-    return Image(
-        header=header, height=height, width=width, encoding="rgb8", step=3 * width, data=frame.tobytes()
-    )
+    return Image(header=header, height=height, width=width, encoding="rgb8", step=3 * width, data=frame.tobytes())
 
 
 def _require_guarded(rollout: GuardedRollout) -> None:

@@ -69,97 +69,119 @@ class Declaration:
 
 DECLARATIONS = (
     Declaration(
-        "autostart", True,
+        "autostart",
+        True,
         "Configure and activate without being told. False: a lifecycle manager does it.",
         When.START,
     ),
     Declaration(
-        "checkpoint", "",
+        "checkpoint",
+        "",
         "Directory of the world model in the published layout. Empty: the small model that ships with this package.",
     ),
     Declaration(
-        "guardrail", "",
+        "guardrail",
+        "",
         "Directory of Cosmos-1.0-Guardrail, needed by NVIDIA's checkpoints. Empty: looked for beside the checkpoint. "
         "The guardrail cannot be switched off.",
     ),
     Declaration(
-        "tokenizer", "",
+        "tokenizer",
+        "",
         "Directory with encoder.jit and decoder.jit, or with autoencoder.jit. Empty: in or beside the checkpoint.",
     ),
     Declaration(
-        "device", "auto",
+        "device",
+        "auto",
         "Where the model runs: auto (CUDA where there is one), cpu, cuda, cuda:1, ...",
     ),
     Declaration(
-        "dtype", "auto",
+        "dtype",
+        "auto",
         "Precision of the transformer. auto: bfloat16 on CUDA, float32 on the CPU.",
         choices=("auto", "bfloat16", "float32"),
     ),
     Declaration(
-        "memory", "auto",
+        "memory",
+        "auto",
         "What waits in host memory while it does not work. fast: nothing. balanced: what works once per prompt. low: "
         "everything, one part on the GPU at a time. auto: as little as fits the GPU.",
         choices=("auto", "fast", "balanced", "low"),
     ),
     Declaration(
-        "gpus", 1,
+        "gpus",
+        1,
         "Over how many GPUs of this host, from `device` on, the transformer is cut; a number that divides its "
         "key-value heads (8 in NVIDIA's models). On the CPU: over how many processes.",
         bounds=(1, 64),
     ),
     Declaration(
-        "cpu_threads", 0,
+        "cpu_threads",
+        0,
         "Threads that one operation may use on the CPU. 0: all cores but one, which is left to the camera. "
         "The world model takes half of the cores at most.",
-        When.ANY_TIME, bounds=(0, 1024),
+        When.ANY_TIME,
+        bounds=(0, 1024),
     ),
     Declaration(
-        "guard_timeout", 10.0,
+        "guard_timeout",
+        10.0,
         "Seconds that one guard may take before it counts as failed and the rollout is refused.",
         bounds=(0.1, 600.0),
     ),
     Declaration(
-        "image_transport", "raw",
+        "image_transport",
+        "raw",
         "What arrives on the topic `image`. raw: sensor_msgs/Image. compressed: sensor_msgs/CompressedImage.",
         choices=("raw", "compressed"),
     ),
     Declaration(
-        "image_reliability", "auto",
+        "image_reliability",
+        "auto",
         "QoS of the image subscription. auto: reliable while every publisher of the topic is, else best effort. "
         "best_effort hears every publisher, but large images get lost on the way. reliable does not hear a "
         "best-effort camera.",
         choices=("auto", "best_effort", "reliable"),
     ),
     Declaration(
-        "frame_rate", 0.0,
+        "frame_rate",
+        0.0,
         "Rate in Hz at which conditioning frames are picked and frames are predicted. 0: the model's own.",
         bounds=(0.0, 240.0),
     ),
     Declaration(
-        "max_age", 1.0,
+        "max_age",
+        1.0,
         "Seconds by the node's clock after which the newest frame is too old to predict from. 0: never.",
         bounds=(0.0, 3600.0),
     ),
     Declaration(
-        "history", 3.0,
+        "history",
+        3.0,
         "Seconds of camera images that are kept, at least a clip's length: how far back a goal's `until` may reach.",
         bounds=(0.1, 600.0),
     ),
     Declaration(
-        "temperature", -1.0,
+        "temperature",
+        -1.0,
         "Sampling temperature of goals that leave theirs negative. 0: greedy. Negative: the model's recommendation.",
-        When.ANY_TIME, bounds=(-1.0, 10.0),
+        When.ANY_TIME,
+        bounds=(-1.0, 10.0),
     ),
     Declaration(
-        "top_p", -1.0,
+        "top_p",
+        -1.0,
         "Nucleus of goals that leave theirs negative, in (0, 1]. Negative: the model's recommendation.",
-        When.ANY_TIME, bounds=(-1.0, 1.0),
+        When.ANY_TIME,
+        bounds=(-1.0, 1.0),
     ),
     Declaration(
-        "when_busy", "reject",
+        "when_busy",
+        "reject",
         "What a goal meets while another one runs. reject: it is aborted with NOT_ACTIVE. preempt: it takes over. "
         "queue: it waits its turn.",
-        When.ANY_TIME, choices=("reject", "preempt", "queue"),
+        When.ANY_TIME,
+        choices=("reject", "preempt", "queue"),
     ),
 )
 

@@ -31,9 +31,9 @@ from cosmos_ros.node.messages import duration_message, guardrail_status, without
 from cosmos_ros.node.timers import steady_timer
 from cosmos_ros.rollout import Progress, Stage
 
-RESULT_TIMEOUT_S = 30       # rclpy's own is 900 s; one result with frames holds 47 MB at 640x1024
+RESULT_TIMEOUT_S = 30  # rclpy's own is 900 s; one result with frames holds 47 MB at 640x1024
 FEEDBACK_PERIOD_S = 0.1
-WAITING_PERIOD_S = 0.5      # between two feedbacks of a goal that waits
+WAITING_PERIOD_S = 0.5  # between two feedbacks of a goal that waits
 CANCEL_POLL_S = 0.02
 
 Prediction = TypeVar("Prediction")
@@ -82,13 +82,15 @@ class Goal:
         if progress.stage is self._last_stage and now - self._last_feedback < FEEDBACK_PERIOD_S:
             return
         self._last_stage, self._last_feedback = progress.stage, now
-        self.handle.publish_feedback(Predict.Feedback(
-            stage=int(progress.stage),
-            progress=progress.fraction,
-            frames_ready=progress.frames_ready,
-            tokens_per_second=progress.tokens_per_second,
-            remaining=duration_message(progress.remaining_s),
-        ))
+        self.handle.publish_feedback(
+            Predict.Feedback(
+                stage=int(progress.stage),
+                progress=progress.fraction,
+                frames_ready=progress.frames_ready,
+                tokens_per_second=progress.tokens_per_second,
+                remaining=duration_message(progress.remaining_s),
+            )
+        )
 
 
 class PredictAction:
@@ -111,15 +113,18 @@ class PredictAction:
         self._log = node.get_logger().get_child("predict")
         self._predict, self._publish, self._when_busy, self._profile = predict, publish, when_busy, profile
         self.last_error = ""
-        self.last_status = GuardrailStatus()    # what the guards decided about the last goal that they were asked about
-        self._goals: dict[bytes, Goal] = {}                         # every goal that has no answer yet
+        self.last_status = GuardrailStatus()  # what the guards decided about the last goal that they were asked about
+        self._goals: dict[bytes, Goal] = {}  # every goal that has no answer yet
         self._waiting: collections.deque[Goal] = collections.deque()
         self._running: Goal | None = None
         self._open = self._destroyed = False
-        self._changed = threading.Condition()                       # guards the five above
+        self._changed = threading.Condition()  # guards the five above
         group = ReentrantCallbackGroup()
         self._server = ActionServer(
-            node, Predict, "~/predict", self._conclude,
+            node,
+            Predict,
+            "~/predict",
+            self._conclude,
             handle_accepted_callback=self._accept,
             cancel_callback=self._on_cancel,
             callback_group=group,
@@ -186,7 +191,7 @@ class PredictAction:
             goal = self._goals.get(bytes(handle.goal_id.uuid))
             if goal in self._waiting:
                 self._waiting.remove(goal)
-                _execute(handle)        # `_conclude` answers it
+                _execute(handle)  # `_conclude` answers it
         return CancelResponse.ACCEPT
 
     def _report_waiting(self) -> None:
@@ -208,7 +213,7 @@ class PredictAction:
             prediction = self._predict(goal)
         except ForesightError as error:
             goal.stop(error)
-        except Exception as error:      # whatever one goal runs into, the next one is served
+        except Exception as error:  # whatever one goal runs into, the next one is served
             goal.stop(self._unexpected(error))
         else:
             if goal.close():

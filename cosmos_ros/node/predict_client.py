@@ -33,8 +33,8 @@ from cosmos_ros.rollout import NANOSECONDS, Stage, Verdict
 NOT_YET = ("NOT_ACTIVE", "NO_FRAMES", "UNEVEN_FRAMES")
 CONDITIONS = {"video": Predict.Goal.VIDEO, "image": Predict.Goal.IMAGE}
 BAR_WIDTH = 30
-ARRIVAL_NS = NANOSECONDS // 2   # by which an image may come later than the clock reaches its stamp
-FAREWELL_S = 1.0                # in which the last answer of a node that has left may still be on its way
+ARRIVAL_NS = NANOSECONDS // 2  # by which an image may come later than the clock reaches its stamp
+FAREWELL_S = 1.0  # in which the last answer of a node that has left may still be on its way
 
 
 class NoNode(RuntimeError):
@@ -48,7 +48,7 @@ class PredictClient(Node):
         super().__init__("predict_client")
         self._client = ActionClient(self, Predict, "foresight/predict")
         self._interrupted = False
-        self._last_served = 0.0     # by time.monotonic()
+        self._last_served = 0.0  # by time.monotonic()
 
     def interrupt(self, *_: object) -> None:
         """Cancel the goal; a signal handler. An exception instead could hit rclpy while it holds an answer."""
@@ -197,10 +197,20 @@ def _arguments(args: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=-1, help="same seed, same frames: same rollout (default: drawn)")
     parser.add_argument("--temperature", type=float, default=-1.0, help="0: greedy (default: the node's)")
     parser.add_argument("--top-p", type=float, default=-1.0, help="in (0, 1] (default: the node's)")
-    parser.add_argument("--until", type=int, default=0, metavar="NANOSECONDS",
-                        help="wait for this ROS time, then condition on frames not newer than it (default: the newest)")
-    parser.add_argument("--patience", type=float, default=10.0, metavar="SECONDS",
-                        help="how long to wait for the node and its first frames (default: 10)")
+    parser.add_argument(
+        "--until",
+        type=int,
+        default=0,
+        metavar="NANOSECONDS",
+        help="wait for this ROS time, then condition on frames not newer than it (default: the newest)",
+    )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="how long to wait for the node and its first frames (default: 10)",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write frames.npy and rollout.json here")
     return parser.parse_args(remove_ros_args(args if args is not None else sys.argv)[1:])
 

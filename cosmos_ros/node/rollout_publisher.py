@@ -17,8 +17,8 @@ from cosmos_ros.node.messages import contact_sheet_message, cropped_camera_info,
 from cosmos_ros.node.timers import steady_timer
 from cosmos_ros.rollout import GuardedRollout
 
-QUEUE = QoSProfile(depth=10)                                                        # reliable, volatile
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)          # reliable, for late joiners too
+QUEUE = QoSProfile(depth=10)  # reliable, volatile
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # reliable, for late joiners too
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Camera:
     """The camera that a rollout continues, as it was when the clip was taken."""
 
     frame_id: str
-    size: tuple[int, int]           # (height, width) of its images
-    info: CameraInfo | None         # None: nobody published one
+    size: tuple[int, int]  # (height, width) of its images
+    info: CameraInfo | None  # None: nobody published one
 
 
 class RolloutPublisher:

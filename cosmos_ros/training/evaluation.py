@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cosmos_ros.training.dataset import as_video
+from cosmos_ros.training.datasets.simulated import as_video
 from cosmos_ros.world_model import Sampling, Transformer
-from cosmos_ros.world_model.sampling import sample
+from cosmos_ros.world_model.decoding.sampling import sample
 from cosmos_ros.world_model.transformer import KVCache
 
 CONDITIONING_FRAMES = 9
@@ -51,8 +51,9 @@ def generate(transformer: Transformer, prompt: Tensor, sampling: Sampling) -> Te
 
 
 @torch.no_grad()
-def evaluate(encode: torch.nn.Module, decode: torch.nn.Module, transformer: Transformer, clips: Tensor,
-             sampling: Sampling) -> dict[str, float]:
+def evaluate(
+    encode: torch.nn.Module, decode: torch.nn.Module, transformer: Transformer, clips: Tensor, sampling: Sampling
+) -> dict[str, float]:
     """Measures on uint8 clips [N, 33, H, W, 3]; every figure a mean of single frames' PSNR in dB.
 
     tokenizer        all 33 frames, encoded and decoded

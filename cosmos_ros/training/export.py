@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from cosmos_ros.training.dataset import FRAME_RATE
+from cosmos_ros.training.datasets.simulated import FRAME_RATE
 from cosmos_ros.training.tokenizer_network import (
     SPACE_COMPRESSION,
     TIME_COMPRESSION,

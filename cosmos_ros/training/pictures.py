@@ -12,10 +12,10 @@ from torch import Tensor
 from cosmos_ros.errors import VideoBlocked
 from cosmos_ros.foresight import Foresight, ForesightConfig
 from cosmos_ros.rollout import NANOSECONDS, Clip, GuardedRollout
-from cosmos_ros.training.dataset import FRAME_RATE
+from cosmos_ros.training.datasets.simulated import FRAME_RATE
 
-EVERY = 4               # frames from column to column
-PICTURES = 6            # at most
+EVERY = 4  # frames from column to column
+PICTURES = 6  # at most
 SEED = 0
 
 
@@ -45,8 +45,10 @@ def write_pictures(checkpoint: Path, clips: Sequence[Clip], folder: Path, device
 def write_picture(path: Path, truth: Clip, n_seen: int, below: Sequence[GuardedRollout | VideoBlocked]) -> None:
     """The true frames after the first n, and below them what was made of these; each row ends with the same frame."""
     top = _row(truth.frames[n_seen:])
-    rows = [_refusal(row, top) if isinstance(row, VideoBlocked) else _row(_guarded(row)[n_seen - len(truth.frames) :])
-            for row in below]  # fmt: skip
+    rows = [
+        _refusal(row, top) if isinstance(row, VideoBlocked) else _row(_guarded(row)[n_seen - len(truth.frames) :])
+        for row in below
+    ]
     cv2.imwrite(str(path), cv2.cvtColor(np.concatenate([top, *rows]), cv2.COLOR_RGB2BGR))
 
 

@@ -1,6 +1,6 @@
 """Writes the sample bag: one simulated episode that training never saw, as a robot's camera would have recorded it.
 
-    python -m cosmos_ros.training.sample_bag data/sample_bag
+python -m cosmos_ros.training.sample_bag data/sample_bag
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from cosmos_ros.training.episodes import draw_scene
 from cosmos_ros.training.simulation import Film, simulate
 from cosmos_ros.training.splits import Split
 
-EPISODE = 141           # of the sample split: in its last 2.4 s the arm sweeps over the table and drags a block along
+EPISODE = 141  # of the sample split: in its last 2.4 s the arm sweeps over the table and drags a block along
 CAMERA = "camera1"
 HEIGHT, WIDTH = 240, 320
-FRAME_RATE = 20.0       # Hz
-N_FRAMES = 129          # 6.4 s
-FRAME_ID = "camera_optical_frame"   # REP 103: z forward, x right, y down
+FRAME_RATE = 20.0  # Hz
+N_FRAMES = 129  # 6.4 s
+FRAME_ID = "camera_optical_frame"  # REP 103: z forward, x right, y down
 
 TYPESTORE = get_typestore(Stores.ROS2_JAZZY)
-MESSAGE = TYPESTORE.types   # message class by name
+MESSAGE = TYPESTORE.types  # message class by name
 
 
 def write_sample_bag(directory: Path, n_frames: int = N_FRAMES) -> None:

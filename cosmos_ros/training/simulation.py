@@ -53,8 +53,9 @@ class Film:
     def frame(self, data: mujoco.MjData, camera: str) -> np.ndarray:
         """What the camera sees now: uint8 [height, width, 3] RGB."""
         self._camera.fixedcamid = self.model.camera(camera).id
-        mujoco.mjv_updateScene(self.model, data, self._options, None, self._camera,
-                               mujoco.mjtCatBit.mjCAT_ALL, self._scene)
+        mujoco.mjv_updateScene(
+            self.model, data, self._options, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
+        )
         mujoco.mjr_render(self._viewport, self._scene, self._renderer)
         pixels = np.empty((self.height, self.width, 3), np.uint8)
         mujoco.mjr_readPixels(pixels, None, self._viewport, self._renderer)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PATCH = 4               # pixels, and frames, per wavelet patch along each axis
+PATCH = 4  # pixels, and frames, per wavelet patch along each axis
 TIME_COMPRESSION = 8
 SPACE_COMPRESSION = 16
 WAVELET_CHANNELS = 3 * PATCH**3

@@ -1,8 +1,8 @@
 """The world model: tokenizer, transformer and decoding, in PyTorch alone."""
 
-from cosmos_ros.world_model.checkpoint import load_transformer
+from cosmos_ros.world_model.checkpoints.transformer_weights import load_transformer
 from cosmos_ros.world_model.config import TransformerConfig, Yarn
-from cosmos_ros.world_model.sampling import Sampling
+from cosmos_ros.world_model.decoding.sampling import Sampling
 from cosmos_ros.world_model.transformer import Transformer
 from cosmos_ros.world_model.world_model import ModelSpec, WorldModel
 

@@ -145,8 +145,10 @@ def _attention(block: str, source: str) -> Layout:
 
 
 OUTER_TENSORS: Layout = {
-    "tok_embeddings.weight": ("vocab_in", "dim"), "norm.weight": ("dim",), "output.weight": ("vocab_out", "dim"),
-}  # fmt: skip
+    "tok_embeddings.weight": ("vocab_in", "dim"),
+    "norm.weight": ("dim",),
+    "output.weight": ("vocab_out", "dim"),
+}
 LAYER_TENSORS: Layout = _attention("attention", "dim") | {
     "ffn_norm": ("dim",),
     "feed_forward.w1": ("ffn_hidden", "dim"),
@@ -159,9 +161,7 @@ TEXT_TENSORS: Layout = _attention("cross_attention", "context_dim")
 def tensor_layout(n_layers: int, has_text: bool) -> Layout:
     """Every tensor's full name, and its shape in names of sizes."""
     in_layer = LAYER_TENSORS | (TEXT_TENSORS if has_text else {})
-    layers = {
-        f"layers.{layer}.{name}.weight": sizes for layer in range(n_layers) for name, sizes in in_layer.items()
-    }
+    layers = {f"layers.{layer}.{name}.weight": sizes for layer in range(n_layers) for name, sizes in in_layer.items()}
     return OUTER_TENSORS | layers
 
 
@@ -191,11 +191,19 @@ def _published(size: str, top_p: float, n_layers: int, dim: int, yarn: Yarn | No
     return PublishedKind(
         (f"Cosmos-1.0-Autoregressive-{size}", f"Cosmos-Predict1-{size}"),
         TransformerConfig(
-            n_layers=n_layers, dim=dim, n_heads=32, n_kv_heads=8, head_dim=128, ffn_hidden=14336,
-            vocab_in=64000 + TEXT_TOKENS * text, vocab_out=64000, yarn=yarn, context_dim=1024 if text else None,
+            n_layers=n_layers,
+            dim=dim,
+            n_heads=32,
+            n_kv_heads=8,
+            head_dim=128,
+            ffn_hidden=14336,
+            vocab_in=64000 + TEXT_TOKENS * text,
+            vocab_out=64000,
+            yarn=yarn,
+            context_dim=1024 if text else None,
         ),
         top_p,
-    )  # fmt: skip
+    )
 
 
 _YARN = Yarn(scale=2, beta_fast=4, beta_slow=1, original_latent_shape=(3, 40, 64))

@@ -24,25 +24,25 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from cosmos_ros.device.memory import TEXT_ENCODER, not_finite
+from cosmos_ros.device.out_of_memory import is_out_of_memory
+from cosmos_ros.device.plan import DeviceMemory
 from cosmos_ros.errors import InvalidGoal, ModelUnavailable
-from cosmos_ros.parts import TEXT_ENCODER, not_finite
 from cosmos_ros.paths import cache_directory
-from cosmos_ros.world_model.memory import is_out_of_memory
-from cosmos_ros.world_model.memory_plan import DeviceMemory
-from cosmos_ros.world_model.weight_files import size_and_ends
+from cosmos_ros.world_model.checkpoints.weight_files import size_and_ends
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CONTEXT_LENGTH = 512
-REMEMBERED_PROMPTS = 64         # 1 MiB each at the published width
+REMEMBERED_PROMPTS = 64  # 1 MiB each at the published width
 EMBEDDINGS_FILE = "text_embeddings.safetensors"
 # Beside the checkpoint: a plain snapshot (Cosmos-Predict1's layout), or a Hugging Face cache (Cosmos 1.0's).
 SNAPSHOT = Path("google-t5") / "t5-11b"
 HUB_CACHE = Path("models--google-t5--t5-11b")
 # Of each kind a T5 folder has at least one file.
 FILES = {"weights": ("*.safetensors", "*.bin"), "tokenizer": ("tokenizer.json", "spiece.model")}
-SIZES = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")    # of its config.json
+SIZES = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")  # of its config.json
 REMEDY = (
     "fetch it with `hf download google-t5/t5-11b --local-dir <checkpoints>/google-t5/t5-11b`, where "
     f"<checkpoints> is the directory that holds the model's, or put precomputed embeddings into {EMBEDDINGS_FILE}"
@@ -173,9 +173,9 @@ class TextEncoder:
         return checked(embedding, self.width, str(self.folder))
 
     def _tokenizer(self) -> Any:
-        tokenizer = reading(self.folder, lambda: transformers().AutoTokenizer.from_pretrained(
-            str(self.folder), local_files_only=True
-        ))
+        tokenizer = reading(
+            self.folder, lambda: transformers().AutoTokenizer.from_pretrained(str(self.folder), local_files_only=True)
+        )
         # Looked up in the embedding, a token beyond it would end a CUDA context for good.
         if len(tokenizer) > (known := t5_config(self.folder)["vocab_size"]):
             raise ModelUnavailable(
@@ -186,9 +186,12 @@ class TextEncoder:
 
     def _load(self) -> nn.Module:
         """T5's encoder in bfloat16, on the CPU, every weight from the folder."""
-        module, info = reading(self.folder, lambda: transformers().T5EncoderModel.from_pretrained(
-            str(self.folder), dtype=torch.bfloat16, local_files_only=True, output_loading_info=True
-        ))
+        module, info = reading(
+            self.folder,
+            lambda: transformers().T5EncoderModel.from_pretrained(
+                str(self.folder), dtype=torch.bfloat16, local_files_only=True, output_loading_info=True
+            ),
+        )
         # from_pretrained fills what a file lacks with random numbers: here that is an error.
         if absent := sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}):
             raise ModelUnavailable(f"the T5 folder {self.folder} lacks {', '.join(absent[:5])} or has another shape")
@@ -265,7 +268,7 @@ def weights_identity(folder: Path) -> str:
     for file in files:
         size, ends = reading(file, partial(size_and_ends, file))
         if not size and any(file.match(name) for names in FILES.values() for name in names):
-            raise ModelUnavailable(f"{file} is empty: {REMEDY}")        # sentencepiece would take that for a model
+            raise ModelUnavailable(f"{file} is empty: {REMEDY}")  # sentencepiece would take that for a model
         digest.update(f"{file.name}\0{size}\0".encode() + ends)
     return digest.hexdigest()
 
@@ -278,10 +281,13 @@ def read_embeddings(file: Path, width: int) -> dict[str, Tensor]:
 
 def write_embeddings(file: str | Path, embeddings: Mapping[str, Tensor]) -> None:
     """Keep contexts [1, 512, width] or embeddings [n, width] by their prompts, for a robot that has no T5."""
-    write_atomically(Path(file), {
-        prompt: tensor.reshape(-1, tensor.shape[-1]).to(torch.bfloat16).contiguous()
-        for prompt, tensor in embeddings.items()
-    })
+    write_atomically(
+        Path(file),
+        {
+            prompt: tensor.reshape(-1, tensor.shape[-1]).to(torch.bfloat16).contiguous()
+            for prompt, tensor in embeddings.items()
+        },
+    )
 
 
 def checked(embedding: Tensor, width: int, source: str) -> Tensor:
@@ -311,7 +317,7 @@ def write_atomically(file: Path, tensors: Mapping[str, Tensor]) -> None:
     try:
         save_file(dict(tensors), draft)
         Path(draft).replace(file)
-    except SafetensorError as error:    # what its writer makes of a full disk
+    except SafetensorError as error:  # what its writer makes of a full disk
         raise OSError(f"{file} cannot be written: {error}") from error
     finally:
         Path(draft).unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from cosmos_ros.world_model.config import TransformerConfig
 from cosmos_ros.world_model.positions import absolute_table, rope_table
 
 try:
-    from cosmos_ros.world_model import cache_attention
+    from cosmos_ros.world_model.decoding import cache_attention
 except ImportError:  # Triton comes with PyTorch's CUDA builds, and not with all of them
     cache_attention = None
 

@@ -13,20 +13,26 @@ import torch
 from torch import Tensor, nn
 
 from cosmos_ros import paths
+from cosmos_ros.device.memory import TOKENIZER, TRANSFORMER, HostEmbedding, resolve_device
+from cosmos_ros.device.out_of_memory import return_memory
+from cosmos_ros.device.plan import DeviceMemory
+from cosmos_ros.device.threads import half_the_cores
 from cosmos_ros.errors import ModelUnavailable, VideoBlocked
-from cosmos_ros.parts import TOKENIZER, TRANSFORMER, HostEmbedding, resolve_device
-from cosmos_ros.world_model.checkpoint import config_of, default_dtype, load_transformer, open_checkpoint, read_settings
+from cosmos_ros.world_model.checkpoints.transformer_weights import (
+    config_of,
+    default_dtype,
+    load_transformer,
+    open_checkpoint,
+    read_settings,
+)
+from cosmos_ros.world_model.checkpoints.weight_files import is_directory
 from cosmos_ros.world_model.config import PUBLISHED_KINDS, TransformerConfig, published_kind
-from cosmos_ros.world_model.cores import half_the_cores
-from cosmos_ros.world_model.decoding import DecodeEngine, SequentialDecoder
-from cosmos_ros.world_model.memory import return_memory
-from cosmos_ros.world_model.memory_plan import DeviceMemory
+from cosmos_ros.world_model.decoding.engine import DecodeEngine, SequentialDecoder
+from cosmos_ros.world_model.decoding.sampling import Sampling
 from cosmos_ros.world_model.preprocessing import to_model_input
-from cosmos_ros.world_model.sampling import Sampling
-from cosmos_ros.world_model.tensor_parallel import TensorParallelDecoder
+from cosmos_ros.world_model.tensor_parallel.tensor_parallel import TensorParallelDecoder
 from cosmos_ros.world_model.text_encoder import CONTEXT_LENGTH, TextEncoder
-from cosmos_ros.world_model.video_tokenizer import Chunking, VideoTokenizer, find_tokenizer
-from cosmos_ros.world_model.weight_files import is_directory
+from cosmos_ros.world_model.tokenizer.video_tokenizer import Chunking, VideoTokenizer, find_tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PUBLISHED_FRAME_RATE = 25.0  # Hz, at which the published pipeline writes its output
@@ -202,7 +208,7 @@ class WorldModel:
             tokens = self.tokenize(np.zeros((n_conditioning, *spec.frame_size, 3), np.uint8))
             with contextlib.suppress(_WarmedUp):
                 self.generate(tokens, context, sampling, enough)
-        with contextlib.suppress(VideoBlocked):     # whatever this makes of tokens that nobody asked for
+        with contextlib.suppress(VideoBlocked):  # whatever this makes of tokens that nobody asked for
             for _ in self.decode(torch.zeros(spec.config.n_tokens, dtype=torch.long), n_conditioning=0):
                 pass
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from cosmos_ros.guardrail import lane
+from cosmos_ros.guardrail import watched_thread
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FRAME = (64, 96)
@@ -72,9 +72,17 @@ def write_aegis(folder: Path) -> None:
 
     width, heard = 16, 15  # a word is one dimension; the last dimension is what attention heard
     config = LlamaConfig(
-        vocab_size=len(words), hidden_size=width, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
-        num_key_value_heads=1, bos_token_id=0, eos_token_id=1, pad_token_id=1, tie_word_embeddings=False,
-    )  # fmt: skip
+        vocab_size=len(words),
+        hidden_size=width,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+        tie_word_embeddings=False,
+    )
     model = LlamaForCausalLM(config)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -113,10 +121,16 @@ def write_video_content(folder: Path) -> None:
     snapshot = cached(folder, "google/siglip-so400m-patch14-384")
     model.save_pretrained(snapshot)
     preparation = {
-        "do_normalize": True, "do_rescale": True, "do_resize": True, "image_mean": [0.5, 0.5, 0.5],
-        "image_processor_type": "SiglipImageProcessor", "image_std": [0.5, 0.5, 0.5], "resample": 3,
-        "rescale_factor": 0.00392156862745098, "size": {"height": 28, "width": 28},
-    }  # fmt: skip
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_processor_type": "SiglipImageProcessor",
+        "image_std": [0.5, 0.5, 0.5],
+        "resample": 3,
+        "rescale_factor": 0.00392156862745098,
+        "size": {"height": 28, "width": 28},
+    }
     write(snapshot / "preprocessor_config.json", json.dumps(preparation))
 
     with torch.no_grad():
@@ -127,8 +141,13 @@ def write_video_content(folder: Path) -> None:
     weights = {f"network.layers.{3 * i}.weight": torch.zeros(sizes[i + 1], sizes[i]) for i in range(3)}
     weights |= {f"network.layers.{3 * i}.bias": torch.zeros(sizes[i + 1]) for i in range(3)}
     for layer, n in ((1, 512), (4, 256)):
-        norm = {"weight": torch.ones(n), "bias": torch.zeros(n), "running_mean": torch.zeros(n),
-                "running_var": torch.ones(n), "num_batches_tracked": torch.tensor(1)}  # fmt: skip
+        norm = {
+            "weight": torch.ones(n),
+            "bias": torch.zeros(n),
+            "running_mean": torch.zeros(n),
+            "running_var": torch.ones(n),
+            "num_batches_tracked": torch.tensor(1),
+        }
         weights |= {f"network.layers.{layer}.{name}": value for name, value in norm.items()}
     weights["network.layers.0.weight"][0] = towards_white
     weights["network.layers.0.bias"][0] = -towards_white @ (white + grey) / 2
@@ -140,7 +159,7 @@ def write_video_content(folder: Path) -> None:
 
 def write_face_blur(folder: Path) -> None:
     """A RetinaFace at random, with statistics in its norms, that sees no face."""
-    from cosmos_ros.guardrail.retinaface import RetinaFace
+    from cosmos_ros.guardrail.cosmos.retinaface_network import RetinaFace
 
     torch.manual_seed(0)
     weights = RetinaFace().state_dict()
@@ -196,9 +215,11 @@ class Clock:
 
 @pytest.fixture
 def wound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For a test of the guards' time: `lane.time.wind(s)` lets it pass. So however slow a busy machine is, the guards
-    that do answer are in time, and the one that does not is too late."""
-    monkeypatch.setattr(lane, "time", Clock())
+    """For a test of the guards' time: `watched_thread.time.wind(s)` lets it pass.
+
+    So however slow a busy machine is, the guards that do answer are in time, and the one that does not is too late.
+    """
+    monkeypatch.setattr(watched_thread, "time", Clock())
 
 
 @pytest.fixture(scope="session")

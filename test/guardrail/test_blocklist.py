@@ -57,12 +57,21 @@ BOTH, NONE, COSMOS = (True, True), (False, False), (True, False)
 @pytest.mark.parametrize(
     "prompt, decisions",
     [
-        ("a turnip, tvrnip", BOTH), ("a 7urnip", BOTH), ("a tvrnip", NONE), ("a (TVRNIP), please", NONE),
-        ("hot potato tvrnip x", BOTH),                                      # the whitelisted word's mark is elsewhere
-        ("purple\u65e5\u672crain", BOTH), ("a  \n b", BOTH), ("\ta B.", BOTH), ("purple. rain", COSMOS),
-        ("pay $so now", NONE), ("pay $cas now", COSMOS), ("pay $cash now", COSMOS), ("pay $money now", BOTH),
+        ("a turnip, tvrnip", BOTH),
+        ("a 7urnip", BOTH),
+        ("a tvrnip", NONE),
+        ("a (TVRNIP), please", NONE),
+        ("hot potato tvrnip x", BOTH),  # the whitelisted word's mark is elsewhere
+        ("purple\u65e5\u672crain", BOTH),
+        ("a  \n b", BOTH),
+        ("\ta B.", BOTH),
+        ("purple. rain", COSMOS),
+        ("pay $so now", NONE),
+        ("pay $cas now", COSMOS),
+        ("pay $cash now", COSMOS),
+        ("pay $money now", BOTH),
     ],
-)  # fmt: skip
+)
 def test_whitelist_white_space_and_lengths_count_as_in_the_reference(folder, tmp_path, prompt, decisions):
     """Decisions of cosmos-predict1 4ed35fa as above, on lists in which these matter."""
     for name, text in LISTS.items():

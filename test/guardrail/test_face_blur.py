@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from cosmos_ros.errors import GuardrailUnavailable
-from cosmos_ros.guardrail import face_blur
-from cosmos_ros.guardrail.face_blur import RetinaFaceDetector, anchors, find_boxes, suppress
-from cosmos_ros.guardrail.pixelation import FaceBlur, pixelate
-from cosmos_ros.guardrail.retinaface import RetinaFace
+from cosmos_ros.guardrail.cosmos import retinaface_detector as face_blur
+from cosmos_ros.guardrail.cosmos.retinaface_detector import RetinaFaceDetector, anchors, find_boxes, suppress
+from cosmos_ros.guardrail.cosmos.retinaface_network import RetinaFace
+from cosmos_ros.guardrail.face_blur import FaceBlur, pixelate
 from cosmos_ros.rollout import Verdict
 
 DATA = Path(__file__).parents[1] / "data" / "guardrail"
@@ -155,8 +155,9 @@ def test_a_box_that_is_not_finite_is_an_error(value):
         pixelate(picture(), np.array([(0, 0, 30, value)]))
 
 
-@pytest.mark.parametrize("box, changed", [((10, 10, 1e20, 50), 70 * 40), ((-1e20, -1e20, 1e38, 1e20), 60 * 80),
-                                          ((1e20, 10, 3e38, 50), 0)])  # fmt: skip
+@pytest.mark.parametrize(
+    "box, changed", [((10, 10, 1e20, 50), 70 * 40), ((-1e20, -1e20, 1e38, 1e20), 60 * 80), ((1e20, 10, 3e38, 50), 0)]
+)
 def test_a_huge_box_is_pixelated_where_it_meets_the_frame(box, changed):
     """Larger than an int64 holds, and finite: a cast alone would turn it round."""
     frame = picture()

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from cosmos_ros.errors import GuardrailUnavailable
-from cosmos_ros.guardrail import Guardrail, lane
+from cosmos_ros.guardrail import Guardrail, watched_thread
 from cosmos_ros.guardrail.guard import Judgement
 from cosmos_ros.rollout import Clip, Crop
 
@@ -172,7 +172,7 @@ def raises(_: object) -> None:
 
 
 def hangs(_: object) -> None:
-    lane.time.wind(3600)
+    watched_thread.time.wind(3600)
     free_again.wait(60)
 
 
@@ -192,8 +192,12 @@ GUARDS = {  # profile, guard: its kind, and the methods that are asked
     ("embedded", "degenerate_video"): ("content_guards", ["judge", "judge_rollout"]),
     ("embedded", "face_blur"): ("filters", ["filter"]),
 }
-RUNNING = [(*guard, kind, method, fault) for guard, (kind, methods) in GUARDS.items() for method in methods
-           for fault in RUNNING_FAULTS]  # fmt: skip
+RUNNING = [
+    (*guard, kind, method, fault)
+    for guard, (kind, methods) in GUARDS.items()
+    for method in methods
+    for fault in RUNNING_FAULTS
+]
 
 
 def run(guardrail: Guardrail, frames: np.ndarray, prompt: str) -> tuple[int, str]:
@@ -255,8 +259,11 @@ def test_a_guard_that_fails_while_it_runs_lets_no_pixel_out(
     assert run(guardrail, noise(4), prompt) == (noise(4).size, ""), "the next goal must be served"
 
 
-@pytest.mark.parametrize("boxes", [[], [np.full((1, 4), np.nan)] * 4, [np.array([[0, 0, 30, np.inf]])] * 4, "nonsense"],
-                         ids=["too few", "NaN", "infinity", "no boxes"])  # fmt: skip
+@pytest.mark.parametrize(
+    "boxes",
+    [[], [np.full((1, 4), np.nan)] * 4, [np.array([[0, 0, 30, np.inf]])] * 4, "nonsense"],
+    ids=["too few", "NaN", "infinity", "no boxes"],
+)
 @pytest.mark.parametrize("profile", ["published", "embedded"])
 def test_a_face_detector_that_fails_lets_no_pixel_out(guardrails, noise, monkeypatch, profile, boxes):
     guardrail = guardrails(profile)

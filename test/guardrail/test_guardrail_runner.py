@@ -19,7 +19,7 @@ from cosmos_ros.errors import (
     PromptBlocked,
     VideoBlocked,
 )
-from cosmos_ros.guardrail import Guardrail, lane
+from cosmos_ros.guardrail import Guardrail, watched_thread
 from cosmos_ros.guardrail.guard import PASSED, ContentGuard, FrameFilter, Judgement, PromptGuard
 from cosmos_ros.guardrail.guardrail import WARM_UP_PROMPT
 from cosmos_ros.rollout import Clip, Crop, GuardedRollout, Verdict
@@ -109,7 +109,7 @@ def fail(error):
 
 
 def hang(_):
-    lane.time.wind(3600)
+    watched_thread.time.wind(3600)
     time.sleep(1.0)
     return PASSED
 
@@ -245,8 +245,10 @@ def test_a_refused_rollout_is_noticed_while_frames_are_still_decoded():
 def test_a_good_rollout_leaves_with_every_decision():
     report = (rollout := predict(guardrail_of())).guardrail
     assert [(d.guard, d.verdict, d.weights[0]) for d in report.decisions] == [
-        ("prompts", Verdict.PASSED, "0"), ("contents", Verdict.PASSED, "1"), ("filters", Verdict.PASSED, "2"),
-    ]  # fmt: skip
+        ("prompts", Verdict.PASSED, "0"),
+        ("contents", Verdict.PASSED, "1"),
+        ("filters", Verdict.PASSED, "2"),
+    ]
     assert all(decision.seconds > 0 for decision in report.decisions)
     assert np.array_equal(rollout.frames, np.concatenate([noise(seed=k) for k in range(3)]))
     assert rollout.stamps_ns == clip().future_stamps_ns(24) and rollout.crop == CROP and rollout.seed == 7
@@ -391,7 +393,7 @@ def test_a_hung_guard_costs_its_goal_and_no_other(wound):
     def act(frames):
         calls.append(len(frames))
         if len(calls) == 1:
-            lane.time.wind(3600)
+            watched_thread.time.wind(3600)
             hung.wait(60)
         return PASSED
 
@@ -399,7 +401,7 @@ def test_a_hung_guard_costs_its_goal_and_no_other(wound):
     with pytest.raises(GuardrailUnavailable, match="guard contents did not answer"):
         predict(guardrail)
     guardrail.timeout_s = 2.0
-    with pytest.raises(GuardrailUnavailable, match="guard contents"):   # it is still occupied
+    with pytest.raises(GuardrailUnavailable, match="guard contents"):  # it is still occupied
         predict(guardrail)
     assert len(calls) == 1
     hung.set()
@@ -421,7 +423,7 @@ def test_a_goal_that_was_left_while_it_waited_for_a_guard_does_not_ask_it():
         while not asked:
             time.sleep(0.001)
     with guardrail.screen("the second") as screening:
-        while screening._prompt_lane._running is None:
+        while screening._prompt_thread._running is None:
             time.sleep(0.001)
     let_go.set()
     for thread in guard_threads():
@@ -430,7 +432,7 @@ def test_a_goal_that_was_left_while_it_waited_for_a_guard_does_not_ask_it():
 
 
 def test_the_time_of_a_guard_is_counted_over_all_of_its_calls(wound):
-    contents = Contents(lambda frames: lane.time.wind(25) or PASSED)
+    contents = Contents(lambda frames: watched_thread.time.wind(25) or PASSED)
     with pytest.raises(GuardrailUnavailable, match="guard contents did not answer within 60 s"):
         predict(guardrail_of(contents=contents))
 
@@ -439,7 +441,7 @@ def test_a_late_answer_is_no_answer_though_nobody_was_waiting(wound):
     answered = threading.Event()
 
     def late(_):
-        lane.time.wind(3600)
+        watched_thread.time.wind(3600)
         answered.set()
         return PASSED
 

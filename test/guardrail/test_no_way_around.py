@@ -124,8 +124,12 @@ def test_whatever_is_called_in_whatever_order_only_judged_frames_leave(answers, 
         assert [int(frame[0, 0, 0]) for frame in rollout.frames] == [255 - shade for shade in shown]
         refused = {"refuse", "raise", "nothing"}
         asked = len(shown) // 2
-        assert not refused & {*answers["prompt"][:1], *answers["content"][:asked], *answers["rollout"][:1],
-                              *answers["filter"][:asked]}  # fmt: skip
+        assert not refused & {
+            *answers["prompt"][:1],
+            *answers["content"][:asked],
+            *answers["rollout"][:1],
+            *answers["filter"][:asked],
+        }
 
 
 def takers_of_rollouts() -> list[tuple[str, str]]:
@@ -149,8 +153,17 @@ def test_writers_and_messages_take_no_forged_rollout(module, name, tmp_path):
         pytest.importorskip("rclpy", reason="needs ROS")
     clip = Clip(np.zeros((1, *FRAME), np.uint8), (0,), 10.0)
     values = {field.name: None for field in fields(GuardedRollout)}
-    forged = SimpleNamespace(**{**values, "frames": np.zeros((2, *FRAME), np.uint8), "stamps_ns": (1, 2), "seed": 0,
-                                "conditioning_stamps_ns": (0,), "frame_rate": 10.0, "crop": CROP})  # fmt: skip
+    forged = SimpleNamespace(
+        **{
+            **values,
+            "frames": np.zeros((2, *FRAME), np.uint8),
+            "stamps_ns": (1, 2),
+            "seed": 0,
+            "conditioning_stamps_ns": (0,),
+            "frame_rate": 10.0,
+            "crop": CROP,
+        }
+    )
     function = getattr(importlib.import_module(module), name)
     given = {"rollout": forged, "clip": clip, "path": tmp_path / "out.mp4"}
     arguments = {parameter: given.get(parameter) for parameter in inspect.signature(function).parameters}
@@ -160,6 +173,5 @@ def test_writers_and_messages_take_no_forged_rollout(module, name, tmp_path):
 
 
 def test_writers_and_messages_were_found():
-    assert {("cosmos_ros.replay.rollout_writer", "write_mp4"), ("cosmos_ros.node.messages", "rollout_message")} <= set(
-        takers_of_rollouts()
-    )
+    expected = {("cosmos_ros.recordings.rollout_writer", "write_mp4"), ("cosmos_ros.node.messages", "rollout_message")}
+    assert expected <= set(takers_of_rollouts())

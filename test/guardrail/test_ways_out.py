@@ -20,13 +20,37 @@ PACKAGE = Path(__file__).parents[2] / "cosmos_ros"
 
 # What makes files, messages or bytes of pixels.
 OUTLETS = {
-    "imwrite", "imwritemulti", "imencode", "imencodemulti", "VideoWriter",              # OpenCV
-    "from_ndarray", "fromarray",                                                        # PyAV, PIL
-    "imsave", "mimsave", "mimwrite", "get_writer", "save_image", "write_png", "write_jpeg", "write_video",
-    "tobytes", "tofile", "memoryview", "b64encode", "pickle.dump", "pickle.dumps", "torch.save",
-    "numpy.save", "numpy.savez", "numpy.savez_compressed", "numpy.savetxt", "numpy.memmap",
-    "Image", "CompressedImage", "publish",                                              # ROS
-}  # fmt: skip
+    "imwrite",
+    "imwritemulti",
+    "imencode",
+    "imencodemulti",
+    "VideoWriter",  # OpenCV
+    "from_ndarray",
+    "fromarray",  # PyAV, PIL
+    "imsave",
+    "mimsave",
+    "mimwrite",
+    "get_writer",
+    "save_image",
+    "write_png",
+    "write_jpeg",
+    "write_video",
+    "tobytes",
+    "tofile",
+    "memoryview",
+    "b64encode",
+    "pickle.dump",
+    "pickle.dumps",
+    "torch.save",
+    "numpy.save",
+    "numpy.savez",
+    "numpy.savez_compressed",
+    "numpy.savetxt",
+    "numpy.memmap",
+    "Image",
+    "CompressedImage",
+    "publish",  # ROS
+}
 
 # What makes pixels of tokens, and what holds it.
 DECODERS = {"WorldModel", "VideoTokenizer", "IndicesToPixels", "torch.jit.load", "decode"}
@@ -38,26 +62,26 @@ BARE = re.compile(r"^$|\b(ndarray|Tensor|ArrayLike|Any|object)\b|^(list|tuple|Se
 OF_KNOWN_ORIGIN = {
     "cosmos_ros.rollout.Clip": "what a camera saw",
     "cosmos_ros.rollout.GuardedRollout": "what the guardrail let out",
-    "cosmos_ros.replay.rollout_writer.PublishedRollout": "what a node's guardrail let out, read from a client's files",
+    "cosmos_ros.recordings.rollout_writer.PublishedRollout": "what a node's guardrail let out, from a client's files",
 }
 
 MAY_DECODE_TOKENS = {
     "cosmos_ros.foresight": "hands every decoded frame to the guardrail: tested below",
     "cosmos_ros.world_model": "the model itself, which foresight alone imports: test_layers.py",
     "cosmos_ros.world_model.world_model": "the model itself",
-    "cosmos_ros.world_model.video_tokenizer": "the model itself",
+    "cosmos_ros.world_model.tokenizer.video_tokenizer": "the model itself",
     "cosmos_ros.training.tokenizer_network": "the tokenizer that is trained",
-    "cosmos_ros.training.train": "hands the networks on, to be trained, exported and measured",
-    "cosmos_ros.training.train_tokenizer": "makes losses and PSNR of reconstructions",
-    "cosmos_ros.training.train_transformer": "encodes alone",
+    "cosmos_ros.commands.train": "hands the networks on, to be trained, exported and measured",
+    "cosmos_ros.training.tokenizer": "makes losses and PSNR of reconstructions",
+    "cosmos_ros.training.transformer": "encodes alone",
     "cosmos_ros.training.export": "writes weights",
     "cosmos_ros.training.evaluation": "makes PSNR of reconstructions and rollouts",
 }
 DECODE_SOMETHING_ELSE = {
-    "cosmos_ros.guardrail.aegis": "text: the answer of a language model",
-    "cosmos_ros.guardrail.face_blur": "boxes around faces",
-    "cosmos_ros.replay.inputs": "the user's video files",
-    "cosmos_ros.replay.perceptual": "nothing: it loads a network that makes features of frames",
+    "cosmos_ros.guardrail.cosmos.aegis": "text: the answer of a language model",
+    "cosmos_ros.guardrail.cosmos.retinaface_detector": "boxes around faces",
+    "cosmos_ros.recordings.inputs": "the user's video files",
+    "cosmos_ros.metrics.perceptual": "nothing: it loads a network that makes features of frames",
 }
 
 MAY_LET_OUT_BARE_PIXELS = {
@@ -75,8 +99,7 @@ FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 @dataclass(frozen=True)
 class Function:
-    """A function or method: the annotations of what it is given, its object's fields included, and all names it uses.
-    """
+    """A function or method: the annotations of what it is given, its object's fields included, and all names in use."""
 
     module: str
     name: str
@@ -106,9 +129,11 @@ class Function:
 def modules() -> dict[str, str]:
     """Source of every module of the package."""
     return {
-        ".".join(("cosmos_ros", *file.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"):
-            file.read_text() for file in sorted(PACKAGE.rglob("*.py"))
-    }  # fmt: skip
+        ".".join(("cosmos_ros", *file.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(
+            ".__init__"
+        ): file.read_text()
+        for file in sorted(PACKAGE.rglob("*.py"))
+    }
 
 
 def real_names(tree: ast.Module) -> dict[str, str]:
@@ -149,13 +174,15 @@ def whole_and_last(name: str) -> set[str]:
 
 def annotations(arguments: ast.arguments) -> tuple[str, ...]:
     every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg]
-    return tuple(ast.unparse(each.annotation) if each.annotation else ""
-                 for each in every if each is not None and each.arg not in ("self", "cls"))  # fmt: skip
+    return tuple(
+        ast.unparse(each.annotation) if each.annotation else ""
+        for each in every
+        if each is not None and each.arg not in ("self", "cls")
+    )
 
 
 def functions(module: str, source: str) -> Iterator[Function]:
-    """Every function and method, with what is nested in it; what runs on import counts as one that is given anything.
-    """
+    """Every function and method, with what is nested in it; what runs on import counts as one given anything."""
     tree = ast.parse(source)
     real = real_names(tree)
     for node in tree.body:
@@ -188,10 +215,19 @@ class Holders:
         # Where a name that a module uses is defined: two classes may have the same.
         self._homes = {module: homes(module, tree) for module, tree in trees.items()}
         self._found: set[str] = set()
-        classes = {f"{module}.{node.name}": (module, held_by(node)) for module, tree in trees.items()
-                   for node in tree.body if isinstance(node, ast.ClassDef)}  # fmt: skip
-        while more := {name for name, (module, held) in classes.items()
-                       if any(self.is_bare(module, each) for each in held)} - self._found - set(OF_KNOWN_ORIGIN):
+        classes = {
+            f"{module}.{node.name}": (module, held_by(node))
+            for module, tree in trees.items()
+            for node in tree.body
+            if isinstance(node, ast.ClassDef)
+        }
+        while (
+            more := {
+                name for name, (module, held) in classes.items() if any(self.is_bare(module, each) for each in held)
+            }
+            - self._found
+            - set(OF_KNOWN_ORIGIN)
+        ):
             self._found |= more
 
     def is_bare(self, module: str, annotation: str) -> bool:
@@ -216,9 +252,11 @@ def leaks(sources: dict[str, str]) -> tuple[list[Function], set[str]]:
     """
     holders = Holders(sources)
     given_bare = [
-        function for module, source in sources.items() for function in functions(module, source)
+        function
+        for module, source in sources.items()
+        for function in functions(module, source)
         if function.path not in LET_NOTHING_OUT and any(holders.is_bare(module, each) for each in function.takes)
-    ]  # fmt: skip
+    ]
     found: list[Function] = []
     outlets = set(OUTLETS)
     while more := [function for function in given_bare if function not in found and function.lets_out(outlets)]:
@@ -241,9 +279,12 @@ def decoding(sources: dict[str, str]) -> set[str]:
 def reaching_for_private_names(sources: dict[str, str]) -> set[str]:
     """Names with an underscore that a module takes from another: what is private to a module is judged within it."""
     return {
-        f"{module}: {name}" for module, source in sources.items() for node in ast.walk(ast.parse(source))
-        for name in names_taken_from_others(node) if re.match(r"_(?!_)", name)
-    }  # fmt: skip
+        f"{module}: {name}"
+        for module, source in sources.items()
+        for node in ast.walk(ast.parse(source))
+        for name in names_taken_from_others(node)
+        if re.match(r"_(?!_)", name)
+    }
 
 
 def names_taken_from_others(node: ast.AST) -> list[str]:
@@ -342,7 +383,7 @@ def beside_the_images(source: str) -> dict[str, str]:
         "write = lambda path, frames: np.save(path, frames)",
         "for k in range(9): cv2.imwrite(f'{k}.png', np.load('frames.npy')[k])",
     ],
-)  # fmt: skip
+)
 def test_a_new_way_out_would_be_found(source):
     assert any(path.startswith(f"{NEW}.") for path in takers_of_bare_pixels(beside_the_images(source)))
 
@@ -366,7 +407,7 @@ def test_what_says_where_its_pixels_come_from_is_let_be(source):
         "from cosmos_ros.world_model import WorldModel",
         "import cosmos_ros.world_model.world_model as room\nmodel = room.WorldModel",
         "def load():\n  from cosmos_ros.world_model.world_model import WorldModel as Model\n  return Model",
-        "from cosmos_ros.world_model.video_tokenizer import VideoTokenizer",
+        "from cosmos_ros.world_model.tokenizer.video_tokenizer import VideoTokenizer",
         "def peek(foresight: Foresight): return list(foresight._model.decode(tokens, 9))",
         "from torch import jit\ndecoder = jit.load('decoder.jit')",
         "import torch as t\ndecoder = t.jit.load('decoder.jit')",
@@ -378,8 +419,11 @@ def test_a_new_decoder_would_be_found(source):
 
 @pytest.mark.parametrize(
     "source",
-    ["from cosmos_ros.replay.rollout_writer import _png", "from cosmos_ros.rollout import _GUARDRAIL_SEAL",
-     "def code(frames: np.ndarray): return rollout_writer._png(frames)"],
-)  # fmt: skip
+    [
+        "from cosmos_ros.recordings.rollout_writer import _png",
+        "from cosmos_ros.rollout import _GUARDRAIL_SEAL",
+        "def code(frames: np.ndarray): return rollout_writer._png(frames)",
+    ],
+)
 def test_a_new_use_of_what_is_private_would_be_found(source):
     assert reaching_for_private_names({NEW: source})

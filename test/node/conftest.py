@@ -28,15 +28,15 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from cosmos_ros import images
+from cosmos_ros.commands.ros_processes import free_domain
 from cosmos_ros.node.foresight_node import ForesightNode, spin
-from cosmos_ros.ros_processes import free_domain
 
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 
-PERIOD_NS = 100_000_000     # the tiny checkpoint's: 10 Hz
-SIZE = (48, 100)            # (height, width) of the camera: wider than the model's 1:2
+PERIOD_NS = 100_000_000  # the tiny checkpoint's: 10 Hz
+SIZE = (48, 100)  # (height, width) of the camera: wider than the model's 1:2
 _NUMBERS = itertools.count()
-PATIENCE_S = 120.0          # for what must happen sooner or later; nothing here asserts how soon
+PATIENCE_S = 120.0  # for what must happen sooner or later; nothing here asserts how soon
 
 
 def wait_for(condition: Callable[[], object], what: str) -> object:
@@ -62,7 +62,7 @@ class Robot:
         self.infos = self.ros.create_publisher(CameraInfo, "camera_info", 10)
         self.action = ActionClient(self.ros, Predict, "foresight/predict")
         self.feedback: list[Predict.Feedback] = []
-        self._filmed: dict[int, int] = {}       # stamp -> which frame of the film it is
+        self._filmed: dict[int, int] = {}  # stamp -> which frame of the film it is
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.ros)
         self._closing = threading.Event()
@@ -145,7 +145,7 @@ class Robot:
         stamps = [last_ns - (n - 1 - i) * PERIOD_NS for i in range(n)]
         buffer = node._configured.buffer
         if not goes_on:
-            buffer.clear()      # else the first may come as late ones of the last film
+            buffer.clear()  # else the first may come as late ones of the last film
             self._filmed.clear()
         for stamp in stamps:
             self.images.publish(self.picture(stamp))
@@ -159,9 +159,11 @@ class Robot:
         fields = {"seed": 1, "temperature": -1.0, "top_p": -1.0} | goal
         assert self.action.wait_for_server(timeout_sec=PATIENCE_S)
         self.feedback = heard = []
-        handle = self.ask(lambda: self.action.send_goal_async(
-            Predict.Goal(**fields), feedback_callback=lambda message: heard.append(message.feedback)
-        ))
+        handle = self.ask(
+            lambda: self.action.send_goal_async(
+                Predict.Goal(**fields), feedback_callback=lambda message: heard.append(message.feedback)
+            )
+        )
         assert handle.accepted, "goals are accepted, and aborted with a reason"
         return handle
 
@@ -182,7 +184,7 @@ class Robot:
     def warnings(self, node: ForesightNode, text: str) -> list[str]:
         """All that the node has logged so far with this text in it, warnings and worse."""
         mark = f"mark {time.monotonic_ns()}"
-        node.get_logger().info(mark)    # the log comes in order: what came before the mark is all there is
+        node.get_logger().info(mark)  # the log comes in order: what came before the mark is all there is
         wait_for(lambda: any(log.msg == mark for log in list(self.logged)), "the log")
         return [log.msg for log in list(self.logged) if log.level >= 30 and text in log.msg]
 
@@ -206,7 +208,11 @@ def running_robot(*args: object) -> Iterator[Robot]:
 
 @contextlib.contextmanager
 def listening(
-    robot: Robot, node: ForesightNode, message_type: type, topic: str, hear: Callable[[object], None],
+    robot: Robot,
+    node: ForesightNode,
+    message_type: type,
+    topic: str,
+    hear: Callable[[object], None],
     qos: QoSProfile | int = 10,
 ) -> Iterator[None]:
     """The robot hears all that the node publishes on a topic until the end of the block; nobody else listens."""

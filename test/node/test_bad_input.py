@@ -38,13 +38,16 @@ def publish(robot, node, wait_for):
     return send
 
 
-@pytest.mark.parametrize(("cause", "faults"), [
-    ("data_short", [{"data": b"\x00" * 100}, {"data": b""}]),
-    ("no_pixels", [{"width": 0}, {"height": 0}]),
-    ("unknown_encoding", [{"encoding": "rgb999"}, {"encoding": ""}]),
-    ("step_small", [{"step": 7}]),
-    ("odd_size", [{"encoding": "nv12", "height": 47}]),
-])
+@pytest.mark.parametrize(
+    ("cause", "faults"),
+    [
+        ("data_short", [{"data": b"\x00" * 100}, {"data": b""}]),
+        ("no_pixels", [{"width": 0}, {"height": 0}]),
+        ("unknown_encoding", [{"encoding": "rgb999"}, {"encoding": ""}]),
+        ("step_small", [{"step": 7}]),
+        ("odd_size", [{"encoding": "nv12", "height": 47}]),
+    ],
+)
 def test_an_image_that_cannot_be_read_is_ignored_with_one_warning(robot, node, publish, cause, faults):
     before = node._configured.buffer.state()
     texts = []
@@ -61,7 +64,7 @@ def test_an_image_that_cannot_be_read_is_ignored_with_one_warning(robot, node, p
 def test_a_change_of_size_starts_the_clip_afresh_and_warns_once(robot, node, publish):
     robot.film(node)
     now = time.time_ns()
-    for i in range(3):     # to and fro: each change empties the buffer
+    for i in range(3):  # to and fro: each change empties the buffer
         publish(robot.image(now + 2 * i, height=24, data=b"\x05" * 24 * 300), "changed", n=1)
         publish(robot.image(now + 2 * i + 1), "changed", n=1)
     robot.expect(RESULT.UNEVEN_FRAMES)
@@ -137,10 +140,20 @@ def test_until_before_the_buffer(robot, node):
     robot.expect(RESULT.UNEVEN_FRAMES, until=robot.time(stamps[4]))
 
 
-@pytest.mark.parametrize("goal", [
-    {"temperature": NAN}, {"temperature": float("inf")}, {"temperature": float("-inf")}, {"temperature": 11.0},
-    {"top_p": NAN}, {"top_p": 0.0}, {"top_p": 1.5}, {"condition": 2},
-], ids=str)
+@pytest.mark.parametrize(
+    "goal",
+    [
+        {"temperature": NAN},
+        {"temperature": float("inf")},
+        {"temperature": float("-inf")},
+        {"temperature": 11.0},
+        {"top_p": NAN},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+        {"condition": 2},
+    ],
+    ids=str,
+)
 def test_a_field_out_of_range(robot, node, goal):
     robot.film(node)
     assert next(iter(goal)) in robot.expect(RESULT.INVALID_GOAL, **goal).error_msg

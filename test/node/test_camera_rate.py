@@ -13,9 +13,22 @@ BENCH = Path(__file__).parents[2] / "bench" / "camera_rate.py"
 def test_the_buffer_loses_no_image_while_predictions_run(tiny_checkpoint, tmp_path):
     out = tmp_path / "rate.json"
     done = subprocess.run(
-        [sys.executable, BENCH, "--rate", "15", "--size", "240x320", "--seconds", "6",
-         "--checkpoint", tiny_checkpoint, "--out", out],
-        capture_output=True, text=True,
+        [
+            sys.executable,
+            BENCH,
+            "--rate",
+            "15",
+            "--size",
+            "240x320",
+            "--seconds",
+            "6",
+            "--checkpoint",
+            tiny_checkpoint,
+            "--out",
+            out,
+        ],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(out.read_text())

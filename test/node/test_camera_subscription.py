@@ -62,15 +62,18 @@ def test_a_subscription_that_goes_while_it_is_about_to_be_waited_for_is_no_error
     assert not robot.warnings(node, "a callback failed")
 
 
-@pytest.mark.parametrize(("parameters", "publisher", "reason"), [
-    ({}, None, "nobody publishes it"),
-    ({}, (CompressedImage, 10), "sends sensor_msgs/msg/CompressedImage, this node expects sensor_msgs/msg/Image"),
-    ({"image_transport": "compressed"}, (Image, 10), "set `image_transport`"),
-    ({"image_reliability": "reliable"}, (Image, BEST_EFFORT), "publisher's QoS is best_effort, ours is reliable"),
-    ({"image_reliability": "best_effort"}, (Image, 10), "it sends nothing"),
-])
+@pytest.mark.parametrize(
+    ("parameters", "publisher", "reason"),
+    [
+        ({}, None, "nobody publishes it"),
+        ({}, (CompressedImage, 10), "sends sensor_msgs/msg/CompressedImage, this node expects sensor_msgs/msg/Image"),
+        ({"image_transport": "compressed"}, (Image, 10), "set `image_transport`"),
+        ({"image_reliability": "reliable"}, (Image, BEST_EFFORT), "publisher's QoS is best_effort, ours is reliable"),
+        ({"image_reliability": "best_effort"}, (Image, 10), "it sends nothing"),
+    ],
+)
 def test_silence_is_explained_once(blind, wait_for, monkeypatch, parameters, publisher, reason):
-    monkeypatch.setattr(camera_subscription, "SILENCE_S", math.inf)     # until the publisher is known
+    monkeypatch.setattr(camera_subscription, "SILENCE_S", math.inf)  # until the publisher is known
     robot, node = blind(**parameters)
     topic = node._configured.camera.topic
     if publisher:
@@ -84,7 +87,7 @@ def test_silence_is_explained_once(blind, wait_for, monkeypatch, parameters, pub
 
 
 def test_a_second_silence_is_told_again(blind, wait_for, monkeypatch):
-    monkeypatch.setattr(camera_subscription, "SILENCE_S", math.inf)     # until the first image is there
+    monkeypatch.setattr(camera_subscription, "SILENCE_S", math.inf)  # until the first image is there
     robot, node = blind(image_reliability="best_effort")
     said = f"no image on {node._configured.camera.topic}"
     publisher = robot.ros.create_publisher(Image, "image", 10)

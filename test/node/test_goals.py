@@ -91,7 +91,7 @@ def test_cancel_is_answered_at_once_and_the_model_stops_after_the_pass_it_is_in(
 ):
     cancel = robot.ask(running.cancel_goal_async)
     assert cancel.return_code == CancelGoal.Response.ERROR_NONE and len(cancel.goals_canceling) == 1
-    answer = robot.result(running)      # the model is still held: the answer does not wait for it
+    answer = robot.result(running)  # the model is still held: the answer does not wait for it
     assert (answer.status, answer.result.error_code) == (CANCELED, RESULT.CANCELED)
     assert answer.result.rollout.frames == []
     brake.release()
@@ -139,7 +139,7 @@ def test_a_goal_after_a_cancel_is_not_rejected_though_the_model_still_finishes_i
 def test_a_newer_goal_takes_over(robot, node, brake, running, parameter, published, wait_for):
     with parameter(node, "when_busy", "preempt"):
         second = robot.send(**DRAWN)
-        first_answer = robot.result(running)        # while the model is held
+        first_answer = robot.result(running)  # while the model is held
         third = robot.send(**DRAWN)
         second_answer = robot.result(second)
     for answer in (first_answer, second_answer):
@@ -148,7 +148,7 @@ def test_a_newer_goal_takes_over(robot, node, brake, running, parameter, publish
     assert robot.result(third).status == SUCCEEDED
     wait_for(lambda: id_of(third) in published, "the third goal's rollout")
     assert published == [id_of(third)]
-    alone = brake.passes - 1        # the first goal took one, the second none
+    alone = brake.passes - 1  # the first goal took one, the second none
     robot.predict(**DRAWN)
     assert brake.passes - 1 - alone == alone
 

@@ -61,5 +61,5 @@ def test_a_guard_that_hangs_ends_the_goal_in_its_time(rig, ready, tiny_checkpoin
     result = robot.expect(RESULT.GUARDRAIL_UNAVAILABLE)
     assert f"guard {guard.name} did not answer within 3 s" in result.error_msg
     go_on.set()
-    monkeypatch.setattr(guardrail, "timeout_s", 60.0)   # guards that do answer may be slow on a busy machine
+    monkeypatch.setattr(guardrail, "timeout_s", 60.0)  # guards that do answer may be slow on a busy machine
     assert robot.predict().error_code == RESULT.NONE

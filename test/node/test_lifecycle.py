@@ -16,9 +16,9 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from safetensors.torch import load_file, save_file
 
+from cosmos_ros.device.plan import DeviceMemory, plan_memory
 from cosmos_ros.world_model import Transformer
 from cosmos_ros.world_model.config import PUBLISHED_KINDS
-from cosmos_ros.world_model.memory_plan import DeviceMemory, plan_memory
 
 CONFIGURE, ACTIVATE = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE
 DEACTIVATE, CLEANUP = Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP
@@ -81,7 +81,7 @@ def lose_it(checkpoint):
 
 
 DAMAGES = {
-    "unconfigured": [truncate, lose_it, reshape],       # seen at configure, in the headers
+    "unconfigured": [truncate, lose_it, reshape],  # seen at configure, in the headers
     "inactive": [lose_the_decoder, cut_the_encoder, poison],
 }
 

@@ -11,11 +11,12 @@ from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from cosmos_ros import cli, images
+from cosmos_ros import images
+from cosmos_ros.commands import cli
 from cosmos_ros.foresight import Foresight
-from cosmos_ros.replay import metrics
-from cosmos_ros.replay.bag import Recording
-from cosmos_ros.replay.windows import Plan, Window, WindowMaker
+from cosmos_ros.metrics import fidelity
+from cosmos_ros.recordings.bag import Recording
+from cosmos_ros.recordings.windows import Plan, Window, WindowMaker
 
 SEED = 41
 TOPIC = "/camera/image_raw"
@@ -68,5 +69,5 @@ def test_the_same_bag_seed_and_goal_time_give_the_same_clip_and_the_same_rollout
         rollout = foresight.predict(window.clip, seed=SEED)
         assert np.array_equal(live, rollout.frames)
         # And it was this very rollout that the evaluation measured, in another process.
-        psnr = metrics.psnr(live, rollout.crop.of(window.truth.frames))
+        psnr = fidelity.psnr(live, rollout.crop.of(window.truth.frames))
         assert [round(value, 5) for value in psnr] == offline["samples"][0]["psnr"]

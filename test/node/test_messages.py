@@ -51,13 +51,19 @@ def projected(info: CameraInfo, x: float, y: float, z: float) -> tuple[float, fl
     return (u - info.roi.x_offset) / max(info.binning_x, 1), (v - info.roi.y_offset) / max(info.binning_y, 1)
 
 
-@pytest.mark.parametrize(("info", "size"), [
-    (camera_info(), (640, 1024)),
-    (camera_info(binning_x=2, binning_y=2), (320, 512)),
-    (camera_info(roi=RegionOfInterest(x_offset=100, y_offset=40, width=800, height=500)), (500, 800)),
-    (camera_info(binning_x=2, binning_y=4, roi=RegionOfInterest(x_offset=4, y_offset=8, width=800, height=400)),
-     (100, 400)),
-], ids=["full", "binned", "already cropped", "binned and cropped"])
+@pytest.mark.parametrize(
+    ("info", "size"),
+    [
+        (camera_info(), (640, 1024)),
+        (camera_info(binning_x=2, binning_y=2), (320, 512)),
+        (camera_info(roi=RegionOfInterest(x_offset=100, y_offset=40, width=800, height=500)), (500, 800)),
+        (
+            camera_info(binning_x=2, binning_y=4, roi=RegionOfInterest(x_offset=4, y_offset=8, width=800, height=400)),
+            (100, 400),
+        ),
+    ],
+    ids=["full", "binned", "already cropped", "binned and cropped"],
+)
 def test_a_point_projects_to_the_same_scene_in_the_crop(info, size):
     crop = Crop(x=20, y=6, width=size[1] - 40, height=size[0] - 12)
     cropped = cropped_camera_info(info, crop, size)

@@ -64,11 +64,24 @@ def test_every_parameter_describes_itself_to_ros(declared):
         assert descriptor.read_only is (declaration.when is When.START)
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    ("max_age", -0.1), ("max_age", float("nan")), ("temperature", 10.5), ("temperature", float("nan")),
-    ("top_p", 1.5), ("guard_timeout", 0.0), ("history", float("inf")), ("frame_rate", -1.0), ("cpu_threads", -1),
-    ("when_busy", "panic"), ("image_transport", "theora"), ("image_reliability", ""), ("dtype", "int8"),
-])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_age", -0.1),
+        ("max_age", float("nan")),
+        ("temperature", 10.5),
+        ("temperature", float("nan")),
+        ("top_p", 1.5),
+        ("guard_timeout", 0.0),
+        ("history", float("inf")),
+        ("frame_rate", -1.0),
+        ("cpu_threads", -1),
+        ("when_busy", "panic"),
+        ("image_transport", "theora"),
+        ("image_reliability", ""),
+        ("dtype", "int8"),
+    ],
+)
 def test_what_is_out_of_range_is_refused(declared, name, value):
     node, parameters = declared()
     before = parameters[name]

@@ -20,7 +20,7 @@ from cosmos_ros.world_model.preprocessing import camera_view
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 PERIOD_NS = 100_000_000
-CROP = camera_view((48, 100), (32, 64))     # what a model of 64x32 pixels sees of images of 100x48
+CROP = camera_view((48, 100), (32, 64))  # what a model of 64x32 pixels sees of images of 100x48
 
 
 @pytest.fixture
@@ -44,6 +44,7 @@ def played(heard: list, rollout: Rollout) -> list:
 
 def calibrate(robot, node, info: CameraInfo, wait_for) -> None:
     """Publish the calibration until the node, which listens at best effort, has it."""
+
     def has_come():
         robot.infos.publish(info)
         return node._configured.camera.info == info
@@ -69,7 +70,12 @@ def test_a_video_goal_gives_24_guarded_frames_after_the_newest(robot, node):
     assert {(f.encoding, f.width, f.height) for f in rollout.frames} == {("rgb8", 96, 48)}
     assert (rollout.model, rollout.seed, rollout.prompt, rollout.frame_rate) == ("tiny", 7, "", 10.0)
     assert [time.stage for time in rollout.timing] == [
-        "tokenizing", "prompt_guard", "text_encoding", "generating", "decoding", "video_guard"
+        "tokenizing",
+        "prompt_guard",
+        "text_encoding",
+        "generating",
+        "decoding",
+        "video_guard",
     ]
     assert rollout.guardrail.profile == "embedded"
     assert [d.guard for d in rollout.guardrail.decisions] == ["degenerate_video", "face_blur"]

@@ -41,8 +41,12 @@ def start(domain, tmp_path):
 
     def run(program, *arguments, through=()):
         log = tmp_path / f"{program}.log"
-        environment = os.environ | {"ROS_DOMAIN_ID": str(domain), "ROS_LOG_DIR": str(tmp_path / "ros"),
-                                    "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+        environment = os.environ | {
+            "ROS_DOMAIN_ID": str(domain),
+            "ROS_LOG_DIR": str(tmp_path / "ros"),
+            "PYTHONWARNINGS": "ignore",
+            "OMP_NUM_THREADS": "1",
+        }
         command = [*through, sys.executable, executable(program), *map(str, arguments)]
         with log.open("wb") as out:
             process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
@@ -92,8 +96,18 @@ def write_bag(
         bag.add("/grip", START_NS, "gripper_msgs/msg/Grip", torque=1.0)
         for stamp in range(START_NS, START_NS + n * PERIOD_NS, PERIOD_NS):
             header = bag.store.types["std_msgs/msg/Header"](stamp=bag.time(stamp), frame_id="camera_optical")
-            bag.add(TOPIC, stamp, "sensor_msgs/msg/Image", header=header, height=48, width=100, encoding="rgb8",
-                    is_bigendian=0, step=300, data=rng.integers(0, 255, 48 * 300, dtype=np.uint8))
+            bag.add(
+                TOPIC,
+                stamp,
+                "sensor_msgs/msg/Image",
+                header=header,
+                height=48,
+                width=100,
+                encoding="rgb8",
+                is_bigendian=0,
+                step=300,
+                data=rng.integers(0, 255, 48 * 300, dtype=np.uint8),
+            )
             if clock_offset_ns is not None:
                 bag.add("/clock", stamp, "rosgraph_msgs/msg/Clock", clock=bag.time(stamp + clock_offset_ns))
     return folder
@@ -157,7 +171,7 @@ def test_the_player_waits_for_as_many_listeners_as_it_is_told(start, listen, tmp
     clocks = [listen(Clock, "/clock")]
     player = start("bag_player", bag, "--wait-for", "/clock", "--wait-for", "/clock", "--rate", "5")
     wait_for(lambda: "waiting for a subscriber on /clock, /clock" in player.said(), "the player")
-    time.sleep(2.0)     # in which one listener would be found
+    time.sleep(2.0)  # in which one listener would be found
     assert clocks == [[]] and player.poll() is None
     clocks.append(listen(Clock, "/clock"))
     assert player.wait(120) == 0, player.said()
@@ -184,10 +198,14 @@ def test_a_loop_begins_again_until_it_is_interrupted(start, listen, tmp_path, wa
     assert "Traceback" not in player.said()
 
 
-@pytest.mark.parametrize(("arguments", "complaint"), [
-    (["nowhere"], "cannot read nowhere"), (["BAG", "--wait-for", "/rear"], "/rear is not in the recording"),
-    (["BAG", "--rate", "0"], "--rate must be positive"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["nowhere"], "cannot read nowhere"),
+        (["BAG", "--wait-for", "/rear"], "/rear is not in the recording"),
+        (["BAG", "--rate", "0"], "--rate must be positive"),
+    ],
+)
 def test_the_player_says_what_it_cannot_do(start, tmp_path, arguments, complaint):
     bag = write_bag(tmp_path / "bag", n=2)
     player = start("bag_player", *[bag if word == "BAG" else word for word in arguments])
@@ -199,8 +217,18 @@ def test_the_whole_road_through_three_programs(start, tmp_path, tiny_checkpoint)
     # Long, and kept whole: it may take processes seconds to find each other, and whoever comes late asks late.
     bag, out = write_bag(tmp_path / "bag", n=300), tmp_path / "out"
     sim_time = ["--ros-args", "-p", "use_sim_time:=true"]
-    node = start("foresight_node", *sim_time, "-p", f"checkpoint:={tiny_checkpoint}", "-r", f"image:={TOPIC}",
-                 "-p", "image_reliability:=reliable", "-p", "history:=60.0")
+    node = start(
+        "foresight_node",
+        *sim_time,
+        "-p",
+        f"checkpoint:={tiny_checkpoint}",
+        "-r",
+        f"image:={TOPIC}",
+        "-p",
+        "image_reliability:=reliable",
+        "-p",
+        "history:=60.0",
+    )
     player = start("bag_player", bag, "--rate", "2", "--wait-for", TOPIC)
     until = START_NS + 20 * PERIOD_NS + 1
     client = start("predict_client", "--until", until, "--seed", 5, "--patience", 120, "--out", out, *sim_time)
@@ -285,9 +313,12 @@ def test_an_interrupted_client_cancels_its_goal(start, robot, node, monkeypatch,
 def test_a_client_whose_node_goes_away_with_its_goal_says_so(start, robot, wait_for):
     accepted = []
     server = ActionServer(
-        robot.ros, Predict, "/leaving/foresight/predict", lambda goal: Predict.Result(),
+        robot.ros,
+        Predict,
+        "/leaving/foresight/predict",
+        lambda goal: Predict.Result(),
         handle_accepted_callback=accepted.append,
-    )  # fmt: skip
+    )
     client = start("predict_client", "--patience", "120", "--ros-args", "-r", "__ns:=/leaving")
     wait_for(lambda: accepted, "the goal")
     server.destroy()

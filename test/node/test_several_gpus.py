@@ -15,7 +15,7 @@ def test_a_goal_fails_with_the_process_that_dies_and_the_next_one_succeeds(rig, 
     begin = group.begin
 
     def begin_and_kill(*goal):
-        os.kill(group._processes[1].pid, signal.SIGSTOP)    # else it might be through with the goal before it dies
+        os.kill(group._processes[1].pid, signal.SIGSTOP)  # else it might be through with the goal before it dies
         sent = begin(*goal)
         os.kill(group._processes[1].pid, signal.SIGKILL)
         return sent

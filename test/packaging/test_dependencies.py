@@ -33,24 +33,57 @@ THIRD_PARTY = {
     "torch": ("torch", "python3-pytorch-pip"),
     "tqdm": ("tqdm", "python3-tqdm"),
     "transformers": ("transformers", None),
-    "triton": ("torch", "python3-pytorch-pip"),     # comes with the CUDA build
+    "triton": ("torch", "python3-pytorch-pip"),  # comes with the CUDA build
     "yaml": ("pyyaml", "python3-yaml"),
     "zstandard": ("zstandard", None),
 }
 # Installed with ROS, not by pip; imported only where it is there.
 ROS = {
-    "action_msgs", "ament_index_python", "builtin_interfaces", "cv_bridge", "diagnostic_msgs", "launch", "launch_ros",
-    "lifecycle_msgs", "rcl_interfaces", "rclpy", "rosgraph_msgs", "sensor_msgs", "std_msgs", "unique_identifier_msgs",
+    "action_msgs",
+    "ament_index_python",
+    "builtin_interfaces",
+    "cv_bridge",
+    "diagnostic_msgs",
+    "launch",
+    "launch_ros",
+    "lifecycle_msgs",
+    "rcl_interfaces",
+    "rclpy",
+    "rosgraph_msgs",
+    "sensor_msgs",
+    "std_msgs",
+    "unique_identifier_msgs",
 }
 # Keys that rosdistro had in August 2026 (rosdep/python.yaml and the packages released into Jazzy), of those that a
 # package like this one could name.
 ROSDEP_KEYS = ROS | {
-    "ament_cmake", "image_transport_plugins", "rosidl_default_generators", "rosidl_default_runtime", "rviz2",
-    "python3-numpy", "python3-opencv", "python3-yaml", "python3-skimage", "python3-scipy", "python3-matplotlib",
-    "python3-pil", "python3-imageio", "python3-tqdm", "python3-pydantic", "python3-protobuf", "python3-pytest",
-    "python3-torch", "python3-torchvision", "python3-torchvision-pip", "python3-pytorch-pip",
-    "python3-transformers-pip", "python3-huggingface-hub-pip", "python3-einops-pip", "python3-timm-pip",
-    "python3-onnxruntime-pip", "python3-rosbags-pip",
+    "ament_cmake",
+    "image_transport_plugins",
+    "rosidl_default_generators",
+    "rosidl_default_runtime",
+    "rviz2",
+    "python3-numpy",
+    "python3-opencv",
+    "python3-yaml",
+    "python3-skimage",
+    "python3-scipy",
+    "python3-matplotlib",
+    "python3-pil",
+    "python3-imageio",
+    "python3-tqdm",
+    "python3-pydantic",
+    "python3-protobuf",
+    "python3-pytest",
+    "python3-torch",
+    "python3-torchvision",
+    "python3-torchvision-pip",
+    "python3-pytorch-pip",
+    "python3-transformers-pip",
+    "python3-huggingface-hub-pip",
+    "python3-einops-pip",
+    "python3-timm-pip",
+    "python3-onnxruntime-pip",
+    "python3-rosbags-pip",
 }
 
 

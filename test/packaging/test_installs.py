@@ -34,11 +34,26 @@ def colcon_build(place: Path, *options: str) -> Path:
     prefixes = os.pathsep.join(filter(None, [os.environ.get("AMENT_PREFIX_PATH"), sys.prefix]))
     python = f"-DPython3_EXECUTABLE={sys.executable}", f"-DPYTHON_EXECUTABLE={sys.executable}"
     done = subprocess.run(
-        [Path(sys.executable).with_name("colcon"), "--log-base", place / "log", "build", "--base-paths", ROOT,
-         "--build-base", place / "build", "--install-base", place / "install", *options,
-         "--cmake-args", "-DBUILD_TESTING=OFF", *python],
+        [
+            Path(sys.executable).with_name("colcon"),
+            "--log-base",
+            place / "log",
+            "build",
+            "--base-paths",
+            ROOT,
+            "--build-base",
+            place / "build",
+            "--install-base",
+            place / "install",
+            *options,
+            "--cmake-args",
+            "-DBUILD_TESTING=OFF",
+            *python,
+        ],
         env={**ACTIVE, "AMENT_PREFIX_PATH": prefixes, "CMAKE_PREFIX_PATH": prefixes},
-        cwd=place, capture_output=True, text=True,
+        cwd=place,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return place / "install" / "cosmos_ros"
@@ -108,8 +123,14 @@ print(json.dumps([cosmos_ros.__file__, str(cosmos_ros.paths.share_directory())])
     module, share = map(Path, json.loads(done.stdout))
     assert module == prefix / MODULES / "cosmos_ros" / "__init__.py"
     assert share == prefix / "share" / "cosmos_ros"
-    for part in ("launch/foresight.launch.py", "launch/replay.launch.py", "config/foresight.yaml",
-                 "rviz/foresight.rviz", "models/foresight-small/config.json", "data/sample_bag/metadata.yaml"):
+    for part in (
+        "launch/foresight.launch.py",
+        "launch/replay.launch.py",
+        "config/foresight.yaml",
+        "rviz/foresight.rviz",
+        "models/foresight-small/config.json",
+        "data/sample_bag/metadata.yaml",
+    ):
         assert (share / part).is_file()
 
 
@@ -118,8 +139,11 @@ def test_the_node_runs_and_answers_a_goal(installed, tmp_path):
     """`cosmos_ros demo` starts lib/cosmos_ros/{foresight_node,bag_player,predict_client}: what `ros2 run` would."""
     prefix, _, environment = installed
     done = subprocess.run(
-        [prefix / "bin" / "cosmos_ros", "demo", "--out", tmp_path], env=environment, cwd=tmp_path,
-        capture_output=True, text=True,
+        [prefix / "bin" / "cosmos_ros", "demo", "--out", tmp_path],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(json.loads((tmp_path / "rollout.json").read_text())["stamps_ns"]) == 24

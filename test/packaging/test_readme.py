@@ -26,7 +26,7 @@ def test_the_error_codes_are_the_actions():
 
 
 def test_every_command_is_told():
-    from cosmos_ros.cli import COMMANDS
+    from cosmos_ros.commands.cli import COMMANDS
 
     readme = (ROOT / "README.md").read_text()
     assert [command for command in COMMANDS if f"cosmos_ros {command}" not in readme] == []

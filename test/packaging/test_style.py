@@ -16,6 +16,9 @@ def test_ruff_is_content():
 
 
 def test_no_file_outgrows_its_subject():
-    long = {str(p.relative_to(ROOT)): n for p in (ROOT / "cosmos_ros").rglob("*.py")
-            if (n := len(p.read_text().splitlines())) > 450}
+    long = {
+        str(p.relative_to(ROOT)): n
+        for p in (ROOT / "cosmos_ros").rglob("*.py")
+        if (n := len(p.read_text().splitlines())) > 450
+    }
     assert not long, f"files of more than 450 lines probably hold two subjects: {long}"

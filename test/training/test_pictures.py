@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from cosmos_ros.foresight import Foresight, ForesightConfig
-from cosmos_ros.guardrail.embedded import CascadeFaceDetector
+from cosmos_ros.guardrail.embedded.guards import CascadeFaceDetector
 from cosmos_ros.rollout import Clip
-from cosmos_ros.training.dataset import HEIGHT, WIDTH
+from cosmos_ros.training.datasets.simulated import HEIGHT, WIDTH
 from cosmos_ros.training.export import export_tokenizer, export_transformer
 from cosmos_ros.training.pictures import SEED, true_clips, write_picture, write_pictures
 from cosmos_ros.training.tokenizer_network import TokenizerConfig, VideoTokenizer
@@ -20,9 +20,16 @@ from cosmos_ros.world_model import Sampling, Transformer, TransformerConfig
 
 TINY = TokenizerConfig(channels=(4, 6, 8), encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1), levels=(4, 3))
 TINY_TRANSFORMER = TransformerConfig(
-    n_layers=1, dim=16, n_heads=2, n_kv_heads=1, head_dim=8, ffn_hidden=16, vocab_in=12, vocab_out=12,
+    n_layers=1,
+    dim=16,
+    n_heads=2,
+    n_kv_heads=1,
+    head_dim=8,
+    ffn_hidden=16,
+    vocab_in=12,
+    vocab_out=12,
     latent_shape=(5, 10, 16),
-)  # fmt: skip
+)
 COLUMNS = 6  # of 24 predicted frames, every fourth
 
 

@@ -18,8 +18,12 @@ KINDS = [scene.__name__ for scene in SCENES]
 
 def trajectory(split: Split, index: int, n_frames: int = 4) -> np.ndarray:
     """Everything's place and every camera's, at 10 Hz."""
-    return np.array([np.concatenate([d.xpos.ravel(), d.mocap_quat.ravel()])
-                     for _, d in simulate(draw_scene(split, index), n_frames, 10.0)])  # fmt: skip
+    return np.array(
+        [
+            np.concatenate([d.xpos.ravel(), d.mocap_quat.ravel()])
+            for _, d in simulate(draw_scene(split, index), n_frames, 10.0)
+        ]
+    )
 
 
 @pytest.mark.parametrize("index", range(len(SCENES)), ids=KINDS)

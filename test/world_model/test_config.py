@@ -25,11 +25,24 @@ def test_the_published_kinds_are_as_published(kind):
     assert kind in known.names[0] and kind in known.names[1]
 
 
-@pytest.mark.parametrize("wrong", [
-    {"n_layers": 0}, {"dim": -4}, {"n_heads": 3, "n_kv_heads": 2}, {"head_dim": 7}, {"head_dim": 4},
-    {"vocab_in": 19}, {"context_dim": 8}, {"latent_shape": (5, 3)}, {"latent_shape": (5, True, 4)},
-    {"ffn_hidden": 2.5}, {"rope_theta": True}, {"rope_theta": 10**400}, {"norm_eps": math.inf},
-])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"n_layers": 0},
+        {"dim": -4},
+        {"n_heads": 3, "n_kv_heads": 2},
+        {"head_dim": 7},
+        {"head_dim": 4},
+        {"vocab_in": 19},
+        {"context_dim": 8},
+        {"latent_shape": (5, 3)},
+        {"latent_shape": (5, True, 4)},
+        {"ffn_hidden": 2.5},
+        {"rope_theta": True},
+        {"rope_theta": 10**400},
+        {"norm_eps": math.inf},
+    ],
+)
 def test_sizes_that_do_not_fit_together_are_refused(wrong):
     with pytest.raises(ValueError):
         replace(SMALL, **wrong)

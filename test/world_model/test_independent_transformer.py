@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from cosmos_ros.world_model import Sampling, load_transformer
-from cosmos_ros.world_model.decoding import SequentialDecoder
+from cosmos_ros.world_model.decoding.engine import SequentialDecoder
 
 VIDEO, ORIGINAL, VOCABULARY, CONTEXT = (5, 3, 4), (3, 3, 4), 64, 32
 
@@ -39,15 +39,27 @@ class Published:
         for layer in range(self.layers):
             for block, source in [("attention", self.dim)] + [("cross_attention", CONTEXT)] * self.text:
                 at = f"layers.{layer}.{block}"
-                shapes |= {f"{at}_norm": (self.dim,), f"{at}.wq": (q, self.dim), f"{at}.wo": (self.dim, q),
-                           f"{at}.wk": (kv, source), f"{at}.wv": (kv, source),
-                           f"{at}.q_norm": (self.head_dim,), f"{at}.k_norm": (self.head_dim,)}
+                shapes |= {
+                    f"{at}_norm": (self.dim,),
+                    f"{at}.wq": (q, self.dim),
+                    f"{at}.wo": (self.dim, q),
+                    f"{at}.wk": (kv, source),
+                    f"{at}.wv": (kv, source),
+                    f"{at}.q_norm": (self.head_dim,),
+                    f"{at}.k_norm": (self.head_dim,),
+                }
             at = f"layers.{layer}.feed_forward"
-            shapes |= {f"{at}.w1": (self.hidden, self.dim), f"{at}.w3": (self.hidden, self.dim),
-                       f"{at}.w2": (self.dim, self.hidden), f"layers.{layer}.ffn_norm": (self.dim,)}
+            shapes |= {
+                f"{at}.w1": (self.hidden, self.dim),
+                f"{at}.w3": (self.hidden, self.dim),
+                f"{at}.w2": (self.dim, self.hidden),
+                f"layers.{layer}.ffn_norm": (self.dim,),
+            }
         torch.manual_seed(0)
-        return {f"model.{name}.weight": 1 + 0.2 * torch.randn(shape) if len(shape) == 1 else 0.3 * torch.randn(shape)
-                for name, shape in shapes.items()}
+        return {
+            f"model.{name}.weight": 1 + 0.2 * torch.randn(shape) if len(shape) == 1 else 0.3 * torch.randn(shape)
+            for name, shape in shapes.items()
+        }
 
     def angles(self):
         """[tokens, head_dim // 2]: time, height, width of every token, each times its frequencies."""
@@ -131,10 +143,18 @@ def test_logits_and_greedy_tokens_are_those_of_the_description(kind, tmp_path):
     published = KINDS[kind]
     weights = published.weights()
     torch.save(weights, tmp_path / "model.pt")
-    (tmp_path / "config.json").write_text(json.dumps({
-        "video_latent_shape": VIDEO, "apply_yarn": published.yarn, "yarn_scale": 2, "yarn_beta_fast": 4,
-        "yarn_beta_slow": 1, "original_latent_shape": ORIGINAL,
-    }))
+    (tmp_path / "config.json").write_text(
+        json.dumps(
+            {
+                "video_latent_shape": VIDEO,
+                "apply_yarn": published.yarn,
+                "yarn_scale": 2,
+                "yarn_beta_fast": 4,
+                "yarn_beta_slow": 1,
+                "original_latent_shape": ORIGINAL,
+            }
+        )
+    )
     model = load_transformer(tmp_path)
     context = torch.randn(8, CONTEXT) if published.text else None
     given = None if context is None else context[None]

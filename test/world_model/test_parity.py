@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from cosmos_ros.world_model import Sampling, load_transformer
-from cosmos_ros.world_model.decoding import SequentialDecoder
+from cosmos_ros.world_model.decoding.engine import SequentialDecoder
+from cosmos_ros.world_model.decoding.sampling import sample, truncated_probabilities
 from cosmos_ros.world_model.positions import absolute_table, rope_table
-from cosmos_ros.world_model.sampling import sample, truncated_probabilities
 from cosmos_ros.world_model.transformer import KVCache
 
 FIXTURES = sorted((Path(__file__).parents[1] / "data").glob("ar_*_f32.pt"))
@@ -42,7 +42,7 @@ def largest_difference(ours, theirs):
 
 def video_tokens(reference, name):
     """Without BOV."""
-    return reference[name][0, reference["context"] is not None:]
+    return reference[name][0, reference["context"] is not None :]
 
 
 def test_both_kinds_of_fixture_are_there():

@@ -9,7 +9,7 @@ from cosmos_ros.world_model.config import PUBLISHED_KINDS
 from cosmos_ros.world_model.positions import absolute_table, rope_table
 
 PLAIN, STRETCHED, TEXT = (PUBLISHED_KINDS[kind].config for kind in ("4B", "12B", "13B"))
-LAST = 12799                # t 4, h 39, w 63
+LAST = 12799  # t 4, h 39, w 63
 TIME, HEIGHT, WIDTH = slice(0, 22), slice(22, 43), slice(43, 64)
 
 
@@ -40,20 +40,18 @@ def test_channels_are_time_height_width_given_twice(plain):
     spatial = 500000.0 ** (-torch.arange(21).double() * 2 / 42)
     temporal = 500000.0 ** (-torch.arange(22).double() * 2 / 44)
     for channels, at, frequencies in [(TIME, 4, temporal), (HEIGHT, 39, spatial), (WIDTH, 63, spatial)]:
-        torch.testing.assert_close(
-            angles(plain, LAST, channels), wrapped(at * frequencies), atol=1e-5, rtol=0
-        )
+        torch.testing.assert_close(angles(plain, LAST, channels), wrapped(at * frequencies), atol=1e-5, rtol=0)
 
 
 def test_rows_run_through_width_first(plain):
     cos, _ = plain
-    assert torch.equal(cos[1, WIDTH], cos[65, WIDTH])           # w 1 in rows h 0 and h 1
-    assert torch.equal(cos[64, HEIGHT], cos[2560 + 64, HEIGHT]) # h 1 in frames t 0 and t 1
+    assert torch.equal(cos[1, WIDTH], cos[65, WIDTH])  # w 1 in rows h 0 and h 1
+    assert torch.equal(cos[64, HEIGHT], cos[2560 + 64, HEIGHT])  # h 1 in frames t 0 and t 1
     assert not torch.equal(cos[0, TIME], cos[2560, TIME])
 
 
 def test_yarn_halves_time_and_bends_space_by_the_height_alone(plain, stretched):
-    one_frame_one_row_one_column = 2560 + 64 + 1                # every coordinate 1: angles are the frequencies
+    one_frame_one_row_one_column = 2560 + 64 + 1  # every coordinate 1: angles are the frequencies
     ratio = angles(stretched, one_frame_one_row_one_column, slice(0, 64)) / angles(
         plain, one_frame_one_row_one_column, slice(0, 64)
     )

@@ -16,21 +16,24 @@ camera_sizes = st.tuples(st.integers(1, 5000), st.integers(1, 5000))
 model_sizes = st.sampled_from([PUBLISHED, (384, 640), (160, 256), (32, 64)])
 
 
-@pytest.mark.parametrize(("camera", "resized", "top", "left"), [
-    ((640, 1024), (640, 1024), 0, 0),
-    ((1050, 1680), (641, 1024), 0, 0),      # float64 arithmetic shows: 640.0000000000001 rows become 641
-    ((588, 1100), (641, 1198), 0, 87),
-    ((480, 640), (768, 1024), 64, 0),
-    ((1080, 1920), (640, 1138), 0, 57),
-    ((1, 1), (1024, 1024), 192, 0),
-])
+@pytest.mark.parametrize(
+    ("camera", "resized", "top", "left"),
+    [
+        ((640, 1024), (640, 1024), 0, 0),
+        ((1050, 1680), (641, 1024), 0, 0),  # float64 arithmetic shows: 640.0000000000001 rows become 641
+        ((588, 1100), (641, 1198), 0, 87),
+        ((480, 640), (768, 1024), 64, 0),
+        ((1080, 1920), (640, 1138), 0, 57),
+        ((1, 1), (1024, 1024), 192, 0),
+    ],
+)
 def test_sizes_are_rounded_as_published(camera, resized, top, left):
     assert Fit.of(camera, PUBLISHED) == Fit(*resized, top, left)
 
 
 def test_the_crop_offset_rounds_half_to_even():
     offsets = {Fit.of((640, width), PUBLISHED).left: width - 1024 for width in range(1024, 1034)}
-    assert offsets == {0: 1, 1: 2, 2: 5, 3: 6, 4: 9}    # left: the widest overhang with it; 0.5 -> 0, 1.5 -> 2, ...
+    assert offsets == {0: 1, 1: 2, 2: 5, 3: 6, 4: 9}  # left: the widest overhang with it; 0.5 -> 0, 1.5 -> 2, ...
 
 
 @given(camera_sizes, model_sizes)
@@ -115,6 +118,6 @@ def test_views_of_a_larger_array_and_read_only_frames_are_taken():
     view = whole[:, ::-1, ::2]
     view.flags.writeable = False
     with warnings.catch_warnings():
-        warnings.simplefilter("error")      # PyTorch warns where it would write through a read-only array
+        warnings.simplefilter("error")  # PyTorch warns where it would write through a read-only array
         values = to_model_input(view, (32, 64))
     assert torch.equal(values, to_model_input(view.copy(), (32, 64)))

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from cosmos_ros.device.out_of_memory import out_of_memory_as_error
+from cosmos_ros.device.plan import DeviceMemory, MemoryPlan
 from cosmos_ros.errors import InvalidGoal, ModelUnavailable, OutOfMemory
-from cosmos_ros.world_model.memory import out_of_memory_as_error
-from cosmos_ros.world_model.memory_plan import DeviceMemory, MemoryPlan
 from cosmos_ros.world_model.text_encoder import (
     TextEncoder,
     find_t5,
@@ -28,7 +28,7 @@ sentencepiece = pytest.importorskip("sentencepiece", reason="the text extra is n
 
 PROMPT = "a robot arm moves a red cube over the table"
 WIDTH = 16
-TOO_LONG = "x" * 300     # no file system looks up such a name: an error even for root, whom permissions do not stop
+TOO_LONG = "x" * 300  # no file system looks up such a name: an error even for root, whom permissions do not stop
 LAYOUTS = {
     "predict1": "google-t5/t5-11b",
     "cosmos-1.0": "models--google-t5--t5-11b/snapshots/90f37703b3334dfe9d2b009bfcbfbf1ac9d28ea3",
@@ -42,7 +42,13 @@ def t5_folder(tmp_path_factory):
     text = folder / "text.txt"
     text.write_text("\n".join([PROMPT, "the camera drives along a corridor", "boxes fall from a shelf"] * 20))
     sentencepiece.SentencePieceTrainer.train(
-        input=str(text), model_prefix=str(folder / "spiece"), vocab_size=38, pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
+        input=str(text),
+        model_prefix=str(folder / "spiece"),
+        vocab_size=38,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
         minloglevel=2,
     )
     text.unlink()
@@ -60,11 +66,13 @@ def t5_folder(tmp_path_factory):
 @pytest.fixture
 def place(t5_folder, tmp_path):
     """Put the T5 beside a checkpoint, in a layout; the checkpoint's directory."""
+
     def put(layout="predict1"):
         checkpoint = tmp_path / "checkpoints" / "Cosmos-1.0-Autoregressive-5B-Video2World"
         checkpoint.mkdir(parents=True)
         shutil.copytree(t5_folder, checkpoint.parent / LAYOUTS[layout])
         return checkpoint
+
     return put
 
 
@@ -79,7 +87,7 @@ def expected(folder, prompt):
     tokens = tokenizer(prompt, max_length=512, padding="max_length", truncation=True, return_tensors="pt")
     with torch.no_grad():
         hidden = model(**tokens).last_hidden_state
-    hidden[:, int(tokens["attention_mask"].sum()):] = 0
+    hidden[:, int(tokens["attention_mask"].sum()) :] = 0
     return hidden
 
 
@@ -285,7 +293,7 @@ def test_t5_weights_that_cannot_be_read_are_named(place, tmp_path):
     checkpoint = place()
     file = checkpoint.parent / LAYOUTS["predict1"] / "pytorch_model.bin"
     file.unlink()
-    file.symlink_to("/proc/self/mem")       # opens, and gives an error when it is read
+    file.symlink_to("/proc/self/mem")  # opens, and gives an error when it is read
     with pytest.raises(ModelUnavailable, match=r"pytorch_model\.bin cannot be read \(OSError"):
         encoder(checkpoint, tmp_path)
 
@@ -323,10 +331,13 @@ def test_a_reader_without_memory_is_out_of_memory_and_not_a_damaged_file():
         reading(Path("pytorch_model.bin"), lambda: torch.empty(2**50, dtype=torch.uint8))
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    ("encoder.final_layer_norm.weight", float("nan")),
-    ("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", -float("inf")),    # its output is finite
-])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("encoder.final_layer_norm.weight", float("nan")),
+        ("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", -float("inf")),  # its output is finite
+    ],
+)
 def test_t5_weights_that_are_not_finite_are_refused_and_not_cached(name, value, place, tmp_path):
     checkpoint = place()
     file = checkpoint.parent / LAYOUTS["predict1"] / "pytorch_model.bin"
@@ -341,7 +352,7 @@ def test_t5_weights_that_are_not_finite_are_refused_and_not_cached(name, value, 
 def test_the_size_of_t5_is_known_without_loading_it(t5_folder, tmp_path):
     module = transformers.T5EncoderModel.from_pretrained(str(t5_folder), dtype=torch.bfloat16)
     actual = sum(p.nbytes for p in module.parameters())
-    assert t5_bytes(t5_folder) == pytest.approx(actual, rel=0.1)    # norms and position biases are left out
+    assert t5_bytes(t5_folder) == pytest.approx(actual, rel=0.1)  # norms and position biases are left out
     published = {"vocab_size": 32128, "d_model": 1024, "d_kv": 128, "d_ff": 65536, "num_layers": 24, "num_heads": 128}
     (tmp_path / "config.json").write_text(json.dumps(published))
     assert t5_bytes(tmp_path) == pytest.approx(9.73e9, rel=0.01)
@@ -354,8 +365,10 @@ def test_the_size_of_t5_is_known_without_loading_it(t5_folder, tmp_path):
         (b'"T5"', "cannot be read"),
         (b"\xff\xfe{", "cannot be read"),
         (b"{}", "no positive whole number as vocab_size, d_model, d_kv, d_ff, num_layers, num_heads"),
-        (b'{"vocab_size": 9, "d_model": 8, "d_kv": 4, "d_ff": 32, "num_layers": "2", "num_heads": 0}',
-         "no positive whole number as num_layers, num_heads"),
+        (
+            b'{"vocab_size": 9, "d_model": 8, "d_kv": 4, "d_ff": 32, "num_layers": "2", "num_heads": 0}',
+            "no positive whole number as num_layers, num_heads",
+        ),
     ],
 )
 def test_a_damaged_config_of_t5_is_named_with_the_fault_and_the_remedy(config, complaint, tmp_path):

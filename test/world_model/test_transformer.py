@@ -17,8 +17,17 @@ KINDS = {
 
 def make(kind: str) -> Transformer:
     torch.manual_seed(0)
-    sizes = {"n_layers": 2, "dim": 36, "n_heads": 6, "n_kv_heads": 2, "head_dim": 12, "ffn_hidden": 50,
-             "vocab_in": 48, "vocab_out": 48, "latent_shape": (3, 3, 4)}
+    sizes = {
+        "n_layers": 2,
+        "dim": 36,
+        "n_heads": 6,
+        "n_kv_heads": 2,
+        "head_dim": 12,
+        "ffn_hidden": 50,
+        "vocab_in": 48,
+        "vocab_out": 48,
+        "latent_shape": (3, 3, 4),
+    }
     return Transformer(TransformerConfig(**sizes | KINDS[kind])).eval().requires_grad_(False)
 
 
@@ -46,7 +55,7 @@ def test_a_cache_changes_nothing_however_the_tokens_are_cut(model, cut, bounded)
     tokens, context = inputs(model)
     expected = model(tokens, torch.arange(tokens.shape[1]), context=context)
     cache = KVCache(model.config)
-    cache.keys.fill_(50.0)      # what an earlier video left behind
+    cache.keys.fill_(50.0)  # what an earlier video left behind
     cache.values.fill_(50.0)
     logits, begin = [], 0
     for n in cut:

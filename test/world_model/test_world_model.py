@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cosmos_ros import paths
+from cosmos_ros.device.threads import CORES
 from cosmos_ros.errors import Canceled, ModelUnavailable
 from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel
-from cosmos_ros.world_model.cores import CORES
 from cosmos_ros.world_model.text_encoder import EMBEDDINGS_FILE
 
 DRAWN = Sampling(seed=7, temperature=1.0, top_p=0.9)
@@ -59,9 +59,7 @@ def test_a_clip_becomes_the_frames_after_it(model, n_conditioning, n_given, n_ne
 
 def test_the_seed_says_which_future(model):
     given = model.tokenize(camera_frames(9))
-    futures = [
-        model.generate(given, None, Sampling(seed, 1.0, 0.9), nothing).tolist() for seed in (7, 8, 7, 2**63 - 1)
-    ]
+    futures = [model.generate(given, None, Sampling(seed, 1.0, 0.9), nothing).tolist() for seed in (7, 8, 7, 2**63 - 1)]
     assert futures[0] == futures[2]
     assert len({tuple(future) for future in futures}) == 3
 
@@ -118,8 +116,9 @@ def test_a_prompt_steers_a_model_that_takes_one(make_checkpoint, tmp_path):
     assert model.spec.takes_prompt
     model.warm_up()
     given = model.tokenize(camera_frames(9))
-    left, right, again = (model.generate(given, model.encode_text(text), DRAWN, nothing)
-                          for text in ("left", "right", "left"))
+    left, right, again = (
+        model.generate(given, model.encode_text(text), DRAWN, nothing) for text in ("left", "right", "left")
+    )
     assert left.shape == (40,) and torch.equal(left[:16], given)
     assert torch.equal(left, again) and not torch.equal(left, right)
 
@@ -161,12 +160,15 @@ def test_a_file_in_place_of_its_directory_is_refused(tiny_checkpoint):
         ModelSpec.of_checkpoint(tiny_checkpoint / "model.safetensors")
 
 
-@pytest.mark.parametrize(("setting", "said"), [
-    ({"device": "tpu9"}, "device must be auto, cpu, cuda"),
-    ({"device": "mps"}, "device must be auto, cpu, cuda"),
-    ({"device": "cuda:99"}, "cuda:99 is not there"),
-    ({"device": "cpu", "dtype": "int4"}, "dtype must be auto, float32 or bfloat16"),
-])
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"device": "tpu9"}, "device must be auto, cpu, cuda"),
+        ({"device": "mps"}, "device must be auto, cpu, cuda"),
+        ({"device": "cuda:99"}, "cuda:99 is not there"),
+        ({"device": "cpu", "dtype": "int4"}, "dtype must be auto, float32 or bfloat16"),
+    ],
+)
 def test_a_device_or_precision_that_is_not_there_is_refused(tiny_checkpoint, setting, said):
     with pytest.raises(ModelUnavailable, match=said):
         WorldModel.from_checkpoint(tiny_checkpoint, **setting)

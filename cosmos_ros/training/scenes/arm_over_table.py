@@ -19,16 +19,20 @@ class Waves:
     """A sum of two sines about a centre, per coordinate: smooth, endless and foreseeable."""
 
     centre: np.ndarray
-    amplitude: np.ndarray   # [2, n]
-    frequency: np.ndarray   # [2, n], Hz
-    phase: np.ndarray       # [2, n]
+    amplitude: np.ndarray  # [2, n]
+    frequency: np.ndarray  # [2, n], Hz
+    phase: np.ndarray  # [2, n]
 
     @classmethod
     def random(cls, rng: np.random.Generator, centre: np.ndarray, reach: np.ndarray, hz: tuple[float, float]) -> Waves:
         n = len(centre)
         weights = np.array([[0.75], [0.25]])
-        return cls(centre, weights * reach * rng.uniform(0.4, 1, (2, n)), rng.uniform(*hz, (2, n)),
-                   rng.uniform(0, 2 * np.pi, (2, n)))
+        return cls(
+            centre,
+            weights * reach * rng.uniform(0.4, 1, (2, n)),
+            rng.uniform(*hz, (2, n)),
+            rng.uniform(0, 2 * np.pi, (2, n)),
+        )
 
     def at(self, time_s: float) -> np.ndarray:
         return self.centre + (self.amplitude * np.sin(2 * np.pi * self.frequency * time_s + self.phase)).sum(0)
@@ -41,7 +45,7 @@ class Arm:
     upper: float
     fore: float
     radius: float
-    hand_path: Waves        # yaw [rad], reach [m], height of the hand's tip above the table [m]
+    hand_path: Waves  # yaw [rad], reach [m], height of the hand's tip above the table [m]
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> Arm:
@@ -83,9 +87,11 @@ class Arm:
         {hub(r * 1.3)}<geom type="box" size="0.03 0.05 {r:.3f}" pos="0.04 0 0" rgba="{links[0]}"/>{fingers}
       </body></body></body></body>"""
 
-    ACTUATORS = "<actuator>" + "".join(
-        f'<position joint="{j}" kp="300" dampratio="1"/>' for j in ("yaw", "lift", "elbow", "wrist")
-    ) + "</actuator>"
+    ACTUATORS = (
+        "<actuator>"
+        + "".join(f'<position joint="{j}" kp="300" dampratio="1"/>' for j in ("yaw", "lift", "elbow", "wrist"))
+        + "</actuator>"
+    )
 
     def joint_angles(self, time_s: float) -> np.ndarray:
         """Yaw, lift, elbow, wrist in radians that put the hand on its path, fingers down: two links, closed form."""
@@ -108,8 +114,10 @@ def arm_over_table(rng: np.random.Generator) -> Scene:
         f'pos="0.4 0 -0.03" material="{palette.surface("table")}" friction="0.6 0.01 0.002"/>'
     )
     if rng.random() < 0.6:
-        world.append(f'<geom type="plane" size="6 6 0.1" pos="-{rng.uniform(0.6, 2):.2f} 0 0" zaxis="1 0 0" '
-                     f'material="{palette.surface("wall")}"/>')
+        world.append(
+            f'<geom type="plane" size="6 6 0.1" pos="-{rng.uniform(0.6, 2):.2f} 0 0" zaxis="1 0 0" '
+            f'material="{palette.surface("wall")}"/>'
+        )
     world.append(arm.mjcf(palette))
     n_objects = int(rng.integers(2, 6))
     for i in range(n_objects):
@@ -146,16 +154,19 @@ class CameraPath:
     """A camera that looks at a point from a distance, standing still or circling slowly."""
 
     target: np.ndarray
-    azimuth: float          # rad
-    elevation: float        # rad
-    distance: float         # m
-    turn: float             # rad/s
+    azimuth: float  # rad
+    elevation: float  # rad
+    distance: float  # m
+    turn: float  # rad/s
 
     def pose(self, time_s: float) -> tuple[np.ndarray, np.ndarray]:
         """Eye and target, world coordinates in metres."""
         azimuth = self.azimuth + self.turn * time_s
-        direction = [np.cos(azimuth) * np.cos(self.elevation), np.sin(azimuth) * np.cos(self.elevation),
-                     np.sin(self.elevation)]
+        direction = [
+            np.cos(azimuth) * np.cos(self.elevation),
+            np.sin(azimuth) * np.cos(self.elevation),
+            np.sin(self.elevation),
+        ]
         return self.target + self.distance * np.array(direction), self.target
 
 

@@ -17,16 +17,16 @@ HEIGHT = 2.5
 class Drive:
     """Motion of the base: a cruising speed that breathes, and a gentle weave between the walls."""
 
-    start: float            # m along the corridor
-    speed: float            # m/s
-    surge: float            # m, amplitude of the speed's breathing
-    offset: float           # m from the corridor's middle
-    weave: float            # m
-    glance: float           # rad, amplitude of the heading's own swing
-    frequency: float        # Hz
+    start: float  # m along the corridor
+    speed: float  # m/s
+    surge: float  # m, amplitude of the speed's breathing
+    offset: float  # m from the corridor's middle
+    weave: float  # m
+    glance: float  # rad, amplitude of the heading's own swing
+    frequency: float  # Hz
     phase: float
-    camera_height: float    # m
-    camera_pitch: float     # rad, downwards
+    camera_height: float  # m
+    camera_pitch: float  # rad, downwards
 
     @classmethod
     def random(cls, rng: np.random.Generator, half_width: float) -> Drive:
@@ -106,13 +106,13 @@ def furniture(palette: Palette, half_width: float) -> str:
     for x in np.arange(rng.uniform(0.5, 2), LENGTH, rng.uniform(1.2, 3.0)):
         for side in (-1, 1):
             kind, colour = rng.random(), palette.colour((0, 0.9))
-            if kind < 0.45:     # a door or a panel, flush with the wall
+            if kind < 0.45:  # a door or a panel, flush with the wall
                 size = [rng.uniform(0.3, 0.5), 0.02, rng.choice([1.0, rng.uniform(0.2, 0.5)])]
                 position = [x, side * half_width, max(size[2], rng.uniform(0.8, 1.4) * (size[2] < 0.9))]
-            elif kind < 0.7:    # a box on the floor
+            elif kind < 0.7:  # a box on the floor
                 size = rng.uniform([0.1, 0.1, 0.1], [0.35, 0.3, 0.5])
                 position = [x, side * (half_width - size[1]), size[2]]
-            elif kind < 0.8:    # a pillar
+            elif kind < 0.8:  # a pillar
                 size = [0.1, 0.1, HEIGHT / 2]
                 position = [x, side * (half_width - 0.1), HEIGHT / 2]
             else:

@@ -13,8 +13,10 @@ ARENA = 0.9  # half the width of the floor that the camera sees, metres
 def moving_objects(rng: np.random.Generator) -> Scene:
     """A random scene of this kind; the same generator state gives the same scene."""
     palette = Palette(rng)
-    world = [f'<geom type="plane" size="6 6 0.1" material="{palette.surface("floor")}" friction="0.7 0.01 0.001"/>',
-             backdrop(palette)]
+    world = [
+        f'<geom type="plane" size="6 6 0.1" material="{palette.surface("floor")}" friction="0.7 0.01 0.001"/>',
+        backdrop(palette),
+    ]
     if rng.random() < 0.4:
         world.append(ramp(palette))
     if rng.random() < 0.4:
@@ -65,8 +67,9 @@ def throw_back(joint: object, speed: float) -> None:
 def viewpoint(rng: np.random.Generator) -> np.ndarray:
     """Where a camera stands, metres."""
     azimuth, elevation, distance = rng.uniform(-np.pi, np.pi), rng.uniform(0.25, 0.9), rng.uniform(1.6, 2.3)
-    return distance * np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation),
-                                np.sin(elevation)]) + [0, 0, 0.2]
+    return distance * np.array(
+        [np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)]
+    ) + [0, 0, 0.2]
 
 
 def backdrop(palette: Palette) -> str:
@@ -77,16 +80,20 @@ def backdrop(palette: Palette) -> str:
         distance = rng.uniform(1.0, 2.0)
         height = rng.choice([0.1, 0.8])  # a low wall keeps the objects in and leaves the view open
         size, position = ([3, 0.05], [0, side * distance]) if i else ([0.05, 3], [side * distance, 0])
-        walls.append(f'<geom type="box" size="{numbers([*size, height])}" pos="{numbers([*position, height])}" '
-                     f'material="{palette.surface(f"wall{i}")}"/>')
+        walls.append(
+            f'<geom type="box" size="{numbers([*size, height])}" pos="{numbers([*position, height])}" '
+            f'material="{palette.surface(f"wall{i}")}"/>'
+        )
     return "".join(walls)
 
 
 def ramp(palette: Palette) -> str:
     rng = palette.rng
     tilt, bearing = rng.uniform(12, 30), rng.uniform(0, 360)
-    return (f'<body euler="0 0 {bearing:.1f}"><geom type="box" size="0.4 {rng.uniform(0.2, 0.4):.2f} 0.02" '
-            f'pos="0.35 0 0.14" euler="0 {-tilt:.1f} 0" material="{palette.surface("ramp")}"/></body>')
+    return (
+        f'<body euler="0 0 {bearing:.1f}"><geom type="box" size="0.4 {rng.uniform(0.2, 0.4):.2f} 0.02" '
+        f'pos="0.35 0 0.14" euler="0 {-tilt:.1f} 0" material="{palette.surface("ramp")}"/></body>'
+    )
 
 
 def pendulum(palette: Palette) -> str:

@@ -1,0 +1,39 @@
+"""`cosmos_ros demo | predict | evaluate | train | doctor`: each command lives in its own room and is loaded on use."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+
+# command -> (module that has add_arguments(parser) and run(args) -> exit status, one line of help)
+COMMANDS = {
+    "demo": ("cosmos_ros.commands.demo", "replay the sample bag through the node and predict its future"),
+    "predict": ("cosmos_ros.commands.predict", "predict from a video, an image or a bag, without ROS"),
+    "evaluate": ("cosmos_ros.commands.evaluate", "measure the foresight on recorded bags"),
+    "train": ("cosmos_ros.commands.train", "train a tokenizer and a world model of your own"),
+    "doctor": ("cosmos_ros.commands.doctor.doctor", "say what this machine, robot and checkpoint lack"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="cosmos_ros", description="Predictive foresight for robots.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, help_line) in COMMANDS.items():
+        command = commands.add_parser(name, help=help_line, description=help_line[0].upper() + help_line[1:] + ".")
+        # Only the chosen command's module is imported: `doctor` must run where torch does not.
+        if argv[:1] == [name]:
+            importlib.import_module(module).add_arguments(command)
+    args = parser.parse_args(argv)
+    logging.basicConfig(format="%(message)s")  # what the package logs goes to standard error
+    logging.getLogger("cosmos_ros").setLevel(logging.INFO)
+    try:
+        return importlib.import_module(COMMANDS[args.command][0]).run(args)
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

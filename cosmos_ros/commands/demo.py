@@ -1,0 +1,185 @@
+"""`cosmos_ros demo`: the whole road on this machine, with the bag and the model that ship.
+
+Three processes over real DDS: the node, a player that replays the bag at its recorded rate, and a client that asks for
+one prediction. What came back is set beside what the bag shows really happened.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cosmos_ros.commands.ros_processes import Processes, ProcessFailed
+from cosmos_ros.files import write_whole
+from cosmos_ros.paths import share_directory
+from cosmos_ros.recordings.rollout_writer import PublishedRollout, write_contact_sheet, write_mp4
+from cosmos_ros.rollout import NANOSECONDS, Clip
+
+IMAGE_TOPIC, CAMERA_INFO_TOPIC = "/camera/image_raw", "/camera/camera_info"
+DEADLINE_S = 180.0  # after which a demo that still has no rollout is given up
+HISTORY_S = 60.0  # the node keeps the whole bag: its model may still be loading at the goal's time
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("demo_output"),
+        metavar="DIR",
+        help="where rollout.mp4, contact_sheet.png and rollout.json go (default: demo_output)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="same seed: same rollout (default: 0)")
+
+
+def run(args: argparse.Namespace) -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    began = time.monotonic()
+    try:
+        outcome = predict_over_ros(share_directory() / "data" / "sample_bag", args.seed)
+        files = write(outcome, args.out)
+    except ProcessFailed as failure:
+        print(f"{failure.log}cosmos_ros demo: {failure}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"cosmos_ros demo: {error}", file=sys.stderr)
+        return 1
+    print(table(outcome))
+    print(f"\nwritten after {time.monotonic() - began:.0f} s: {', '.join(map(str, files))}")
+    return 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the node published, what it saw, and what the camera saw in the predicted frames' place."""
+
+    rollout: PublishedRollout
+    seen: Clip
+    truth: Clip
+
+    def psnr_db(self) -> dict[str, list[float]]:
+        """Frame by frame against the truth: the prediction's, and the last seen frame's if it were the prediction."""
+        from cosmos_ros.metrics.fidelity import psnr
+
+        crop, predicted = self.rollout.crop, self.rollout.frames
+        truth = crop.of(self.truth.frames)
+        repeated = np.broadcast_to(crop.of(self.seen.frames)[-1], truth.shape)
+        return {"predicted": psnr(predicted, truth), "last frame repeated": psnr(repeated, truth)}
+
+
+def predict_over_ros(bag: Path, seed: int) -> Outcome:
+    """Run the three processes until the client has its rollout. Raises ProcessFailed."""
+    deadline = time.monotonic() + DEADLINE_S
+    with tempfile.TemporaryDirectory(prefix="cosmos_ros_") as name, Processes(folder := Path(name)) as processes:
+        on_bag_time = ("--ros-args", "-p", "use_sim_time:=true")
+        with _interrupts_held_back():
+            processes.start(
+                "foresight_node",
+                *on_bag_time,
+                "-p",
+                f"history:={HISTORY_S}",
+                "-r",
+                f"image:={IMAGE_TOPIC}",
+                "-r",
+                f"camera_info:={CAMERA_INFO_TOPIC}",
+            )
+            # The node and the client: one that finds the player only at the recording's end would miss its time.
+            processes.start("bag_player", str(bag), "--wait-for", IMAGE_TOPIC, *2 * ("--wait-for", "/clock"))
+            print(f"replaying {bag.name} into the node, in ROS domain {processes.domain}", flush=True)
+            film = Film(bag)
+        processes.start(
+            "predict_client",
+            "--until",
+            str(film.goal_ns),
+            "--seed",
+            str(seed),
+            "--patience",
+            str(DEADLINE_S),
+            "--out",
+            name,
+            *on_bag_time,
+            shows_progress=True,
+        )
+        processes.wait_for("predict_client", deadline)
+        rollout = PublishedRollout(folder, film.crop)
+    seen = film.clip(rollout.conditioning_stamps_ns, rollout.frame_rate)
+    truth = film.clip(rollout.stamps_ns, rollout.frame_rate)
+    return Outcome(rollout, seen, truth)
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Ctrl-C and SIGTERM at the block's end: in an import they may be swallowed, or end us with the others running."""
+    heard = []
+    handlers = {number: signal.signal(number, lambda *_: heard.append(1)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if heard:
+        raise KeyboardInterrupt
+
+
+class Film:
+    """The bag's images.
+
+    crop     what the model sees of them
+    goal_ns  the latest time of a goal whose whole future is in the bag: just before the frame after the goal's last
+    """
+
+    def __init__(self, bag: Path) -> None:
+        # Loaded here, while the node starts: torch takes its seconds.
+        from cosmos_ros.recordings.bag import Recording
+        from cosmos_ros.world_model import ModelSpec
+        from cosmos_ros.world_model.preprocessing import camera_view
+
+        self._frames = list(Recording(bag).frames(IMAGE_TOPIC))
+        spec = ModelSpec.of_checkpoint()
+        future_s = spec.new_frames(max(spec.conditioning_lengths)) / spec.frame_rate
+        latest_ns = self._frames[-1].stamp_ns - round(future_s * NANOSECONDS)
+        # Between two frames, so that no rounding decides which is the goal's last: every run sees the same.
+        self.goal_ns = next(frame.stamp_ns for frame in self._frames if frame.stamp_ns > latest_ns) - 1
+        self.crop = camera_view((self._frames[0].height, self._frames[0].width), spec.frame_size)
+
+    def clip(self, stamps_ns: tuple[int, ...], frame_rate: float) -> Clip:
+        """The images nearest to these times."""
+        nearest = [min(self._frames, key=lambda frame: abs(frame.stamp_ns - stamp)) for stamp in stamps_ns]
+        return Clip(np.stack([frame.load() for frame in nearest]), stamps_ns, frame_rate)
+
+
+def write(outcome: Outcome, out: Path) -> list[Path]:
+    """rollout.mp4, contact_sheet.png and rollout.json. Raises OSError where the disk refuses."""
+    psnr = {name: [round(value, 3) for value in values] for name, values in outcome.psnr_db().items()}
+    numbers = outcome.rollout.summary | {"psnr_db_per_frame": psnr}
+    files = [out / name for name in ("rollout.mp4", "contact_sheet.png", "rollout.json")]
+    video, sheet, facts = files
+    write_mp4(video, outcome.seen, outcome.rollout)
+    write_contact_sheet(sheet, outcome.seen, outcome.rollout)
+    write_whole(facts, json.dumps(numbers, indent=2) + "\n")
+    return files
+
+
+def table(outcome: Outcome) -> str:
+    """Stage times, and how near the prediction came."""
+    times = outcome.rollout.summary["timing_s"]
+    n = len(outcome.rollout.frames)
+    lines = [
+        "",
+        f"{'stage':<22}{'seconds':>9}",
+        *(f"{stage.replace('_', ' '):<22}{seconds:>9.2f}" for stage, seconds in times.items()),
+        f"{'all':<22}{sum(times.values()):>9.2f}",
+        "",
+        f"{f'{n} frames to come':<22}{'PSNR dB':>9}   (RGB, each frame against the bag's; mean over the frames)",
+        *(f"{name:<22}{np.mean(values):>9.2f}" for name, values in outcome.psnr_db().items()),
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,194 @@
+"""`cosmos_ros evaluate BAG...`: how good is this foresight on these recordings."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+
+from tqdm import tqdm
+
+from cosmos_ros.commands.arguments import add_model_arguments, foresight_config
+from cosmos_ros.errors import ForesightError
+from cosmos_ros.evaluation import workers
+from cosmos_ros.evaluation.measure import Outcome, Settings
+from cosmos_ros.evaluation.results import SCHEMA, Results, describe_bag, describe_model, fingerprint
+from cosmos_ros.evaluation.store import OtherEvaluation, Store
+from cosmos_ros.foresight import Foresight
+from cosmos_ros.metrics.perceptual import FVD_CLIPS, FVD_FILE, LPIPS_FILE, BadWeights, Perceptual
+from cosmos_ros.recordings.bag import BadRecording, Recording
+from cosmos_ros.recordings.windows import Plan, Skipped, Window, WindowMaker
+
+INTERRUPTED = 130
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    default = "(default: %(default)s)"
+    parser.add_argument("bags", nargs="+", metavar="BAG", help="rosbag2 recordings: folders, or .mcap and .db3 files")
+    parser.add_argument("--image-topic", default="", help="default: the only image topic of each bag")
+    parser.add_argument("--every", type=float, default=1.0, metavar="S", help=f"from window to window {default}")
+    parser.add_argument("--samples", type=int, default=1, metavar="N", help=f"rollouts per window {default}")
+    parser.add_argument("--prompt", default="", help="for models that take text")
+    parser.add_argument(
+        "--max-age", type=float, default=1.0, metavar="S", help=f"of a clip's last frame, as in the node {default}"
+    )
+    parser.add_argument("--out", type=Path, default=Path("evaluation"), help=f"folder {default}")
+    parser.add_argument("--resume", action="store_true", help="go on with the evaluation in --out")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="default: one per GPU, or per core up to 4")
+    parser.add_argument("--ray", metavar="ADDRESS", help='over a Ray cluster: its address, "auto", or "local"')
+    group = parser.add_argument_group("metrics that need trained networks, which are not part of this package")
+    group.add_argument(
+        "--lpips-weights",
+        default="",
+        metavar="FILE",
+        help=f"adds LPIPS; {LPIPS_FILE}; its learned heads come with requirements-perceptual.txt",
+    )
+    group.add_argument(
+        "--fvd-weights",
+        default="",
+        metavar="FILE",
+        help=f"adds FVD, which means little below about {FVD_CLIPS:,} windows; {FVD_FILE}: a program, so take it from "
+        "nobody you do not trust",
+    )
+    add_model_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    if problem := _problem(args):
+        return _failed(problem)
+    try:
+        return Evaluation(args).run()
+    except (ForesightError, BadWeights, OtherEvaluation, OSError) as error:
+        return _failed(str(error))
+
+
+class Evaluation:
+    """One run over all bags. Raises ForesightError, BadWeights, OtherEvaluation, OSError."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._args = args
+        self._settings = Settings(
+            foresight_config(args),
+            args.seed,
+            args.samples,
+            args.temperature,
+            args.top_p,
+            args.prompt,
+            args.lpips_weights,
+            args.fvd_weights,
+        )
+        Perceptual(args.lpips_weights, args.fvd_weights, "cpu")  # a wrong file is told before anything runs
+        foresight = Foresight(self._settings.foresight)
+        spec = foresight.spec
+        n_conditioning = max(spec.conditioning_lengths)
+        self._plan = Plan(
+            frame_rate=args.frame_rate or spec.frame_rate,
+            n_conditioning=n_conditioning,
+            n_future=spec.new_frames(n_conditioning),
+            every_s=args.every,
+            max_age_s=args.max_age,
+        )
+        model = describe_model(foresight)
+        self._model_bytes = model["bytes"]
+        settings = {
+            "schema": SCHEMA,
+            "model": model,
+            "plan": asdict(self._plan),
+            "bags": [describe_bag(Path(bag)) for bag in args.bags],
+            "image_topic": args.image_topic,
+            **{name: getattr(args, name) for name in ("seed", "samples", "temperature", "top_p", "prompt", "dtype")},
+            **{
+                name: fingerprint(Path(getattr(args, name)))
+                for name in ("lpips_weights", "fvd_weights")
+                if getattr(args, name)
+            },
+        }
+        self._store = Store(args.out, settings, args.resume)
+        self._results = Results(args.out, settings, datetime.now(timezone.utc))
+        self._done = self._store.keys()
+
+    def run(self) -> int:
+        """Evaluate, then write the report: of what is there, where the run is interrupted or fails."""
+        status, trouble = 0, ""
+        try:
+            with tqdm(unit="window", initial=len(self._done), desc="evaluating") as bar:
+                self._evaluate(bar)
+        except KeyboardInterrupt:
+            status, trouble = INTERRUPTED, "interrupted; go on with --resume"
+        except BrokenProcessPool:
+            status, trouble = 1, "a worker process died (out of memory?); try fewer --workers, then --resume"
+        except ForesightError as error:
+            status, trouble = 1, str(error)
+        summary = self._results.write(self._store, trouble)
+        print("\n".join(summary["verdict"]), f"{self._args.out / 'report.html'}", sep="\n")
+        if trouble:
+            _failed(trouble)
+        elif not summary["windows"]:
+            _failed(self._results.why_nothing(self._plan.span_s, summary["refused"]))
+        return status or int(not summary["windows"])
+
+    def _evaluate(self, bar: tqdm) -> None:
+        with contextlib.closing(self._outcomes(self._windows(bar))) as outcomes:
+            for outcome in outcomes:
+                self._store.keep(outcome)
+                self._results.seconds[outcome.key] = outcome.seconds
+                bar.update()
+
+    def _outcomes(self, windows: Iterator[Window]) -> Iterator[Outcome]:
+        if self._args.ray is not None:
+            return workers.over_ray(windows, self._settings, self._args.workers, self._args.ray)
+        n = self._args.workers or workers.default_workers(self._settings.foresight.device, self._model_bytes)
+        return workers.over_processes(windows, self._settings, n)
+
+    def _windows(self, bar: tqdm) -> Iterator[Window]:
+        """Of all bags, those that are not done yet; what else is to say of a bag goes to the results."""
+        bar.total = 0
+        for index, path in enumerate(self._args.bags):
+            try:
+                recording = Recording(path)
+                topic = recording.image_topic(self._args.image_topic)
+            except BadRecording as error:
+                self._results.bags.append({"name": Path(path).name, "error": str(error)})
+                tqdm.write(f"cosmos_ros evaluate: {error}", file=sys.stderr)
+                continue
+            bar.total += self._expected(recording)
+            maker = WindowMaker(recording.name, index, self._plan, self._done)
+            self._results.bags.append(
+                {"name": recording.name, "topic": topic, "losses": recording.losses, "notes": maker.notes}
+            )
+            for window in maker.windows(recording.frames(topic)):
+                if isinstance(window, Skipped):
+                    self._results.skipped.append(asdict(window))
+                    bar.total -= 1
+                else:
+                    yield window
+            for loss in recording.losses:
+                tqdm.write(f"{recording.name}: {loss}", file=sys.stderr)
+
+    def _expected(self, recording: Recording) -> int:
+        """Windows that an unbroken recording of this length holds."""
+        spare = (recording.duration or 0.0) - self._plan.span_s
+        return max(0, 1 + int(spare / self._plan.every_s)) if spare >= 0 else 0
+
+
+def _problem(args: argparse.Namespace) -> str:
+    for name in ("every", "samples"):
+        if not getattr(args, name) > 0:
+            return f"--{name} must be positive; got {getattr(args, name)}"
+    for name in ("workers", "max_age", "frame_rate"):
+        if not getattr(args, name) >= 0:
+            return f"--{name.replace('_', '-')} must not be negative; got {getattr(args, name)}"
+    if args.ray is not None and importlib.util.find_spec("ray") is None:
+        return "--ray needs Ray, which is not installed: python -m pip install -r requirements-ray.txt"
+    return ""
+
+
+def _failed(message: str) -> int:
+    print(f"cosmos_ros evaluate: {message}", file=sys.stderr)
+    return 1

@@ -1,0 +1,214 @@
+"""Windows' numbers -> means with 95 % intervals, and what they say in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from cosmos_ros.metrics.perceptual import FVD_CLIPS, frechet_distance
+
+METRICS = ("psnr", "ssim", "motion_error", "sampson", "lpips")  # the last only where its weights were given
+HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "motion_error": False, "sampson": False, "lpips": False}
+BASELINES = ("repeat_last_frame", "constant_flow", "tokenizer_round_trip")
+FAILURE_WORDS = {"solid_colour": "degraded to one solid colour", "sudden_object": "had a large object appear at once"}
+SOLID_COLOUR = "Solid_Colour"  # the class by which the embedded guardrail refuses a rollout
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+_Z = 1.959963984540054  # of the 95 % normal interval
+
+
+def summarise(records: Sequence[Mapping]) -> dict:
+    """Of the windows that were measured; those whose rollout was refused count as refused and nowhere else.
+
+    Intervals are percentile bootstraps over windows, 2000 resamples, always the same ones. Windows that overlap, or
+    lie close together in one recording, resemble each other: the true intervals are then wider.
+    """
+    measured = [record for record in records if "samples" in record]
+    summary = {
+        "windows": len(measured),
+        "refused": len(records) - len(measured),
+        "rows": {},
+        "against": {},
+        "failures": _failures(measured, [record["refused"] for record in records if "refused" in record]),
+        "modified_by_guards": sum(any(s["modified_by_guards"] for s in record["samples"]) for record in measured),
+    }
+    if measured:
+        tables = _tables(measured)
+        summary["rows"] = {row: {name: _interval(table) for name, table in by.items()} for row, by in tables.items()}
+        summary["against"] = {
+            row: {metric: _difference(tables["model"][metric], table) for metric, table in tables[row].items()}
+            for row in BASELINES
+        }
+        if "video_features" in measured[0]:
+            summary["fvd"] = _frechet_video_distances(measured)
+    summary["verdict"] = verdict(summary)
+    return summary
+
+
+def window_means(record: Mapping) -> dict[str, dict[str, float | None]]:
+    """Row -> metric -> mean over the horizon of one measured window."""
+    tables = _tables([record])
+    return {row: {metric: _number(_mean(table)) for metric, table in by.items()} for row, by in tables.items()}
+
+
+def verdict(summary: Mapping) -> list[str]:
+    """What the numbers say, in sentences, the bad news as plainly as the good."""
+    if not summary["windows"]:
+        return ["No window could be evaluated: there is nothing to say about the model."]
+    sentences = [_against("repeat_last_frame", "repeating the last frame, the floor", summary)]
+    sentences.append(_against("constant_flow", "going on with constant optical flow", summary))
+    sentences.append(_ceiling(summary))
+    if "fvd" in summary and summary["windows"] < FVD_CLIPS:
+        sentences.append(f"FVD over {summary['windows']} windows means little: it takes about {FVD_CLIPS:,}.")
+    for kind, words in FAILURE_WORDS.items():
+        rollouts, decoded, truths = (
+            summary["failures"][name][kind] for name in ("model", "tokenizer_round_trip", "truth")
+        )
+        sentences.append(
+            f"{rollouts['count']} of {rollouts['of']} rollouts {words}; that detector's false alarms: "
+            f"{truths['count']} on {truths['of']} true futures, {decoded['count']} on their tokenizer round trips."
+        )
+    if refused := summary["refused"]:
+        sentences.append(f"{refused} more windows are left out: the guardrail refused the rollout or the round trip.")
+    if modified := summary["modified_by_guards"]:
+        sentences.append(
+            f"In {modified} of {summary['windows']} windows a guard changed predicted pixels before they were measured."
+        )
+    return sentences
+
+
+def _ceiling(summary: Mapping) -> str:
+    model, ceiling, floor = (
+        summary["rows"][row]["psnr"]["mean"] for row in ("model", "tokenizer_round_trip", "repeat_last_frame")
+    )
+    ending = f", and {floor - ceiling:.2f} dB below the floor: no rollout of this model could beat that here"
+    return (
+        f"Its tokenizer's round trip of the true future, the ceiling, lies {ceiling - model:.2f} dB PSNR above it"
+        f"{ending if ceiling < floor else ''}."
+    )
+
+
+def _against(row: str, words: str, summary: Mapping) -> str:
+    difference = summary["against"][row]["psnr"]
+    ssim = summary["against"][row]["ssim"]["mean"]
+    mean, low, high = difference["mean"], difference["low"], difference["high"]
+    by = f"{mean:+.2f} dB PSNR"
+    by += f" (95 % interval {low:+.2f} to {high:+.2f})" if low is not None else " (one window: no interval)"
+    by += f" and {ssim:+.3f} SSIM in the mean over the horizon"
+    if mean <= 0:
+        return f"The model does not beat {words}: {by}."
+    if low is None or low <= 0:
+        return f"The model is ahead of {words}, but not beyond chance: {by}."
+    return f"The model beats {words}: {by}."
+
+
+def _tables(records: Sequence[Mapping]) -> dict[str, dict[str, np.ndarray]]:
+    """Row -> metric -> float64 [windows, steps], NaN where a metric could not tell."""
+    metrics = [metric for metric in METRICS if metric in records[0]["repeat_last_frame"]]
+
+    def table(curve: Callable[[Mapping, str], np.ndarray]) -> dict[str, np.ndarray]:
+        return {metric: np.stack([curve(record, metric) for record in records]) for metric in metrics}
+
+    tables = {"model": table(_mean_of_samples)}
+    if len(records[0]["samples"]) > 1:
+        tables["model_best_of_n"] = table(_best_of_samples)
+    for row in BASELINES:
+        tables[row] = table(lambda record, metric, row=row: _array(record[row][metric]))
+    tables["truth"] = {"sampson": np.stack([_array(record["truth"]["sampson"]) for record in records])}
+    return tables
+
+
+def _frechet_video_distances(records: Sequence[Mapping]) -> dict[str, float | None]:
+    """Row -> FVD between its videos, all samples of all windows, and the true futures; None of fewer than two."""
+    features = {
+        row: np.array([values for record in records for values in record["video_features"][row]])
+        for row in ("model", *BASELINES, "truth")
+    }
+    truth = features.pop("truth")
+    if len(truth) < 2:
+        return dict.fromkeys(features)
+    return {row: _number(frechet_distance(of_row, truth)) for row, of_row in features.items()}
+
+
+def _mean_of_samples(record: Mapping, metric: str) -> np.ndarray:
+    return _mean(np.stack([_array(sample[metric]) for sample in record["samples"]]), axis=0)
+
+
+def _best_of_samples(record: Mapping, metric: str) -> np.ndarray:
+    """The curve of the sample that is best in the mean over the horizon, by this metric."""
+    curves = np.stack([_array(sample[metric]) for sample in record["samples"]])
+    means = _mean(curves, axis=1) * (1 if HIGHER_IS_BETTER[metric] else -1)
+    return curves[0 if np.isnan(means).all() else int(np.nanargmax(means))]
+
+
+def _interval(table: np.ndarray) -> dict:
+    """Mean over windows and steps, and per step, each with its interval."""
+    steps = [_bootstrap(table[:, step]) for step in range(table.shape[1])]
+    return _bootstrap(_mean(table, axis=1)) | {
+        "per_step": {key: [step[key] for step in steps] for key in ("mean", "low", "high")}
+    }
+
+
+def _difference(model: np.ndarray, other: np.ndarray) -> dict:
+    """Model minus other, window by window."""
+    return _bootstrap(_mean(model - other, axis=1))
+
+
+def _bootstrap(values: np.ndarray) -> dict:
+    """Mean of one number per window, and its percentile bootstrap interval; NaN are windows that could not tell."""
+    values = values[~np.isnan(values)]
+    if len(values) < 2:
+        return {"mean": _number(values[0]) if len(values) else None, "low": None, "high": None}
+    picks = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
+    low, high = np.quantile(values[picks].mean(axis=1), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return {"mean": _number(values.mean()), "low": _number(low), "high": _number(high)}
+
+
+def _failures(records: Sequence[Mapping], refusals: Sequence[Mapping]) -> dict:
+    """How often each detector fires: on rollouts, and falsely, on what the camera truly saw and on its round trip.
+
+    A rollout that the guardrail refused for its solid colour never came here, but failed no less.
+    """
+    judged = {
+        "model": [sample["failures"] for record in records for sample in record["samples"]]
+        + [[{"kind": "solid_colour"}] if SOLID_COLOUR in refusal["reasons"] else [] for refusal in refusals],
+        "tokenizer_round_trip": [record["tokenizer_round_trip"]["failures"] for record in records],
+        "truth": [record["truth"]["failures"] for record in records],
+    }
+    return {
+        name: {kind: _rate(sum(kind in _kinds(found) for found in each), len(each)) for kind in FAILURE_WORDS}
+        for name, each in judged.items()
+    }
+
+
+def _kinds(found: Sequence[Mapping]) -> set[str]:
+    return {failure["kind"] for failure in found}
+
+
+def _rate(count: int, of: int) -> dict:
+    """A share with its 95 % Wilson interval."""
+    if not of:
+        return {"count": 0, "of": 0, "rate": None, "low": None, "high": None}
+    share, z2 = count / of, _Z**2
+    middle = (share + z2 / (2 * of)) / (1 + z2 / of)
+    half = _Z * math.sqrt(share * (1 - share) / of + z2 / (4 * of**2)) / (1 + z2 / of)
+    low, high = max(0.0, middle - half), min(1.0, middle + half)
+    return {"count": count, "of": of, "rate": _number(share), "low": _number(low), "high": _number(high)}
+
+
+def _mean(table: np.ndarray, axis: int | None = None) -> np.ndarray:
+    """Over the numbers that are there; NaN where there is none."""
+    there = ~np.isnan(table)
+    count = there.sum(axis=axis)
+    return np.where(count > 0, np.where(there, table, 0).sum(axis=axis) / np.maximum(count, 1), np.nan)
+
+
+def _array(values: Sequence[float | None]) -> np.ndarray:
+    return np.array([np.nan if value is None else value for value in values], np.float64)
+
+
+def _number(value: float | np.ndarray) -> float | None:
+    """For JSON, which has no NaN; rounded, so that the last bit of a sum is no difference."""
+    return None if np.isnan(value) else round(float(value), 6)

@@ -1,0 +1,211 @@
+"""One window -> its numbers: the model and what it is held against, on the same frames."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+import cv2
+import numpy as np
+
+from cosmos_ros.device.memory import resolve_device
+from cosmos_ros.errors import VideoBlocked
+from cosmos_ros.foresight import Foresight, ForesightConfig
+from cosmos_ros.metrics import fidelity
+from cosmos_ros.metrics.baselines import constant_flow, repeat_last
+from cosmos_ros.metrics.failures import failures
+from cosmos_ros.metrics.perceptual import Perceptual
+from cosmos_ros.recordings.windows import Window
+from cosmos_ros.rollout import Clip, GuardedRollout, Verdict
+
+PLAYER_WIDTH = 320  # pixels, of the pictures that the report plays
+PLAYER_QUALITY = 80  # JPEG
+DIFFERENCE_GAIN = 2  # of the difference that the report shows
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the numbers, besides the recordings.
+
+    seed     of the first sample; sample i takes seed + i, in every window, as a goal with that seed would
+    samples  rollouts per window
+    temperature, top_p  None: what the model's makers recommend
+    lpips_weights, fvd_weights  files as Perceptual takes them; empty: without that metric
+    """
+
+    foresight: ForesightConfig
+    seed: int = 0
+    samples: int = 1
+    temperature: float | None = None
+    top_p: float | None = None
+    prompt: str = ""
+    lpips_weights: str = ""
+    fvd_weights: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """record is JSON-able and the same each time; pictures is JSON for the report's player, empty where refused."""
+
+    key: str
+    record: dict
+    pictures: str
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class WindowEvaluator:
+    """Evaluates windows with a model of its own, on one device. Raises BadWeights, ForesightError."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.foresight = Foresight(settings.foresight)
+        self.foresight.load()
+        device = resolve_device(settings.foresight.device)
+        self.perceptual = Perceptual(settings.lpips_weights, settings.fvd_weights, device)
+
+    def __call__(self, window: Window) -> Outcome:
+        """A rollout that was refused is part of the outcome; every other ForesightError is raised."""
+        started = time.monotonic()
+        record = {
+            "key": window.key,
+            "bag": window.bag,
+            "time_ns": window.time_ns,
+            "conditioning_stamps_ns": list(window.clip.stamps_ns),
+            "truth_stamps_ns": list(window.truth.stamps_ns),
+        }
+        try:
+            rollouts = [self._predict(window, sample) for sample in range(self.settings.samples)]
+            predicted = time.monotonic()
+            round_trip = self._round_trip(window)
+        except VideoBlocked as error:
+            return Outcome(window.key, record | {"refused": _refusal(error)}, "")
+        record |= _measured(window, rollouts, round_trip, self.perceptual)
+        pictures = _pictures(window, rollouts[0])
+        seconds = {"predicting": predicted - started, "measuring": time.monotonic() - predicted}
+        return Outcome(window.key, record, pictures, seconds)
+
+    def _predict(self, window: Window, sample: int) -> GuardedRollout:
+        settings = self.settings
+        return self.foresight.predict(
+            window.clip,
+            settings.prompt,
+            seed=settings.seed + sample,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+        )
+
+    def _round_trip(self, window: Window) -> GuardedRollout:
+        clip, truth = window.clip, window.truth
+        frames = np.concatenate([clip.frames, truth.frames])
+        whole = Clip(frames, clip.stamps_ns + truth.stamps_ns, clip.frame_rate)
+        return self.foresight.reconstruct(whole, self.settings.prompt)
+
+
+def _refusal(error: VideoBlocked) -> dict:
+    decisions = error.report.decisions if error.report is not None else ()
+    reasons = [decision.detail for decision in decisions if decision.verdict is Verdict.REFUSED]
+    return {"code": error.code, "message": str(error), "reasons": reasons}
+
+
+def _measured(
+    window: Window, rollouts: Sequence[GuardedRollout], round_trip: GuardedRollout, perceptual: Perceptual
+) -> dict:
+    """Every row's numbers, on what the model saw of the camera's image, at the camera's pixel scale."""
+    crop, n = rollouts[0].crop, len(window.truth.frames)
+    camera = np.ascontiguousarray(crop.of(window.clip.frames))
+    truth = np.ascontiguousarray(crop.of(window.truth.frames))
+    # Decoded frames are never as sharp as the camera's. What moves or appears in them is told from the decoded clip,
+    # or the step from camera to decoder would count as motion and as an object that appears.
+    decoded_camera, decoded_truth = round_trip.frames[:-n], round_trip.frames[-n:]
+    measure = _Measure(truth, fidelity.motion(camera[-1], truth), perceptual)
+    # The floor stands still from the last frame on: it has no geometry that could be right or wrong.
+    floor, flow = repeat_last(camera, n), constant_flow(camera, n)
+    return {
+        "crop": asdict(crop),
+        "samples": [
+            measure.row(decoded_camera, rollout.frames)
+            | {
+                "seed": rollout.seed,
+                "failures": _failures(decoded_camera, rollout.frames),
+                "modified_by_guards": [
+                    decision.guard for decision in rollout.guardrail.decisions if decision.verdict is Verdict.MODIFIED
+                ],
+            }
+            for rollout in rollouts
+        ],
+        "repeat_last_frame": measure.row(repeat_last(camera, len(camera)), floor),
+        "constant_flow": measure.row(camera, flow),
+        "tokenizer_round_trip": measure.row(decoded_camera, decoded_truth)
+        | {"failures": _failures(decoded_camera, decoded_truth)},
+        "truth": {
+            "sampson": _rounded(fidelity.sampson_error(camera, truth)),
+            "failures": _failures(camera, truth),
+        },
+        **perceptual.of_videos(
+            {
+                "model": [rollout.frames for rollout in rollouts],
+                "repeat_last_frame": [floor],
+                "constant_flow": [flow],
+                "tokenizer_round_trip": [decoded_truth],
+                "truth": [truth],
+            }
+        ),
+    }
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """Holds frames against one window's truth, uint8 [n, H, W, 3], and its motion [n, H, W, 2]."""
+
+    truth: np.ndarray
+    motion: np.ndarray
+    perceptual: Perceptual
+
+    def row(self, before: np.ndarray, frames: np.ndarray) -> dict[str, list[float | None]]:
+        """Per horizon step; `before` are the frames that `frames` go on from."""
+        return {
+            "psnr": _rounded(fidelity.psnr(frames, self.truth)),
+            "ssim": _rounded(fidelity.ssim(frames, self.truth)),
+            "motion_error": _rounded(fidelity.endpoint_error(fidelity.motion(before[-1], frames), self.motion)),
+            "sampson": _rounded(fidelity.sampson_error(before, frames)),
+            **{name: _rounded(values) for name, values in self.perceptual.per_step(frames, self.truth).items()},
+        }
+
+
+def _failures(before: np.ndarray, frames: np.ndarray) -> list[dict]:
+    return [asdict(failure) for failure in failures(before[-1], frames)]
+
+
+def _rounded(values: Sequence[float | None]) -> list[float | None]:
+    return [None if value is None else round(value, 5) for value in values]
+
+
+def _pictures(window: Window, rollout: GuardedRollout) -> str:
+    """What the report's player shows of a window, as JSON with JPEG frames in base64."""
+    truth = rollout.crop.of(window.truth.frames)
+    difference = np.abs(rollout.frames.astype(np.int16) - truth) * DIFFERENCE_GAIN
+    return json.dumps(
+        {
+            "frame_rate": rollout.frame_rate,
+            "camera": _jpegs(rollout.crop.of(window.clip.frames)),
+            "predicted": _jpegs(rollout.frames),
+            "truth": _jpegs(truth),
+            "difference": _jpegs(np.minimum(difference, 255).astype(np.uint8)),
+        }
+    )
+
+
+def _jpegs(frames: np.ndarray) -> list[str]:
+    """Frames uint8 [n, H, W, 3] as JPEG in base64, at most PLAYER_WIDTH wide."""
+    height, width = frames.shape[1:3]
+    scale = min(1.0, PLAYER_WIDTH / width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = (cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames)
+    coded = (
+        cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, PLAYER_QUALITY])[1]
+        for frame in small
+    )
+    return [base64.b64encode(jpeg).decode() for jpeg in coded]

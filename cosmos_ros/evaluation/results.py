@@ -1,0 +1,161 @@
+"""What an evaluation leaves behind: metrics.json, windows.csv, timing.json and report.html."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import platform
+from collections import Counter
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from statistics import mean
+
+import torch
+
+from cosmos_ros.evaluation.aggregate import summarise, window_means
+from cosmos_ros.evaluation.report.report import render
+from cosmos_ros.evaluation.store import Store
+from cosmos_ros.files import write_whole
+from cosmos_ros.foresight import Foresight
+from cosmos_ros.world_model.checkpoints.weight_files import size_and_ends
+
+SCHEMA = "cosmos_ros/evaluation/1"  # of metrics.json; the number rises when a reader of the old one would be misled
+MODEL_FILES = (".safetensors", ".pt", ".jit", ".json")
+PACKAGES = ("cosmos_ros", "torch", "numpy", "opencv-python-headless", "scikit-image", "rosbags")
+
+
+class Results:
+    """Collects what is said about bags and windows besides the windows' numbers, and writes it all.
+
+    seconds  key -> what the window took, of the windows of this run
+    """
+
+    def __init__(self, folder: Path, settings: dict, started: datetime) -> None:
+        self.bags: list[dict] = []
+        self.skipped: list[dict] = []
+        self.seconds: dict[str, dict[str, float]] = {}
+        self._folder, self._settings, self._started = folder, settings, started
+
+    def write(self, store: Store, trouble: str) -> dict:
+        """All files, from what the store holds; returns the summary. Raises OSError."""
+        records = store.records()
+        summary = summarise(records)
+        # But for `time`, the same inputs give the same file; what differs from run to run stands in timing.json.
+        metrics = {
+            **self._settings,
+            "complete": not trouble,
+            "time": {"started": self._started.isoformat(), "finished": datetime.now(timezone.utc).isoformat()},
+            "versions": versions(),
+            "hardware": hardware(),
+            "recordings": self.bags,
+            "skipped": self.skipped,
+            "skipped_by_reason": dict(sorted(Counter(skip["reason"] for skip in self.skipped).items())),
+            "summary": summary,
+            "windows": [_without_features(record) for record in records],
+        }
+        timing = self._timing()
+        write_whole(self._folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False))
+        write_whole(self._folder / "windows.csv", windows_csv(records))
+        write_whole(self._folder / "timing.json", json.dumps(timing, indent=1))
+        write_whole(self._folder / "report.html", render(metrics, timing, store.pictures, trouble))
+        return summary
+
+    def why_nothing(self, span_s: float, refused: int) -> str:
+        """Why no window could be measured, from what was said of the bags."""
+        if refused:
+            return f"nothing could be measured: the guardrail refused all {refused} windows; the report lists why"
+        if errors := [bag["error"] for bag in self.bags if "error" in bag]:
+            return f"nothing could be evaluated: {errors[0]}"
+        if self.skipped:
+            skip = self.skipped[0]
+            return f"nothing could be evaluated: all {len(self.skipped)} windows were skipped; {skip['message']}"
+        remarks = [f"; {bag['name']}: {remark}" for bag in self.bags for remark in (*bag["losses"], *bag["notes"])]
+        return (
+            f"nothing could be evaluated: a window needs {span_s:.2f} s of unbroken images, and no recording has them"
+            f"{''.join(remarks[:3])}"
+        )
+
+    def _timing(self) -> dict:
+        timed = [seconds for seconds in self.seconds.values() if seconds]
+        stages = timed[0] if timed else ()
+        return {
+            "seconds_per_window": {stage: round(mean(seconds[stage] for seconds in timed), 3) for stage in stages},
+            "windows": self.seconds,
+        }
+
+
+def _without_features(record: dict) -> dict:
+    """Hundreds of numbers per video that say nothing by themselves; they stay in the window's own file."""
+    return {name: value for name, value in record.items() if name != "video_features"}
+
+
+def describe_model(foresight: Foresight) -> dict:
+    """What identifies the model and its guardrail."""
+    spec = foresight.spec
+    files = sorted(file for file in spec.directory.rglob("*") if file.suffix in MODEL_FILES)
+    return {
+        "name": spec.name,
+        "frame_size": list(spec.frame_size),
+        "bytes": sum(file.stat().st_size for file in files),
+        "fingerprints": {str(file.relative_to(spec.directory)): fingerprint(file) for file in files},
+        "guardrail": foresight.guardrail.posture,
+    }
+
+
+def fingerprint(file: Path) -> str:
+    """SHA-256 over the file's size, first and last MiB: tells weights apart without reading gigabytes of them."""
+    size, ends = size_and_ends(file)
+    return hashlib.sha256(str(size).encode() + ends).hexdigest()
+
+
+def describe_bag(path: Path) -> dict:
+    """What identifies a recording, so that a resumed run notices another one."""
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return {"name": path.name, "bytes": sum(file.stat().st_size for file in files)}
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:  # OpenCV from apt, say
+            continue
+    return found
+
+
+def hardware() -> dict[str, str]:
+    """What the numbers were computed on: machine, CPU, GPUs."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {"machine": platform.machine(), "cpu": next(names, platform.processor()), "gpus": ", ".join(gpus) or "none"}
+
+
+def windows_csv(records: list[dict]) -> str:
+    """One line per window: where it lies, and the mean over the horizon of each row and metric."""
+    measured = [record for record in records if "samples" in record]
+    rows = window_means(measured[0]) if measured else {}
+    columns = [f"{row}_{metric}" for row, by in rows.items() for metric in by]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["key", "bag", "time_ns", "last_conditioning_stamp_ns", "refused", "failures", *columns])
+    for record in records:
+        means = window_means(record) if "samples" in record else {}
+        flat = {f"{row}_{metric}": value for row, by in means.items() for metric, value in by.items()}
+        writer.writerow(
+            [
+                record["key"],
+                record["bag"],
+                record["time_ns"],
+                record["conditioning_stamps_ns"][-1],
+                record.get("refused", {}).get("code", ""),
+                " ".join(sorted({f["kind"] for sample in record.get("samples", ()) for f in sample["failures"]})),
+                *(flat.get(column, "") for column in columns),
+            ]
+        )
+    return text.getvalue()

@@ -1,0 +1,60 @@
+"""An evaluation's folder: what was measured so far, so that a run can be interrupted and gone on with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from cosmos_ros.evaluation.measure import Outcome
+from cosmos_ros.files import write_whole
+
+
+class OtherEvaluation(Exception):
+    """The folder belongs to an evaluation that this one may not go on with, or overwrite."""
+
+
+class Store:
+    """windows/<key>.json and windows/<key>.pictures.json of every evaluated window, and settings.json.
+
+    settings  what decides the numbers; going on with others would mix two evaluations
+    Raises OtherEvaluation, OSError.
+    """
+
+    def __init__(self, folder: Path, settings: dict, resume: bool) -> None:
+        self.folder = folder
+        self._windows = folder / "windows"
+        known = folder / "settings.json"
+        if known.exists() and self.keys():
+            if not resume:
+                raise OtherEvaluation(f"{folder} holds an evaluation: go on with --resume, or choose another --out")
+            differing = _differing(json.loads(known.read_text()), settings)
+            if differing:
+                raise OtherEvaluation(
+                    f"{folder} holds an evaluation with other settings ({', '.join(differing)}): choose another --out"
+                )
+        write_whole(known, json.dumps(settings, indent=1, sort_keys=True))
+
+    def keep(self, outcome: Outcome) -> None:
+        """The record last: a window counts as done when its record is there."""
+        if outcome.pictures:
+            write_whole(self._windows / f"{outcome.key}.pictures.json", outcome.pictures)
+        write_whole(self._windows / f"{outcome.key}.json", json.dumps(outcome.record, sort_keys=True))
+
+    def keys(self) -> set[str]:
+        return {file.stem for file in self._records()}
+
+    def records(self) -> list[dict]:
+        """Of all windows, in the order of bags and times."""
+        records = [json.loads(file.read_text()) for file in self._records()]
+        return sorted(records, key=lambda record: (record["key"].split("-")[0], record["time_ns"]))
+
+    def pictures(self, key: str) -> dict:
+        return json.loads((self._windows / f"{key}.pictures.json").read_text())
+
+    def _records(self) -> list[Path]:
+        return [file for file in self._windows.glob("*.json") if not file.name.endswith(".pictures.json")]
+
+
+def _differing(old: dict, new: dict) -> list[str]:
+    new = json.loads(json.dumps(new))
+    return [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]

@@ -1,0 +1,150 @@
+"""A clip and the rollout that follows it, guarded here or in a node, as mp4 and as a contact sheet.
+
+Predicted frames are marked.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import InitVar, dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from cosmos_ros.files import write_whole
+from cosmos_ros.recordings.contact_sheet import contact_sheet
+from cosmos_ros.rollout import NANOSECONDS, Clip, Crop, GuardedRollout
+
+CAMERA = (110, 118, 129)  # the border of frames that the camera took, RGB
+PREDICTED = (242, 112, 36)  # the border of frames that the model predicted
+MIN_WIDTH = 320  # pixels; smaller pictures are enlarged by a whole factor, so that their label can be read
+
+
+@dataclass(frozen=True, eq=False)
+class PublishedRollout:
+    """A rollout that a node let out through its guardrail and `predict_client` wrote into a folder.
+
+    Read from such a folder, and made in no other way: its pixels had left the node before.
+
+    crop      what the frames show of the camera's image
+    summary   rollout.json
+    frames    uint8 [n, height, width, 3] RGB, read-only
+
+    Raises OSError, ValueError where the folder does not hold one.
+    """
+
+    folder: InitVar[Path]
+    crop: Crop
+    summary: dict = field(init=False)
+    frames: np.ndarray = field(init=False)
+
+    def __post_init__(self, folder: Path) -> None:
+        object.__setattr__(self, "summary", json.loads((folder / "rollout.json").read_text()))
+        object.__setattr__(self, "frames", np.load(folder / "frames.npy"))
+        self.frames.flags.writeable = False
+
+    @property
+    def conditioning_stamps_ns(self) -> tuple[int, ...]:
+        return tuple(self.summary["conditioning_stamps_ns"])
+
+    @property
+    def stamps_ns(self) -> tuple[int, ...]:
+        return tuple(self.summary["stamps_ns"])
+
+    @property
+    def frame_rate(self) -> float:
+        return self.summary["frame_rate"]
+
+
+def write_mp4(path: str | Path, clip: Clip, rollout: GuardedRollout | PublishedRollout) -> None:
+    """The conditioning frames, cropped to what the model saw, then the predicted ones, at the rollout's rate.
+
+    H.264, which every browser plays. The file is there whole or not at all.
+    Raises TypeError for any other rollout, OSError where the disk refuses.
+    """
+    write_whole(path, _mp4(_marked(clip, rollout), rollout.frame_rate))
+
+
+def write_contact_sheet(path: str | Path, clip: Clip, rollout: GuardedRollout | PublishedRollout) -> None:
+    """The same frames as one PNG, in reading order.
+
+    Raises TypeError for any other rollout, OSError where the disk refuses.
+    """
+    write_whole(path, _png(_marked(clip, rollout)))
+
+
+def _mp4(frames: Sequence[np.ndarray], frame_rate: float) -> bytes:
+    """Frames uint8 [H, W, 3] RGB of even size as an H.264 mp4, colours tagged as BT.709."""
+    # Loaded here: a robot that only runs the node needs no video encoder.
+    import av
+    from av.video.reformatter import ColorRange, Colorspace
+
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(frame_rate).limit_denominator(1001))
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": "16", "preset": "fast"}
+        stream.codec_context.colorspace = Colorspace.ITU709
+        stream.codec_context.color_range = ColorRange.MPEG
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            picture = picture.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def _png(frames: Sequence[np.ndarray]) -> bytes:
+    """Frames uint8 [H, W, 3] RGB of one size as one PNG."""
+    sheet = contact_sheet(np.stack(frames), max_width=400)
+    return cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def _marked(clip: Clip, rollout: GuardedRollout | PublishedRollout) -> list[np.ndarray]:
+    """Camera frames, then predicted ones, uint8 [H, W, 3] RGB: each bordered, with its time after the last seen."""
+    if not isinstance(rollout, (GuardedRollout, PublishedRollout)):
+        raise TypeError(f"only a GuardedRollout may be written, from Foresight.predict; got {type(rollout).__name__}")
+    now_ns = clip.stamps_ns[-1]
+    return [
+        *_labelled(rollout.crop.of(clip.frames), clip.stamps_ns, now_ns, "camera", CAMERA),
+        *_labelled(rollout.frames, rollout.stamps_ns, now_ns, "predicted", PREDICTED),
+    ]
+
+
+def _labelled(
+    frames: np.ndarray, stamps_ns: Iterable[int], now_ns: int, word: str, colour: tuple[int, int, int]
+) -> list[np.ndarray]:
+    offsets = ((stamp - now_ns) / NANOSECONDS for stamp in stamps_ns)
+    return [_label(frame, f"{word} {offset:+.2f} s", colour) for frame, offset in zip(frames, offsets, strict=True)]
+
+
+def _label(frame: np.ndarray, text: str, colour: tuple[int, int, int]) -> np.ndarray:
+    """The frame, pixels untouched, within a coloured border whose upper side carries the text; of even size."""
+    factor = math.ceil(MIN_WIDTH / frame.shape[1])
+    frame = np.repeat(np.repeat(frame, factor, axis=0), factor, axis=1)
+    height, width = frame.shape[:2]
+    # All even: 4:2:0 video has one colour sample for two pixels by two, which must not mix border and picture.
+    border = 2 * max(2, width // 320)
+    bar = 2 * max(11, width // 44)
+    canvas = np.empty((height + height % 2 + bar + border, width + width % 2 + 2 * border, 3), np.uint8)
+    canvas[:] = colour
+    canvas[bar : bar + height, border : border + width] = frame
+    scale = bar / 40
+    thickness = max(1, round(scale * 1.6))
+    cv2.putText(
+        canvas,
+        text,
+        (2 * border, round(0.72 * bar)),
+        cv2.FONT_HERSHEY_SIMPLEX,
+        scale,
+        (255, 255, 255),
+        thickness,
+        cv2.LINE_AA,
+    )
+    return canvas

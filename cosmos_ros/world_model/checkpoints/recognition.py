@@ -1,0 +1,262 @@
+"""Which transformer a checkpoint's tensor shapes are: one of NVIDIA's four, or one of somebody's own.
+
+A published model of which something is missing or changed is refused, never taken for a model of somebody's own: it
+would go without the guardrail that its licence asks for.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from cosmos_ros.world_model.config import (
+    LAYER_TENSORS,
+    OUTER_TENSORS,
+    PUBLISHED_KINDS,
+    TEXT_TENSORS,
+    TEXT_TOKENS,
+    PublishedKind,
+    Shape,
+    TransformerConfig,
+    Yarn,
+    tensor_layout,
+    transformer_shapes,
+)
+
+logger = logging.getLogger(__name__)
+
+LISTED_PROBLEMS = 40
+LAYER_NAME = re.compile(r"layers\.(\d{1,3})\.(.+)\.weight")
+# Keys of config.json, ours and the published ones -> the size that the tensors tell.
+SIZE_KEYS = {
+    "n_layers": "n_layers",
+    "dim": "dim",
+    "n_heads": "n_heads",
+    "n_kv_heads": "n_kv_heads",
+    "head_dim": "head_dim",
+    "ffn_hidden": "ffn_hidden",
+    "ffn_hidden_size": "ffn_hidden",
+    "vocab_size": "vocab_in",
+}
+SETTING_KEYS = {
+    "latent_shape": ("latent_shape", "video_latent_shape"),
+    "rope_theta": ("rope_theta",),
+    "norm_eps": ("norm_eps",),
+}
+YARN_KEYS = {
+    "scale": "yarn_scale",
+    "beta_fast": "yarn_beta_fast",
+    "beta_slow": "yarn_beta_slow",
+    "original_latent_shape": "original_latent_shape",
+}
+
+
+def is_of_layout(name: str) -> bool:
+    """Whether a tensor of this name (without the `model.` prefix) has a place in a transformer of this family."""
+    inside = LAYER_NAME.fullmatch(name)
+    return name in OUTER_TENSORS or (inside is not None and inside[2] in LAYER_TENSORS | TEXT_TENSORS)
+
+
+def shape_problems(found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> list[str]:
+    """Every tensor that is missing, unexpected or of another shape, in words."""
+    problems = [f"missing {name} {list(shape)}" for name, shape in expected.items() if name not in found]
+    problems += [f"unexpected {name} {list(shape)}" for name, shape in found.items() if name not in expected]
+    problems += [
+        f"{name} is {list(found[name])}, expected {list(shape)}"
+        for name, shape in expected.items()
+        if name in found and found[name] != shape
+    ]
+    return problems
+
+
+def listed(problems: Iterable[str]) -> str:
+    """The first of them, and how many more there are."""
+    problems = list(problems)
+    more = len(problems) - LISTED_PROBLEMS
+    return "; ".join(problems[:LISTED_PROBLEMS]) + (f"; and {more} more" if more > 0 else "")
+
+
+def config_from_shapes(shapes: Mapping[str, Shape], settings: Mapping | None = None) -> TransformerConfig:
+    """The config that the tensors of a checkpoint describe.
+
+    shapes    names (without the `model.` prefix) and shapes of all tensors
+    settings  contents of config.json, for what shapes cannot say: latent_shape, rope_theta, yarn and norm_eps, under
+              our names or the published ones. Of a published model all this is known; there only our `latent_shape`
+              counts, for one that was post-trained on another size of video.
+
+    Raises ValueError where the shapes are not those of one whole transformer, where the settings speak of more than
+    there is, or where they make no sense.
+    """
+    settings = settings or {}
+    if published := _nearest_published(shapes):
+        _require_all_of(published, shapes)
+        return _with_video_of(settings, published)
+    sizes = _voted_sizes(shapes)
+    _require_no_part(sizes)
+    _require_vocabulary(sizes)
+    try:
+        config = TransformerConfig(**sizes)
+    except ValueError as error:
+        raise ValueError(f"has tensors that do not fit together: {error}") from error
+    _require_shapes(shapes, config)
+    _require_nothing_more(settings, config)
+    return _with_what_shapes_cannot_say(settings, config)
+
+
+def _nearest_published(shapes: Mapping[str, Shape]) -> PublishedKind | None:
+    """The published model to which most of the tensors belong, by name and shape; None where most belong to none."""
+
+    def alike(published: PublishedKind) -> int:
+        return sum(shapes.get(name) == shape for name, shape in transformer_shapes(published.config).items())
+
+    # The first of equals: no text is expected of a model in which nothing hints at it.
+    nearest = max(PUBLISHED_KINDS.values(), key=alike)
+    return nearest if 2 * alike(nearest) > len(shapes) else None
+
+
+def _require_all_of(published: PublishedKind, shapes: Mapping[str, Shape]) -> None:
+    if problems := shape_problems(shapes, transformer_shapes(published.config)):
+        raise ValueError(
+            f"is an incomplete or altered {' or '.join(published.names)}, which has most of its tensors; download it "
+            f"again. What differs from the published model: {listed(problems)}"
+        )
+
+
+def _with_video_of(settings: Mapping, published: PublishedKind) -> TransformerConfig:
+    try:
+        return replace(published.config, latent_shape=settings.get("latent_shape", published.config.latent_shape))
+    except ValueError as error:
+        logger.warning("config.json: %s; ignored, since the video of %s is known", error, published.name)
+        return published.config
+
+
+def _voted_sizes(shapes: Mapping[str, Shape]) -> dict[str, int | None]:
+    """TransformerConfig's, as most tensors have them: a damaged one is outvoted, and reported against the others."""
+    layers = [int(inside[1]) for name in shapes if (inside := LAYER_NAME.fullmatch(name))]
+    n_layers = max(layers, default=0) + 1
+    has_text = any(".cross_attention" in name for name in shapes)
+    layout = tensor_layout(n_layers, has_text)
+    votes: dict[str, Counter[int]] = defaultdict(Counter)
+    for name, sizes in layout.items():
+        shape = shapes.get(name, ())
+        if len(shape) == len(sizes) and all(shape):
+            for size, found in zip(sizes, shape, strict=True):
+                votes[size][found] += 1
+    _let_one_vocabulary_tell_the_other(votes, has_text)
+
+    def most(size: str) -> int:
+        if not votes[size]:
+            told_by = [name for name, sizes in layout.items() if size in sizes]
+            raise ValueError(f"does not hold the expected tensors: missing, or not of any use: {listed(told_by)}")
+        return votes[size].most_common(1)[0][0]
+
+    sizes = {name: most(name) for name in ("dim", "head_dim", "ffn_hidden", "vocab_in", "vocab_out")}
+    return sizes | {
+        "n_layers": n_layers,
+        "n_heads": most("q_rows") // sizes["head_dim"],
+        "n_kv_heads": most("kv_rows") // sizes["head_dim"],
+        "context_dim": most("context_dim") if has_text else None,
+    }
+
+
+def _let_one_vocabulary_tell_the_other(votes: dict[str, Counter[int]], has_text: bool) -> None:
+    """Each is told by one tensor alone. Where that is missing, the other's gives the shape that it should have."""
+    more = TEXT_TOKENS * has_text
+    if not votes["vocab_in"]:
+        votes["vocab_in"].update(size + more for size in votes["vocab_out"])
+    if not votes["vocab_out"]:
+        votes["vocab_out"].update(size - more for size in votes["vocab_in"])
+
+
+def _require_no_part(sizes: Mapping[str, int | None]) -> None:
+    if part := published_part(sizes):
+        kind, share = part
+        raise ValueError(
+            f"is a tensor-parallel part of the {kind} model, {share} of 8 shares of its heads; give the directory "
+            "with all its shards"
+        )
+
+
+def published_part(sizes: Mapping[str, int | None]) -> tuple[str, int] | None:
+    """(kind, k) where heads and feed-forward are k of the 8 shares of a published model, k from 1 to 7; or None."""
+    for kind, published in PUBLISHED_KINDS.items():
+        whole = published.config
+        for k in range(1, 8):
+            part = {"dim": whole.dim, "head_dim": whole.head_dim, "context_dim": whole.context_dim} | {
+                name: getattr(whole, name) * k // 8 for name in ("n_heads", "n_kv_heads", "ffn_hidden")
+            }
+            if part.items() <= sizes.items():
+                return kind, k
+    return None
+
+
+def _require_shapes(shapes: Mapping[str, Shape], config: TransformerConfig) -> None:
+    if problems := shape_problems(shapes, transformer_shapes(config)):
+        raise ValueError(f"does not hold the expected tensors: {listed(problems)}")
+
+
+def _require_vocabulary(sizes: Mapping[str, int | None]) -> None:
+    vocab_in, vocab_out, has_text = sizes["vocab_in"], sizes["vocab_out"], sizes["context_dim"] is not None
+    rows = f"has {vocab_in} rows in tok_embeddings.weight and {vocab_out} in output.weight"
+    if has_text and vocab_in != vocab_out + TEXT_TOKENS:
+        raise ValueError(f"{rows}; with cross-attention expected {TEXT_TOKENS} more in tok_embeddings.weight, for BOV")
+    if not has_text and vocab_in > vocab_out:
+        missing = ", ".join(f"layers.*.{name}.weight" for name in TEXT_TENSORS)
+        raise ValueError(
+            f"{rows}, as in a Video2World model, which has {TEXT_TOKENS} more in tok_embeddings.weight; expected as "
+            f"many, or that model's cross-attention: missing {missing}"
+        )
+    if not has_text and vocab_in < vocab_out:
+        raise ValueError(f"{rows}; expected as many")
+
+
+def _require_nothing_more(settings: Mapping, config: TransformerConfig) -> None:
+    """Sizes in config.json count for nothing, but larger ones than the tensors' say that tensors are missing."""
+    more = [
+        f"{key} is {settings[key]} in config.json and {getattr(config, size)} by the tensors"
+        for key, size in SIZE_KEYS.items()
+        if isinstance(settings.get(key), int) and settings[key] > getattr(config, size)
+    ]
+    if settings.get("insert_cross_attn") and not config.has_text:
+        more.append("insert_cross_attn is set in config.json and there is no layers.*.cross_attention")
+    if more:
+        raise ValueError(
+            f"holds less than its config.json says: {'; '.join(more)}. Complete the checkpoint, or correct config.json"
+        )
+
+
+def _with_what_shapes_cannot_say(settings: Mapping, config: TransformerConfig) -> TransformerConfig:
+    for name, keys in SETTING_KEYS.items():
+        for key in keys:
+            if settings.get(key) is not None:
+                config = _with_setting(config, name, key, settings[key])
+                break
+    return replace(config, yarn=_yarn(settings))
+
+
+def _with_setting(config: TransformerConfig, name: str, key: str, value: object) -> TransformerConfig:
+    try:
+        return replace(config, **{name: value})
+    except ValueError as error:
+        raise ValueError(f"has a config.json that makes no sense: {key}: {error}") from error
+
+
+def _yarn(settings: Mapping) -> Yarn | None:
+    if settings.get("yarn") is not None:
+        return _make_yarn(settings["yarn"], "yarn", YARN_KEYS)
+    if settings.get("apply_yarn"):
+        given = {ours: settings[theirs] for ours, theirs in YARN_KEYS.items() if theirs in settings}
+        return _make_yarn(given, "apply_yarn", YARN_KEYS.values())
+    return None
+
+
+def _make_yarn(given: object, key: str, expected: Iterable[str]) -> Yarn:
+    try:
+        return Yarn(**given)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"has a config.json that makes no sense: {key}: YaRN needs {', '.join(expected)}; {error}"
+        ) from error

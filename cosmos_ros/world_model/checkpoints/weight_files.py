@@ -1,0 +1,209 @@
+"""One file of weights, as torch.save or safetensors write it: its header, or its tensors mapped, not copied.
+
+Reading runs no code from the file, and whatever is wrong with it comes out as ModelUnavailable.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import mmap
+import pickle
+import re
+import stat
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from cosmos_ros.device.out_of_memory import is_out_of_memory
+from cosmos_ros.errors import ModelUnavailable
+from cosmos_ros.world_model.config import Shape
+
+Value = TypeVar("Value")
+
+WEIGHT_DTYPES = ("float64", "float32", "float16", "bfloat16")
+SAFETENSORS_DTYPES = dict(zip(("F64", "F32", "F16", "BF16"), WEIGHT_DTYPES, strict=True))
+
+SAFETENSORS = ".safetensors"
+SAMPLE = 1 << 20
+
+# How a file begins that is not in the format of its name -> what it is.
+MISNAMED = {
+    rb"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19": "is in PyTorch's format from before 1.6, which cannot be "
+    "mapped; load it with torch.load and torch.save it again",
+    rb"version https://git-lfs": "is a pointer of Git LFS and not the file itself; fetch it with git lfs pull",
+}
+NO_TORCH = MISNAMED | {
+    rb".{5}\0\0\0\{": "is a safetensors file under another name; call it model.safetensors",
+}
+NO_SAFETENSORS = MISNAMED | {
+    rb"PK\x03\x04": "is a file of torch.save under another name; call it model.pt",
+}
+
+CODE = re.compile(r"GLOBAL (\S+) was not an allowed|GLOBAL (\S+) whose module")  # PyTorch's refusals
+
+
+class TensorHeader(NamedTuple):
+    """What a header tells of an entry.
+
+    dtype  its name in PyTorch, or what stands in its place: safetensors' name, or why it is no plain tensor
+    """
+
+    shape: Shape
+    dtype: str
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever reading raises comes out as ModelUnavailable with the path; only a want of memory stays what it is."""
+    try:
+        yield
+    except ModelUnavailable:
+        raise
+    except FileNotFoundError as error:
+        raise ModelUnavailable(f"{path} does not exist") from error
+    except OSError as error:
+        raise ModelUnavailable(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # PyTorch's reader raises whatever a damaged file leads it to
+        if "Cannot allocate memory" in str(error):
+            raise ModelUnavailable(
+                f"{path} is larger than this host's memory; `sysctl vm.overcommit_memory=1` lets it be mapped all "
+                "the same"
+            ) from error
+        if is_out_of_memory(error):
+            raise
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ModelUnavailable(f"{path} is damaged or cut short ({reason}); download it again") from error
+
+
+def is_directory(path: Path) -> bool:
+    """Raises ModelUnavailable where there is nothing, or it cannot be looked at."""
+    with reading(path):
+        return stat.S_ISDIR(path.stat().st_mode)
+
+
+def names_in(directory: Path) -> list[str]:
+    """Sorted. Raises ModelUnavailable where it cannot be listed."""
+    with reading(directory):
+        return sorted(entry.name for entry in directory.iterdir())
+
+
+def read_headers(file: Path) -> dict[str, TensorHeader]:
+    """Of every entry, by name, `model.` taken off. Raises ModelUnavailable."""
+    with reading(file):
+        _refuse_misnamed(file)
+        if file.suffix == SAFETENSORS:
+            return _plain_names(file, _safetensors_header(file))
+        return _plain_names(file, {name: _header(value) for name, value in _map_torch(file).items()})
+
+
+def map_tensors(file: Path) -> dict[str, Tensor]:
+    """Every tensor by name, `model.` taken off: data is read where it is used. Raises ModelUnavailable."""
+    with reading(file):
+        _refuse_misnamed(file)
+        return _plain_names(file, _map_safetensors(file) if file.suffix == SAFETENSORS else _map_torch(file))
+
+
+def size_and_ends(file: Path) -> tuple[int, bytes]:
+    """Its bytes, and the first and the last MiB: tells weights apart without reading gigabytes. Raises OSError."""
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        head = opened.read(SAMPLE)
+        opened.seek(max(size - SAMPLE, 0))
+        return size, head + opened.read(SAMPLE)
+
+
+def drop_pages(tensor: Tensor) -> None:
+    """Take what was read of a mapped tensor out of this process's memory again; it would be read anew if used.
+
+    Until the file is unmapped its pages count as this process's memory, beside the copy that was made of them.
+    """
+    begin = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE  # no page that another tensor has a part of
+    end = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if begin < end:
+        madvise = ctypes.CDLL(None).madvise
+        madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)
+
+
+def _refuse_misnamed(file: Path) -> None:
+    with file.open("rb") as opened:
+        begin = opened.read(64)
+    for pattern, what in (NO_SAFETENSORS if file.suffix == SAFETENSORS else NO_TORCH).items():
+        if re.match(pattern, begin, re.DOTALL):
+            raise ModelUnavailable(f"{file} {what}")
+
+
+def _plain_names(file: Path, entries: Mapping[str, Value]) -> dict[str, Value]:
+    names = [name.removeprefix("model.") for name in entries if "_extra_state" not in name]
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
+        raise ModelUnavailable(
+            f"{file} holds two tensors of one name, with and without `model.` in front: {', '.join(twice[:8])}; leave "
+            "the right one"
+        )
+    return {name.removeprefix("model."): value for name, value in entries.items() if "_extra_state" not in name}
+
+
+def _header(value: object) -> TensorHeader:
+    if not isinstance(value, Tensor):
+        return TensorHeader((), f"{type(value).__name__} and no tensor")
+    if value.layout != torch.strided or value.is_meta:
+        return TensorHeader((), f"{_name(value.layout)} on {value.device}")
+    return TensorHeader(tuple(value.shape), _name(value.dtype))
+
+
+def _name(thing: torch.dtype | torch.layout) -> str:
+    return str(thing).removeprefix("torch.")
+
+
+def _safetensors_header(file: Path) -> dict[str, TensorHeader]:
+    """Format: 8 bytes little-endian length, JSON of that length, data."""
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(min(length, size)))
+    header.pop("__metadata__", None)
+    end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    if size < end:
+        raise ModelUnavailable(f"{file} is cut short: {size} bytes of {end}; download it again")
+    return {
+        name: TensorHeader(tuple(map(int, entry["shape"])), SAFETENSORS_DTYPES.get(entry["dtype"], entry["dtype"]))
+        for name, entry in header.items()
+    }
+
+
+def _map_safetensors(file: Path) -> dict[str, Tensor]:
+    with safe_open(file, framework="pt") as reader:
+        return {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118  (it is no dictionary)
+
+
+def _map_torch(file: Path) -> dict[str, object]:
+    with file.open("rb") as opened:
+        if not zipfile.is_zipfile(opened):
+            raise ModelUnavailable(
+                f"{file} is damaged or cut short (its {file.stat().st_size} bytes are no complete zip archive, which "
+                "a file written by torch.save is); download it again"
+            )
+        inside = [name.split("/", 1)[-1] for name in zipfile.ZipFile(opened).namelist()]
+    if "constants.pkl" in inside:
+        raise ModelUnavailable(f"{file} is a TorchScript program, such as a video tokenizer; expected weights")
+    try:
+        entries = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+    except pickle.UnpicklingError as error:
+        if CODE.search(str(error)) is None:
+            raise
+        raise ModelUnavailable(
+            f"{file} holds Python objects that could run code when loaded; refused. A published checkpoint holds none: "
+            "download it again, or save the tensors alone"
+        ) from error
+    if isinstance(entries, dict) and isinstance(entries.get("model"), dict):
+        entries = entries["model"]
+    if not isinstance(entries, dict) or not all(isinstance(name, str) for name in entries):
+        raise ModelUnavailable(f"{file} holds {type(entries).__name__}, not a dictionary of named tensors")
+    return entries

@@ -1,0 +1,171 @@
+"""What runs in the process of one tensor-parallel rank, and what it and the process that started it tell each other."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from cosmos_ros.device.out_of_memory import out_of_memory_as_error
+from cosmos_ros.errors import ForesightError, RankLost
+from cosmos_ros.world_model.config import TransformerConfig
+from cosmos_ros.world_model.decoding.engine import PASSES_AHEAD, SequentialDecoder
+from cosmos_ros.world_model.decoding.sampling import Sampling
+from cosmos_ros.world_model.tensor_parallel.sharded_transformer import load_share
+
+LOOPBACK = "lo"  # all ranks are on one host, whose name may resolve to an address that is not reachable
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a rank loads: its part of `ranks` of the checkpoint at `path`."""
+
+    path: Path
+    config: TransformerConfig
+    rank: int
+    ranks: int
+    device: torch.device
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Goal:
+    """To every rank: complete a video. prompt int64 [P]; context float32 [1, M, context_dim] or None."""
+
+    number: int
+    prompt: np.ndarray
+    sampling: Sampling
+    context: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """From every rank, once it is ready for goals."""
+
+
+@dataclass(frozen=True)
+class Passed:
+    """From rank 0, after every pass: the arguments of OnPass."""
+
+    goal: int
+    done: int
+    total: int
+    latent_frames: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """From rank 0: all tokens of the video, int64."""
+
+    goal: int
+    tokens: np.ndarray
+
+
+@dataclass(frozen=True)
+class Failed:
+    """From any rank, its last words. traceback: of an error that nobody foresaw."""
+
+    error: ForesightError
+    traceback: str = ""
+
+
+class StopSign:
+    """Shared memory by which all ranks end a goal after the same pass; else some would wait for others for good.
+
+    The starting process asks. Rank 0 answers with a pass that no rank can have finished by then: each takes part in
+    every pass, and rank 0 itself has launched at most PASSES_AHEAD beyond the one that it was just told is done.
+    """
+
+    def __init__(self, context: multiprocessing.context.BaseContext) -> None:
+        self._asked = context.RawValue(ctypes.c_int64, 0)  # the goal that is to end
+        # The goal, and in the lower half its last pass: one number, so that nobody reads half of the answer.
+        self._answered = context.RawValue(ctypes.c_int64, 0)
+
+    def ask(self, goal: int) -> None:
+        self._asked.value = goal
+
+    def answer(self, goal: int, done: int) -> None:
+        """Called by rank 0 after every pass."""
+        if self._asked.value == goal != self._answered.value >> 32:
+            self._answered.value = (goal << 32) + done + PASSES_AHEAD + 2
+
+    def reached(self, goal: int, done: int) -> bool:
+        return self._answered.value == (goal << 32) + done
+
+
+class _Stopped(Exception):
+    """Ends a generation on every rank after the same pass."""
+
+
+def serve(share: Share, store: Path, connection: Connection, stop_sign: StopSign, threads: int) -> None:
+    """The process: load the share, then complete videos until the starting process is gone.
+
+    store       file over which the ranks find each other
+    connection  brings goals; takes Loaded, Passed, Finished and Failed
+    threads     of one operation on the CPU
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the starting process's to answer
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    try:
+        with out_of_memory_as_error("running the model on several GPUs"):
+            _join(share, store)
+            engine = SequentialDecoder(
+                load_share(share.path, share.config, share.rank, share.ranks, share.device, share.dtype)
+            )
+            connection.send(Loaded())
+            while True:
+                _complete(engine, connection.recv(), share.rank, connection, stop_sign)
+    except EOFError:
+        pass
+    except ForesightError as error:
+        connection.send(Failed(error))
+    except BaseException as error:
+        said = f"rank {share.rank} on {share.device} failed: {type(error).__name__}: {error}"
+        connection.send(Failed(RankLost(said), traceback.format_exc()))
+    finally:
+        os._exit(0)  # the others may hang in a collective with this one: no orderly goodbye
+
+
+def _end_with_parent() -> None:
+    wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+def _join(share: Share, store: Path) -> None:
+    """Find the other ranks."""
+    meeting = dist.FileStore(str(store), share.ranks)
+    if share.device.type == "cuda":
+        torch.cuda.set_device(share.device)
+        # Bound to the device, NCCL connects now and not while a pass is being captured into a graph.
+        dist.init_process_group("nccl", store=meeting, rank=share.rank, world_size=share.ranks, device_id=share.device)
+    else:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
+        dist.init_process_group("gloo", store=meeting, rank=share.rank, world_size=share.ranks)
+
+
+def _complete(engine: SequentialDecoder, goal: Goal, rank: int, connection: Connection, stop_sign: StopSign) -> None:
+    def on_pass(done: int, total: int, latent_frames: int) -> None:
+        if rank == 0:
+            connection.send(Passed(goal.number, done, total, latent_frames))
+            stop_sign.answer(goal.number, done)
+        if stop_sign.reached(goal.number, done):
+            raise _Stopped
+
+    context = None if goal.context is None else torch.from_numpy(goal.context)
+    try:
+        tokens = engine.generate(torch.from_numpy(goal.prompt), goal.sampling, context, on_pass)
+    except _Stopped:
+        return
+    if rank == 0:
+        connection.send(Finished(goal.number, tokens.cpu().numpy()))

@@ -1,0 +1,214 @@
+"""Decoding on several GPUs of one host: one process for each, started and watched by this one.
+
+Every rank runs the token-by-token decoder on its share of the transformer and draws every token itself, from the same
+logits with the same noise, so that tokens need not be exchanged. This process sends goals and hears from rank 0 of
+every pass. A rank that dies, fails or falls silent leaves the others waiting in a collective for good: then all are
+killed, the goal ends with an error, and the next one starts them anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import signal
+import tempfile
+import weakref
+from collections.abc import Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from cosmos_ros.errors import ForesightError, ModelUnavailable, RankLost
+from cosmos_ros.world_model.config import TransformerConfig
+from cosmos_ros.world_model.decoding.engine import OnPass
+from cosmos_ros.world_model.decoding.sampling import Sampling
+from cosmos_ros.world_model.tensor_parallel.rank import (
+    Failed,
+    Finished,
+    Goal,
+    Loaded,
+    Passed,
+    Share,
+    StopSign,
+    serve,
+)
+from cosmos_ros.world_model.tensor_parallel.sharded_transformer import require_divisible
+
+logger = logging.getLogger(__name__)
+
+START_PATIENCE = 900.0  # seconds without a word while ranks read their slices, perhaps from a slow disk
+PASS_PATIENCE = 60.0  # without a finished pass; the first one compiles kernels and captures a graph
+BLAME_GRACE = 1.0  # until the death that made another rank fail is known
+NEXT = "the rollout is lost; the next one starts all of the model's processes anew"
+
+Message = Loaded | Passed | Finished
+
+
+class TensorParallelDecoder:
+    """A decode engine on `gpus` devices, from `device` on; on the CPU as many processes.
+
+    path    of the checkpoint, which every rank opens for itself
+    config  of the whole transformer
+
+    The weights live in the ranks' processes, and so on no device of this one. A generation raises ModelUnavailable or
+    OutOfMemory as loading and decoding do, and RankLost where a rank has died or hung.
+
+    Raises ModelUnavailable where the transformer cannot be cut so, or the devices are not there.
+    """
+
+    def __init__(
+        self, path: str | Path, config: TransformerConfig, *, gpus: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        require_divisible(config, gpus)
+        devices = rank_devices(device, gpus)
+        self.module = nn.Module()
+        self._shares = [Share(Path(path), config, rank, gpus, place, dtype) for rank, place in enumerate(devices)]
+        self._group: _Group | None = None
+
+    def start(self) -> None:
+        """Load every rank's share, where this has not been done. Raises ModelUnavailable, OutOfMemory, RankLost."""
+        if self._group is not None and not self._group.alive():
+            logger.warning("a process of the model died since the last rollout; starting all anew")
+            self.release()
+        if self._group is None:
+            self._group = _Group(self._shares)
+            for _ in self._shares:
+                self._next_message(START_PATIENCE)
+
+    def generate(self, prompt: Tensor, sampling: Sampling, context: Tensor | None, on_pass: OnPass) -> Tensor:
+        self.start()
+        goal = self._group.begin(prompt, sampling, context)
+        while True:
+            message = self._next_message(PASS_PATIENCE)
+            if message.goal != goal:
+                continue  # the last passes of one that was stopped
+            if isinstance(message, Finished):
+                return torch.from_numpy(message.tokens).to(self._shares[0].device)
+            try:
+                on_pass(message.done, message.total, message.latent_frames)
+            except BaseException:
+                self._group.stop(goal)
+                raise
+
+    def release(self) -> None:
+        """End the processes, which gives back what they hold. The next generation starts them again."""
+        if self._group is not None:
+            self._group.end()
+            self._group = None
+
+    def _next_message(self, patience: float) -> Message:
+        try:
+            return self._group.next_message(patience)
+        except BaseException:
+            self.release()  # whatever state the ranks are in, they would not agree on the next pass
+            raise
+
+
+class _Group:
+    """The processes of all ranks, from their start to their end."""
+
+    def __init__(self, shares: Sequence[Share]) -> None:
+        spawning = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+        self._shares = shares
+        self._stop_sign = StopSign(spawning)
+        self._goals = 0
+        self._connections: list[Connection] = []
+        self._processes: list[BaseProcess] = []
+        folder = tempfile.TemporaryDirectory(prefix="cosmos_ros_ranks_")
+        self.end = weakref.finalize(self, _end, self._processes, self._connections, folder)
+        threads = max(1, torch.get_num_threads() // len(shares))
+        for share in shares:
+            ours, theirs = spawning.Pipe()
+            process = spawning.Process(
+                target=serve,
+                args=(share, Path(folder.name, "store"), theirs, self._stop_sign, threads),
+                daemon=True,
+                name=f"cosmos_ros rank {share.rank}",
+            )
+            process.start()
+            theirs.close()  # so that its end is heard on ours
+            self._connections.append(ours)
+            self._processes.append(process)
+
+    def alive(self) -> bool:
+        return all(process.is_alive() for process in self._processes)
+
+    def begin(self, prompt: Tensor, sampling: Sampling, context: Tensor | None) -> int:
+        """Send a goal to all ranks; its number."""
+        self._goals += 1
+        context = None if context is None else context.float().cpu().numpy()
+        goal = Goal(self._goals, prompt.cpu().numpy(), sampling, context)
+        for connection in self._connections:
+            with contextlib.suppress(OSError):  # of one that has just died, which `next_message` will tell
+                connection.send(goal)
+        return goal.number
+
+    def stop(self, goal: int) -> None:
+        """Let the ranks end a goal within a few passes. They take the next one as soon as they have."""
+        self._stop_sign.ask(goal)
+
+    def next_message(self, patience: float) -> Message:
+        """Raises RankLost where a rank has died or none says a word for so many seconds; and what a rank raised."""
+        heard = wait([*self._connections, *self._sentinels()], patience)
+        for connection in self._connections:
+            if connection in heard:
+                with contextlib.suppress(EOFError, OSError):
+                    message = connection.recv()
+                    if isinstance(message, Failed):
+                        raise self._reason(message)
+                    return message
+        if heard:
+            raise self._death() or RankLost(f"a process of the model ended of itself; {NEXT}")
+        devices = ", ".join(str(share.device) for share in self._shares)
+        raise RankLost(f"no sign of life for {patience:g} s from the model's processes on {devices}; {NEXT}")
+
+    def _reason(self, failed: Failed) -> ForesightError:
+        """What a rank says that it failed of, unless it failed because another one died."""
+        if not failed.traceback:
+            return failed.error
+        logger.error("%s", failed.traceback)
+        return self._death() or failed.error
+
+    def _death(self) -> RankLost | None:
+        """Of a process that was killed or crashed; None where every end was the process's own."""
+        ended = wait(self._sentinels(), BLAME_GRACE)
+        for share, process in zip(self._shares, self._processes, strict=True):
+            if process.sentinel in ended:
+                process.join(BLAME_GRACE)  # a sentinel may be a little ahead of the exit status
+            if code := process.exitcode:
+                how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+                return RankLost(f"the process of rank {share.rank} on {share.device} died ({how}); {NEXT}")
+        return None
+
+    def _sentinels(self) -> list[int]:
+        return [process.sentinel for process in self._processes]
+
+
+def _end(processes: list[BaseProcess], connections: list[Connection], folder: tempfile.TemporaryDirectory) -> None:
+    """At once: they keep nothing, and may hang where no request is heard."""
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join()
+    for connection in connections:
+        connection.close()
+    folder.cleanup()
+
+
+def rank_devices(first: torch.device, gpus: int) -> list[torch.device]:
+    """One for each rank, from the first on; the CPU for all, where that is it.
+
+    Raises ModelUnavailable where there are fewer.
+    """
+    if first.type != "cuda":
+        return [first] * gpus
+    begin, there = first.index or 0, torch.cuda.device_count()
+    if begin + gpus > there:
+        raise ModelUnavailable(
+            f"gpus: {gpus} from {first} on are not there: this PyTorch sees {there} CUDA GPUs; ask for fewer"
+        )
+    return [torch.device("cuda", index) for index in range(begin, begin + gpus)]

@@ -1,0 +1,193 @@
+"""`cosmos_ros predict` on files of every kind, alone and by the list, with a whole world model in miniature."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from cosmos_ros.commands import cli
+from cosmos_ros.recordings.inputs import BadInput, Job, free_name, jobs, read_clip
+
+S = 1_000_000_000
+
+
+@pytest.fixture
+def predict(tiny_checkpoint, tmp_path, capsys):
+    """predict(*inputs) -> (exit status, what was said on stderr); outputs go to tmp_path/out"""
+
+    def call(*inputs: Path | str, options: tuple[str, ...] = ()) -> tuple[int, str]:
+        arguments = ["predict", *map(str, inputs), "--out", str(tmp_path / "out"), "--model", str(tiny_checkpoint)]
+        status = cli.main([*arguments, "--device", "cpu", *options])
+        return status, capsys.readouterr().err
+
+    return call
+
+
+def write_video(path: Path, frames: np.ndarray, rate: int) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=rate)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.bit_rate = 4_000_000
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def write_image(path: Path, frame: np.ndarray) -> Path:
+    cv2.imwrite(str(path), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    return path
+
+
+def facts(folder: Path, name: str) -> dict:
+    return json.loads((folder / "out" / f"{name}.json").read_text())
+
+
+def n_frames(path: Path) -> int:
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "avi"])
+def test_a_video_goes_on_from_its_last_frames_at_the_models_rate(predict, tmp_path, moving_scene, suffix):
+    video = write_video(tmp_path / f"drive.{suffix}", moving_scene(60), rate=30)
+    status, said = predict(video, options=("--seed", "3"))
+    assert status == 0, said
+    told = facts(tmp_path, "drive")
+    last = told["conditioning_stamps_ns"][-1]
+    assert [round((stamp - last) / S, 3) for stamp in told["conditioning_stamps_ns"]] == [
+        round(-0.1 * k, 3) for k in range(8, -1, -1)
+    ]
+    assert last - S == pytest.approx(59 / 30 * S, abs=S / 100)
+    assert (told["seed"], told["model"], len(told["stamps_ns"])) == (3, "tiny", 24)
+    assert {decision["guard"] for decision in told["guardrail"]["decisions"]} >= {"degenerate_video", "face_blur"}
+    assert n_frames(tmp_path / "out" / "drive.mp4") == 33
+    assert cv2.imread(str(tmp_path / "out" / "drive.png")) is not None
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_an_image_alone_gives_32_frames(predict, tmp_path, moving_scene, suffix):
+    status, said = predict(write_image(tmp_path / f"still.{suffix}", moving_scene(1)[0]))
+    assert status == 0, said
+    assert n_frames(tmp_path / "out" / "still.mp4") == 33 and len(facts(tmp_path, "still")["stamps_ns"]) == 32
+
+
+def test_a_recording(predict, tmp_path, moving_scene, write_bag):
+    stamps = [1_700_000_000 * S + i * S // 10 for i in range(15)]
+    status, said = predict(write_bag(tmp_path / "robot", moving_scene(15), stamps))
+    assert status == 0, said
+    assert facts(tmp_path, "robot")["conditioning_stamps_ns"] == stamps[-9:]
+
+
+def test_a_list_in_which_bad_lines_are_told_and_do_not_stop_the_others(predict, tmp_path, moving_scene):
+    one = write_image(tmp_path / "one.png", moving_scene(1)[0])
+    (tmp_path / "cut.png").write_bytes(one.read_bytes()[:40])
+    lines = [
+        json.dumps({"visual_input": str(one)}),
+        "{not json",
+        json.dumps({"prompt": "no input"}),
+        json.dumps({"visual_input": str(tmp_path / "nowhere.mp4")}),
+        json.dumps({"visual_input": str(tmp_path / "cut.png")}),
+        "",
+        json.dumps({"visual_input": str(one), "prompt": "a prompt for a model that takes none"}),
+        json.dumps({"visual_input": str(one), "prompt": "", "note": "other keys do no harm"}),
+    ]
+    listed = tmp_path / "many.jsonl"
+    listed.write_text("\n".join(lines))
+    status, said = predict(listed)
+    assert status == 1
+    reasons = {2: "got '{not json'", 3: "KeyError", 4: "does not exist", 5: "no image", 7: "prompt"}
+    for number, what in reasons.items():
+        assert any(f"line {number}" in line and what in line for line in said.splitlines()), (number, said)
+    assert {path.name for path in (tmp_path / "out").glob("*.mp4")} == {"one.mp4", "one_2.mp4"}
+
+
+def test_two_inputs_never_share_a_name(predict, tmp_path, moving_scene):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    inputs = [
+        write_image(tmp_path / "a" / "view.png", moving_scene(1)[0]),
+        write_image(tmp_path / "b" / "view.jpg", moving_scene(2)[1]),
+        write_image(tmp_path / "a" / "VIEW.webp", moving_scene(1)[0]),
+    ]
+    assert predict(*inputs)[0] == 0
+    told = {path.stem: json.loads(path.read_text())["input"] for path in (tmp_path / "out").glob("*.json")}
+    assert told == {"view": str(inputs[0]), "view_2": str(inputs[1]), "VIEW_3": str(inputs[2])}
+    # Once more: each overwrites its own. And another input of that name finds another one.
+    assert predict(*inputs)[0] == 0
+    (tmp_path / "c").mkdir()
+    assert predict(write_image(tmp_path / "c" / "view.png", moving_scene(1)[0]))[0] == 0
+    assert facts(tmp_path, "view_3")["input"] == str(tmp_path / "c" / "view.png")
+
+
+def test_a_name_that_is_taken_by_a_stranger_is_left_alone(tmp_path):
+    (tmp_path / "view.json").write_text('{"input": "elsewhere/view.png"}')
+    (tmp_path / "view_2.json").write_text("not ours")
+    taken: set[str] = set()
+    assert free_name(Path("view.png"), tmp_path, taken) == "view_3"
+    assert free_name(Path("view.mp4"), tmp_path, taken) == "view_4"
+
+
+def test_what_cannot_be_predicted_from(tmp_path, moving_scene, predict):
+    short = write_video(tmp_path / "short.mp4", moving_scene(5), rate=30)
+    slow = write_video(tmp_path / "slow.mp4", moving_scene(30), rate=4)
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "no.mp4").write_bytes(b"not a video at all")
+    (tmp_path / "text.txt").write_text("text")
+    (tmp_path / "folder").mkdir()
+    names = ["short.mp4", "slow.mp4", "empty.png", "no.mp4", "text.txt", "folder", "absent.jsonl"]
+    status, said = predict(*(tmp_path / name for name in names))
+    assert status == 1 and short.exists() and slow.exists()
+    reasons = [
+        "conditioning frame 7 of 9",
+        "camera gives 4.0 Hz",
+        "no image that can be",
+        "cannot be decoded",
+        "no video, image or recording by its name",
+        "no rosbag2 recording",
+        "cannot be read",
+    ]
+    for reason in reasons:
+        assert reason in said, (reason, said)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--model", "/nowhere"), "/nowhere"),
+        (("--gpus", "0"), "gpus must be a whole number from 1 on; got 0"),
+        (("--gpus", "3"), "gpus must be 1 or 2"),
+    ],
+)
+def test_a_model_that_cannot_be_had_ends_it_at_once(predict, tmp_path, moving_scene, options, words):
+    status, said = predict(write_image(tmp_path / "one.png", moving_scene(1)[0]), options=options)
+    assert status == 1 and words in said
+
+
+def test_over_two_processes_it_predicts_what_one_predicts(predict, tmp_path, moving_scene):
+    image = write_image(tmp_path / "one.png", moving_scene(1)[0])
+    sheets = []
+    for options in ((), ("--gpus", "2", "--memory", "low")):
+        assert predict(image, options=options)[0] == 0
+        sheets.append(cv2.imread(str(tmp_path / "out" / "one.png")))
+    assert np.array_equal(*sheets)
+
+
+def test_lines_of_a_list(tmp_path):
+    listed = tmp_path / "many.jsonl"
+    listed.write_text('{"visual_input": "a.mp4", "prompt": "p"}\n["b"]\n{"visual_input": 3}\n')
+    first, second, third = jobs([str(listed)], "of the command line")
+    assert first == Job(Path("a.mp4"), "p", f"{listed}, line 1")
+    assert isinstance(second, BadInput) and isinstance(third, BadInput)
+    assert list(jobs(["b.png"], "of the command line")) == [Job(Path("b.png"), "of the command line", "b.png")]
+
+
+def test_an_image_is_read_in_its_colours(tmp_path, moving_scene):
+    frame = moving_scene(1)[0]
+    assert np.array_equal(read_clip(write_image(tmp_path / "a.png", frame), 10.0, 9).frames[0], frame)

@@ -1,0 +1,46 @@
+"""A world model gives the same frames in every memory mode, from the same checkpoint."""
+
+import numpy as np
+import pytest
+
+from cosmos_ros.device.plan import DeviceMemory, plan_memory
+from cosmos_ros.needs import needs_of
+from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel
+
+SAMPLING = Sampling(seed=3, temperature=1.0, top_p=0.9)
+
+
+def rollout(model: WorldModel, prompt: str, seed: int) -> np.ndarray:
+    height, width = model.spec.frame_size
+    frames = np.random.default_rng(seed).integers(0, 256, (9, height, width, 3), dtype=np.uint8)
+    tokens = model.generate(model.tokenize(frames), model.encode_text(prompt), SAMPLING, lambda *_: None)
+    return np.concatenate(list(model.decode(tokens, n_conditioning=9)))
+
+
+def in_mode(checkpoint, mode: str) -> WorldModel:
+    memory = DeviceMemory("cpu", plan_memory(needs_of(ModelSpec.of_checkpoint(checkpoint)), 10**9, mode))
+    return WorldModel.from_checkpoint(checkpoint, device="cpu", memory=memory)
+
+
+@pytest.mark.parametrize("mode", ["auto", "balanced", "low"])
+@pytest.mark.parametrize("text", [False, True], ids=["base", "text"])
+def test_parking_changes_no_pixel(mode, text, request, known_prompt):
+    checkpoint = request.getfixturevalue("tiny_text_checkpoint" if text else "tiny_checkpoint")
+    prompt = known_prompt if text else ""
+    fast, other = WorldModel.from_checkpoint(checkpoint, device="cpu"), in_mode(checkpoint, mode)
+    other.warm_up()
+    for seed in (1, 2):
+        assert np.array_equal(rollout(other, prompt, seed), rollout(fast, prompt, seed))
+
+
+def test_a_generation_that_ends_early_leaves_a_parked_model_fit(tiny_checkpoint):
+    model = in_mode(tiny_checkpoint, "low")
+    expected = rollout(model, "", 1)
+    tokens = model.tokenize(np.zeros((9, *model.spec.frame_size, 3), np.uint8))
+
+    def stop(done: int, total: int, frames: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model.generate(tokens, None, SAMPLING, stop)
+    assert np.array_equal(rollout(model, "", 1), expected)

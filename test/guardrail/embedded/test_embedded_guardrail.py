@@ -1,0 +1,166 @@
+"""The embedded profile: our own word lists, the content guard and the cascade's faces, behind the same runner."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cosmos_ros.errors import GuardrailUnavailable, PromptBlocked, VideoBlocked
+from cosmos_ros.guardrail import Guardrail
+from cosmos_ros.guardrail.embedded import guards
+from cosmos_ros.guardrail.embedded.guards import (
+    LOOK_ALIKES,
+    CascadeFaceDetector,
+    DegenerateVideoGuard,
+    EmbeddedBlocklist,
+)
+from cosmos_ros.guardrail.embedded.lists import BLOCKED
+from cosmos_ros.guardrail.face_blur import FaceBlur
+from cosmos_ros.rollout import Clip, Crop, GuardedRollout, Verdict
+
+ENTRIES = [(category, entry) for category, entries in BLOCKED.items() for entry in entries]
+BLOCKLIST = EmbeddedBlocklist()
+
+
+@dataclass(frozen=True)
+class Spec:
+    directory: Path = Path("models/foresight-small")
+    name: str = "foresight-small"
+    published: bool = False
+    takes_prompt: bool = True
+
+
+def predict(prompt: str, *chunks: np.ndarray) -> GuardedRollout:
+    clip = Clip(np.zeros((1, 64, 96, 3), np.uint8), (0,), 10.0)
+    with Guardrail.for_model(Spec()).screen(prompt) as screening:
+        screening.admit_prompt()
+        for frames in chunks:
+            screening.inspect(frames)
+        return screening.release(clip, Crop(0, 0, 96, 64), "foresight-small", 0, tuple)
+
+
+def test_harmless_frames_pass_unchanged(noise):
+    rollout = predict("the arm lifts a red cube", noise(8, 0), noise(8, 1))
+    assert np.array_equal(rollout.frames, np.concatenate([noise(8, 0), noise(8, 1)]))
+    assert [(d.guard, d.verdict) for d in rollout.guardrail.decisions] == [
+        (name, Verdict.PASSED) for name in ("blocklist", "degenerate_video", "face_blur")
+    ]
+    assert rollout.guardrail.profile == "embedded"
+    assert all(len(d.weights) == 64 for d in rollout.guardrail.decisions)
+
+
+def test_a_prompt_is_refused_with_guard_and_category():
+    with pytest.raises(PromptBlocked, match="guard blocklist refused the prompt: violence: 'murder'"):
+        predict("a murder in the kitchen")
+
+
+@given(entry=st.sampled_from(ENTRIES), data=st.data())
+def test_entries_are_found_in_any_case_with_look_alike_letters(entry, data):
+    category, word = entry
+    spelt = "".join(data.draw(st.sampled_from(LOOK_ALIKES.get(letter, letter) + letter.upper())) for letter in word)
+    judgement = BLOCKLIST.judge(f"the robot: {spelt.replace(' ', data.draw(st.sampled_from([' ', '  ', '-', '_'])))}.")
+    assert judgement.verdict is Verdict.REFUSED and judgement.detail.split(":")[0] in BLOCKED
+
+
+@pytest.mark.parametrize(
+    "text", ["m\u00fcrder", "\uff4d\uff55\uff52\uff44\uff45\uff52", "murd\u0435r", "MURDER!", "'murder'", "(murder)"]
+)
+def test_neither_foreign_letters_nor_quotes_hide_a_word(text):
+    assert BLOCKLIST.judge(f"a {text} at night").detail == "violence: 'murder'"
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "The gripper of the robot arm closes around a red cube and lifts it off the wooden table.",
+        "A mobile base drives down a corridor with white walls, turns left and stops in front of a door.",
+        "The hero in the scene uses a glue gun and a wire stripper; the execution of the grasp takes 3 s.",
+        "A knife cuts a carrot on a chopping board, seen from the camera at the wrist.",
+        "Scunthorpe, Essex and Sussex are grape growing places; a therapist analyses the skills class.",
+    ],
+)
+def test_what_a_robot_sees_is_not_refused(prompt):
+    assert BLOCKLIST.judge(prompt).verdict is Verdict.PASSED
+
+
+@pytest.mark.parametrize("prompt", ["", "  ", "\u65e5\u672c\u8a9e", "\U0001f916"])
+def test_a_prompt_that_cannot_be_read_is_refused(prompt):
+    assert BLOCKLIST.judge(prompt).verdict is Verdict.REFUSED
+
+
+def test_other_lists_are_another_hash():
+    """Verdicts are remembered by text and hash: those of other lists must not count."""
+    other = EmbeddedBlocklist({"kitchen": ("cube",)})
+    assert other.weights not in (BLOCKLIST.weights, EmbeddedBlocklist({"kitchen": ("knife",)}).weights)
+    assert BLOCKLIST.weights == EmbeddedBlocklist().weights
+    admitted = []
+    for guard in (BLOCKLIST, other):
+        guardrail = Guardrail("embedded", [guard], [DegenerateVideoGuard()], [FaceBlur(CascadeFaceDetector())], True)
+        with guardrail.screen("a cube of other lists") as screening, suppress(PromptBlocked):
+            screening.admit_prompt()
+            admitted.append(guard)
+    assert admitted == [BLOCKLIST]
+
+
+def test_an_empty_blocklist_is_no_guard():
+    with pytest.raises(GuardrailUnavailable, match="empty"):
+        EmbeddedBlocklist({"violence": ()})
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (20, 200, 90)])
+def test_a_frame_of_one_solid_colour_is_refused(colour, noise):
+    frames = noise(8, 1)
+    frames[3] = colour
+    with pytest.raises(VideoBlocked, match="degenerate_video refused predicted frame 12: Solid_Colour"):
+        predict("a cube", noise(8, 0), frames)
+
+
+def test_a_solid_colour_with_a_little_noise_is_still_one():
+    frames = np.full((2, 64, 96, 3), 90, np.uint8) + np.random.default_rng(0).integers(0, 3, (2, 64, 96, 3), np.uint8)
+    assert DegenerateVideoGuard().judge(frames).detail == "Solid_Colour"
+
+
+def test_a_rollout_that_stands_still_is_refused_though_no_part_of_it_is(noise):
+    still = np.repeat(noise(1), 8, axis=0)
+    with pytest.raises(VideoBlocked, match="degenerate_video refused .*: Constant_Output"):
+        predict("a cube", still, still, still)
+    moved = still.copy()
+    moved[7, 0, 0] ^= 1
+    assert len(predict("a cube", still, still, moved).frames) == 24
+
+
+def test_numbers_that_are_no_pixels_are_refused():
+    with pytest.raises(VideoBlocked, match="not uint8"):
+        predict("a cube", np.full((8, 64, 96, 3), np.nan, np.float32))
+
+
+@pytest.mark.parametrize("name", CascadeFaceDetector.CASCADES)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda data: b"",
+        lambda data: data[: len(data) // 2],
+        lambda data: b"\xff\xfe" * 99,
+        lambda data: b'<?xml version="1.0"?>\n<opencv_storage><a>1</a></opencv_storage>',
+        None,
+    ],
+    ids=["empty", "cut", "garbled", "no cascade", "missing"],
+)
+def test_a_damaged_cascade_is_no_guard(monkeypatch, tmp_path, name, fault):
+    for file in CascadeFaceDetector.CASCADES:
+        shutil.copy(guards._cascades_folder() / file, tmp_path / file)
+    (tmp_path / name).write_bytes(fault((tmp_path / name).read_bytes())) if fault else (tmp_path / name).unlink()
+    monkeypatch.setattr(guards, "_cascades_folder", lambda: tmp_path)
+    with pytest.raises(GuardrailUnavailable, match=name):
+        Guardrail.for_model(Spec())
+
+
+def test_the_cascades_boxes_lie_in_the_frame_and_none_is_seen_in_noise(noise):
+    assert [len(boxes) for boxes in CascadeFaceDetector().detect(noise(2))] == [0, 0]

@@ -1,0 +1,127 @@
+"""What is written of a rollout: whole files, marked frames, nothing that was not guarded."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import subprocess
+import sys
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from cosmos_ros.files import write_whole
+from cosmos_ros.recordings.rollout_writer import CAMERA, PREDICTED, PublishedRollout, write_contact_sheet, write_mp4
+from cosmos_ros.rollout import Crop
+
+
+def test_the_video_plays_the_camera_then_the_prediction_each_marked(tmp_path, guarded):
+    clip, rollout = guarded(96, 320)
+    write_mp4(tmp_path / "rollout.mp4", clip, rollout)
+    with av.open(str(tmp_path / "rollout.mp4")) as video:
+        stream = video.streams.video[0]
+        assert (stream.codec_context.name, stream.pix_fmt, stream.average_rate) == ("h264", "yuv420p", 10)
+        frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in video.decode(stream)]
+    assert len(frames) == 33
+    for i, frame in enumerate(frames):
+        mark = CAMERA if i < 9 else PREDICTED
+        assert np.abs(frame[:, 0] - mark).max() < 12
+    # Border and bar aside, the pixels are those of the rollout.
+    middle = frames[20][22:118, 4:324]
+    assert np.abs(middle.mean(axis=-1) - rollout.frames[11].mean(axis=-1)).mean() < 4
+
+
+def test_small_and_odd_pictures_are_enlarged_and_fit_the_codec(tmp_path, guarded):
+    clip, rollout = guarded(48, 64, crop=Crop(3, 1, 55, 43))
+    write_mp4(tmp_path / "rollout.mp4", clip, rollout)
+    with av.open(str(tmp_path / "rollout.mp4")) as video:
+        context = video.streams.video[0].codec_context
+        assert context.width >= 55 * 6 and context.width % 2 == 0 and context.height % 2 == 0
+
+
+def test_the_contact_sheet_shows_every_frame(tmp_path, guarded):
+    clip, rollout = guarded(96, 320)
+    write_contact_sheet(tmp_path / "sheet.png", clip, rollout)
+    sheet = cv2.cvtColor(cv2.imread(str(tmp_path / "sheet.png")), cv2.COLOR_BGR2RGB).astype(int)
+    cell_height, cell_width = sheet.shape[0] // 5, sheet.shape[1] // 7
+    marks = [sheet[cell_height * (i // 7) + 2, cell_width * (i % 7) + 2] for i in range(33)]
+    assert [np.abs(mark - PREDICTED).max() < 8 for mark in marks] == [False] * 9 + [True] * 24
+    assert [np.abs(mark - CAMERA).max() < 8 for mark in marks] == [True] * 9 + [False] * 24
+
+
+@pytest.fixture
+def published(tmp_path_factory, guarded):
+    """A rollout, and the same as a client of the node left it in a folder."""
+    clip, rollout = guarded(crop=Crop(3, 1, 55, 43))
+    folder = tmp_path_factory.mktemp("client")
+    np.save(folder / "frames.npy", rollout.frames)
+    times = {name: getattr(rollout, name) for name in ("conditioning_stamps_ns", "stamps_ns", "frame_rate")}
+    (folder / "rollout.json").write_text(json.dumps(times))
+    return clip, rollout, folder
+
+
+@pytest.mark.parametrize("write", [write_mp4, write_contact_sheet])
+def test_a_rollout_from_a_node_is_written_as_one_from_here(tmp_path, published, write):
+    clip, rollout, folder = published
+    write(tmp_path / "here", clip, rollout)
+    write(tmp_path / "there", clip, PublishedRollout(folder, rollout.crop))
+    assert (tmp_path / "here").read_bytes() == (tmp_path / "there").read_bytes()
+
+
+def test_a_published_rollout_is_made_of_a_clients_folder_alone(tmp_path, published):
+    _, rollout, folder = published
+    received = PublishedRollout(folder, rollout.crop)
+    with pytest.raises(TypeError):
+        PublishedRollout(rollout.frames, rollout.crop)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        received.frames = np.zeros_like(rollout.frames)
+    with pytest.raises(ValueError, match="read-only"):
+        received.frames[:] = 0
+    with pytest.raises(OSError):
+        PublishedRollout(tmp_path / "nowhere", rollout.crop)
+    np.save(folder / "frames.npy", np.array([object()]), allow_pickle=True)
+    with pytest.raises(ValueError):
+        PublishedRollout(folder, rollout.crop)
+
+
+@pytest.mark.parametrize("write", [write_mp4, write_contact_sheet])
+def test_nothing_but_a_guarded_rollout_is_written(tmp_path, guarded, write):
+    clip, rollout = guarded()
+    for impostor in (rollout.frames, clip, None):
+        with pytest.raises(TypeError, match="only a GuardedRollout may be written"):
+            write(tmp_path / "file", clip, impostor)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_replaced_whole_with_ordinary_permissions(tmp_path):
+    path = tmp_path / "new" / "file.txt"
+    write_whole(path, "first")
+    write_whole(path, b"second")
+    assert path.read_bytes() == b"second" and list(path.parent.iterdir()) == [path]
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_disk_that_refuses_leaves_the_old_file_and_no_half_one(tmp_path):
+    """A limit on the file size makes the kernel refuse in the middle of writing, as a full disk does."""
+    path = tmp_path / "file"
+    path.write_text("old")
+    script = (
+        "import resource, signal, sys; from cosmos_ros.files import write_whole\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try: write_whole(sys.argv[1], bytes(5000))\n"
+        "except OSError as error: print(error.errno, error.strerror)"
+    )
+    run = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+    assert run.stdout.startswith(f"{errno.EFBIG} {path} could not be written")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_the_remedy_is_named(tmp_path):
+    (tmp_path / "folder").touch()
+    with pytest.raises(OSError, match="could not be written .*; choose another folder"):
+        write_whole(tmp_path / "folder" / "file", b"")
