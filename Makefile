@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Directories too: their time changes when a file goes away.
 PACKAGE := CMakeLists.txt package.xml pyproject.toml setup.py requirements.txt README.md \
-	$(shell find action config cosmos_ros data launch models msg rviz scripts -not -name '*.pyc' -not -name __pycache__)
+	$(shell find action config cosmos_ros data launch models msg rviz scripts srv -not -name '*.pyc' -not -name __pycache__)
 
 # The environment is whole in itself: what a sourced ROS left in the shell must not mix with it.
 unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH PYTHONPATH RMW_IMPLEMENTATION

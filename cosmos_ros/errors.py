@@ -27,9 +27,15 @@ class InvalidGoal(ForesightError):
 
 
 class NotActive(ForesightError):
-    """The node is not active, or is busy and set to reject."""
+    """The node is not active, or is shutting down."""
 
     code = "NOT_ACTIVE"
+
+
+class Busy(ForesightError):
+    """Another goal is running, and the node is set to reject."""
+
+    code = "BUSY"
 
 
 class NoFrames(ForesightError):

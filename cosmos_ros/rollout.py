@@ -24,6 +24,7 @@ class Stage(enum.IntEnum):
     GENERATING = 4
     DECODING = 5
     VIDEO_GUARD = 6
+    DENOISING = 7
 
 
 @dataclass(frozen=True)

@@ -178,7 +178,7 @@ DECLARATIONS = (
     Declaration(
         "when_busy",
         "reject",
-        "What a goal meets while another one runs. reject: it is aborted with NOT_ACTIVE. preempt: it takes over. "
+        "What a goal meets while another one runs. reject: it is aborted with BUSY. preempt: it takes over. "
         "queue: it waits its turn.",
         When.ANY_TIME,
         choices=("reject", "preempt", "queue"),

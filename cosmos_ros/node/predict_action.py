@@ -25,7 +25,7 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 
 from cosmos_ros.action import Predict
-from cosmos_ros.errors import Canceled, ForesightError, NotActive, Preempted
+from cosmos_ros.errors import Busy, Canceled, ForesightError, NotActive, Preempted
 from cosmos_ros.msg import GuardrailStatus, Rollout
 from cosmos_ros.node.messages import duration_message, guardrail_status, without_frames
 from cosmos_ros.node.timers import steady_timer
@@ -169,7 +169,7 @@ class PredictAction:
             if not self._open:
                 goal.stop(NotActive("the node is not active: activate it (`ros2 lifecycle set`), or see its log"))
             elif busy and policy == "reject":
-                goal.stop(NotActive("busy with another goal: cancel it, wait, or set `when_busy` to preempt or queue"))
+                goal.stop(Busy("busy with another goal: cancel it, wait, or set `when_busy` to preempt or queue"))
             elif busy and policy == "preempt":
                 self._stop_all(Preempted("a newer goal took over"))
             if not goal.closed:
@@ -252,7 +252,7 @@ class PredictAction:
         handle.succeed()
         self.last_status = goal.outcome.guardrail
         rollout = goal.outcome if goal.request.include_frames else without_frames(goal.outcome)
-        return Predict.Result(error_code=Predict.Result.NONE, rollout=rollout)
+        return Predict.Result(error_code=Predict.Result.NONE, rollout=rollout, rollouts=[rollout])
 
     def _failed(self, handle: ServerGoalHandle, error: ForesightError) -> Predict.Result:
         if type(error) is Canceled:

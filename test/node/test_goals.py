@@ -122,7 +122,7 @@ def test_cancel_after_the_end(robot, node):
 
 def test_a_second_goal_is_rejected_with_the_reason(robot, node, brake, running):
     second = robot.result(robot.send())
-    assert (second.status, second.result.error_code) == (ABORTED, RESULT.NOT_ACTIVE)
+    assert (second.status, second.result.error_code) == (ABORTED, RESULT.BUSY)
     assert "busy" in second.result.error_msg and "when_busy" in second.result.error_msg
     brake.release()
     assert robot.result(running).status == SUCCEEDED

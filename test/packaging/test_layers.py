@@ -19,7 +19,7 @@ STOREYS = [
     {"guardrail", "world_model", "recordings", "metrics"},
 ]
 GROUND = len(STOREYS)  # device, frame_buffer, images, rollout, errors, ...: these may import each other
-GENERATED = {"action", "msg"}
+GENERATED = {"action", "msg", "srv"}
 ROS_PACKAGES = {
     "action_msgs",
     "ament_index_python",
