@@ -32,7 +32,7 @@ from cosmos_ros.guardrail.cosmos.retinaface_detector import RetinaFaceDetector
 from cosmos_ros.guardrail.cosmos.retinaface_network import RetinaFace
 from cosmos_ros.guardrail.cosmos.video_content import CLASSES, ENCODER, HIDDEN, Classifier, VideoContentGuard, logits_of
 from cosmos_ros.guardrail.face_blur import FaceBlur
-from cosmos_ros.guardrail.guard import PASSED, PromptGuard
+from cosmos_ros.guardrail.guard import Guards
 from cosmos_ros.guardrail.guardrail import Guardrail
 from cosmos_ros.rollout import Clip, Crop
 
@@ -133,7 +133,7 @@ def measure(folder: Path, size: dict, device: torch.device) -> dict:
 def time_video(content: VideoContentGuard, faces: FaceBlur, frame: tuple[int, int]) -> dict:
     frames = np.random.default_rng(0).integers(0, 256, (24, *frame, 3), dtype=np.uint8)
     chunks = [frames[start : start + 8] for start in (0, 8, 16)]
-    guardrail = Guardrail("speed", [Silent()], [content], [faces], takes_prompt=False, timeout_s=600)
+    guardrail = Guardrail(Guards("speed", (), (content,), (faces,)), takes_prompt=False, timeout_s=600)
     clip = Clip(frames[:9], tuple(range(9)), 30.0)
 
     def goal() -> None:
@@ -187,15 +187,6 @@ def median(act: Callable[[], object]) -> float:
 
 def say(text: str) -> None:
     print(text, flush=True)
-
-
-class Silent(PromptGuard):
-    """Is never asked: the video guards are timed for a model without text."""
-
-    name, weights = "silent", ""
-
-    def judge(self, prompt: str):  # noqa: ANN201
-        return PASSED
 
 
 # The weights

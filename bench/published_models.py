@@ -39,6 +39,7 @@ from cosmos_ros.guardrail.cosmos.aegis import Aegis
 from cosmos_ros.guardrail.cosmos.retinaface_detector import RetinaFaceDetector
 from cosmos_ros.guardrail.cosmos.video_content import VideoContentGuard
 from cosmos_ros.guardrail.face_blur import FaceBlur
+from cosmos_ros.guardrail.guard import Guards
 from cosmos_ros.needs import needs_of
 from cosmos_ros.rollout import Clip
 from cosmos_ros.training.tokenizer_network import TokenizerConfig
@@ -88,12 +89,12 @@ class Bench:
         content = VideoContentGuard(folder / "video_content_safety_filter", DEVICE)
         faces = FaceBlur(RetinaFaceDetector(folder / "face_blur_filter" / "Resnet50_Final.pth", DEVICE))
         if not with_text:
-            return Guardrail("bench", [], [content], [faces], takes_prompt=False, timeout_s=60)
+            return Guardrail(Guards("bench", (), (content,), (faces,)), takes_prompt=False, timeout_s=60)
         guardrail_speed.write_aegis(folder / "aegis", self.size["llama"], DEVICE)
         aegis = Aegis(folder / "aegis", DEVICE)
         output = aegis._part.source.get_output_embeddings().weight
         guardrail_speed.teach(output, aegis._tokenizer.get_vocab(), guardrail_speed.ANSWERS["safe"])
-        return Guardrail("bench", [aegis], [content], [faces], takes_prompt=True, timeout_s=60)
+        return Guardrail(Guards("bench", (aegis,), (content,), (faces,)), takes_prompt=True, timeout_s=60)
 
     def measure(self, kind: str, modes: list[str]) -> None:
         directory = self.work / PUBLISHED_KINDS[kind].name

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from cosmos_ros.rollout import GuardrailReport
+from cosmos_ros.guardrail_report import GuardrailReport
 
 
 class ForesightError(Exception):

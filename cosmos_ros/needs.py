@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cosmos_ros.device.memory import PROMPT_GUARD, TEXT_ENCODER, TOKENIZER, TRANSFORMER, VIDEO_GUARD, resolve_device
 from cosmos_ros.device.plan import DeviceMemory, Need, free_memory, plan_memory
-from cosmos_ros.guardrail.profiles import find_folder, prompt_networks, video_networks
+from cosmos_ros.guardrail.cosmos.folder import find_folder, prompt_networks, video_networks
 from cosmos_ros.world_model import ModelSpec, TransformerConfig
 from cosmos_ros.world_model.config import transformer_shapes
 from cosmos_ros.world_model.decoding.engine import PREFILL_TOKENS

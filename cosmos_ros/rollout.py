@@ -10,6 +10,7 @@ from typing import NoReturn
 import numpy as np
 
 from cosmos_ros.errors import InvalidGoal
+from cosmos_ros.guardrail_report import GuardrailReport
 
 NANOSECONDS = 1_000_000_000
 
@@ -87,33 +88,6 @@ class Clip:
     def future_stamps_ns(self, n: int) -> tuple[int, ...]:
         """Stamps of the n frames after the clip: the last conditioning stamp + k / frame_rate, k = 1..n."""
         return tuple(self.stamps_ns[-1] + round(k * NANOSECONDS / self.frame_rate) for k in range(1, n + 1))
-
-
-class Verdict(enum.IntEnum):
-    """A guard's decision. The values are the constants of msg/GuardDecision.msg."""
-
-    PASSED = 0
-    MODIFIED = 1
-    REFUSED = 2
-
-
-@dataclass(frozen=True)
-class GuardDecision:
-    """What one guard decided, in how long, with which weights (SHA-256 over its files)."""
-
-    guard: str
-    verdict: Verdict
-    detail: str = ""
-    weights: str = ""
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class GuardrailReport:
-    """The posture under which a rollout left: the profile and every decision, in order."""
-
-    profile: str
-    decisions: tuple[GuardDecision, ...]
 
 
 # Held by the guardrail alone: whoever cannot present it cannot make a GuardedRollout.

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from cosmos_ros import rollout as rollout_module
 from cosmos_ros.errors import InvalidGoal
-from cosmos_ros.rollout import Clip, Crop, GuardedRollout, GuardrailReport
+from cosmos_ros.guardrail_report import GuardrailReport
+from cosmos_ros.rollout import Clip, Crop, GuardedRollout
 
 SECOND = 1_000_000_000
 

@@ -14,12 +14,13 @@ import numpy as np
 from cosmos_ros.device.memory import resolve_device
 from cosmos_ros.errors import VideoBlocked
 from cosmos_ros.foresight import Foresight, ForesightConfig
+from cosmos_ros.guardrail_report import Verdict
 from cosmos_ros.metrics import fidelity
 from cosmos_ros.metrics.baselines import constant_flow, repeat_last
 from cosmos_ros.metrics.failures import failures
 from cosmos_ros.metrics.perceptual import Perceptual
 from cosmos_ros.recordings.windows import Window
-from cosmos_ros.rollout import Clip, GuardedRollout, Verdict
+from cosmos_ros.rollout import Clip, GuardedRollout
 
 PLAYER_WIDTH = 320  # pixels, of the pictures that the report plays
 PLAYER_QUALITY = 80  # JPEG

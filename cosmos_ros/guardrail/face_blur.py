@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from cosmos_ros.guardrail.guard import PASSED, FrameFilter, Hold, Judgement
-from cosmos_ros.rollout import Verdict
+from cosmos_ros.guardrail_report import Verdict
 
 BLOCKS = 5
 MIN_SIZE = 20  # pixels; smaller boxes are left, as published

@@ -15,7 +15,7 @@ from torch import nn
 
 from cosmos_ros.device.memory import Part, not_finite
 from cosmos_ros.errors import GuardrailUnavailable
-from cosmos_ros.rollout import Verdict
+from cosmos_ros.guardrail_report import Verdict
 
 # Makes of a network the part of memory that brings it to its device: see cosmos_ros.device.memory.
 Hold = Callable[[nn.Module], Part]
@@ -99,6 +99,20 @@ class FrameFilter(Guard):
     @abstractmethod
     def filter(self, frames: np.ndarray) -> tuple[np.ndarray, Judgement]:
         """New frames of the same shape for uint8 [k, h, w, 3] RGB, read-only: PASSED or MODIFIED."""
+
+
+@dataclass(frozen=True)
+class Guards:
+    """The guards of one profile, each kind in the order in which they judge."""
+
+    profile: str
+    prompt: tuple[PromptGuard, ...]
+    content: tuple[ContentGuard, ...]
+    filters: tuple[FrameFilter, ...]
+
+    @property
+    def everyone(self) -> tuple[Guard, ...]:
+        return (*self.prompt, *self.content, *self.filters)
 
 
 def require_finite(path: Path, network: nn.Module) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -16,72 +14,52 @@ from torch import nn
 
 from cosmos_ros.device.memory import PROMPT_GUARD, VIDEO_GUARD, Part
 from cosmos_ros.errors import ForesightError, GuardrailError, GuardrailUnavailable
-from cosmos_ros.guardrail import profiles
-from cosmos_ros.guardrail.guard import ContentGuard, FrameFilter, Guard, PromptGuard
+from cosmos_ros.guardrail.cosmos.profile import cosmos_guards
+from cosmos_ros.guardrail.embedded.profile import embedded_guards
+from cosmos_ros.guardrail.guard import Guard, Guards
 from cosmos_ros.guardrail.screening import Screening
-from cosmos_ros.guardrail.watched_thread import WatchedThread
+from cosmos_ros.guardrail.watched_thread import Watch, WatchedThread
 
 logger = logging.getLogger(__name__)
 
 WARM_UP_PROMPT = "A robot arm moves over a table."
 
 
-class Model(Protocol):
+class Checkpoint(Protocol):
     """What the guardrail needs to know of a checkpoint; `world_model.ModelSpec` is one."""
 
     directory: Path
-    name: str
     published: bool
     takes_prompt: bool
-
-
-@dataclass(frozen=True)
-class GuardPosture:
-    """One guard that is in force, and the SHA-256 over its files."""
-
-    name: str
-    weights: str
 
 
 class Guardrail:
     """The guards of one model. There is no way to run a model without them, and no way to switch one off.
 
-    profile  "embedded" or "Cosmos-1.0-Guardrail"
-    guards   posture: every guard in force, in the order in which they judge
+    guards        those in force
+    takes_prompt  whether the model takes text
+    timeout_s     seconds that a guard may take for one goal
 
     Raises GuardrailUnavailable where a kind of guard is missing.
     """
 
-    def __init__(
-        self,
-        profile: str,
-        prompt_guards: Sequence[PromptGuard],
-        content_guards: Sequence[ContentGuard],
-        filters: Sequence[FrameFilter],
-        takes_prompt: bool,
-        timeout_s: float = 10.0,
-    ) -> None:
-        needed = {"content guard": content_guards, "face filter": filters}
+    def __init__(self, guards: Guards, takes_prompt: bool, timeout_s: float = 10.0) -> None:
+        needed: dict[str, tuple[Guard, ...]] = {"content guard": guards.content, "face filter": guards.filters}
         if takes_prompt:
-            needed["prompt guard"] = prompt_guards
-        if missing := [kind for kind, guards in needed.items() if not guards]:
-            raise GuardrailUnavailable(f"the {profile} guardrail has no {' and no '.join(missing)}; nothing may leave")
+            needed["prompt guard"] = guards.prompt
+        if missing := [kind for kind, found in needed.items() if not found]:
+            raise GuardrailUnavailable(
+                f"the {guards.profile} guardrail has no {' and no '.join(missing)}; nothing may leave"
+            )
         if not timeout_s > 0:
             raise GuardrailUnavailable(f"a guard's time must be positive, in seconds; got {timeout_s}")
-        self.profile = profile
-        self.timeout_s = timeout_s
-        self.takes_prompt = takes_prompt
-        self._prompt_guards = tuple(prompt_guards)
-        self._content_guards = tuple(content_guards)
-        self._filters = tuple(filters)
-        self._everyone: tuple[Guard, ...] = (*prompt_guards, *content_guards, *filters)
-        self.guards = tuple(GuardPosture(guard.name, guard.weights) for guard in self._everyone)
-        # A guard judges one thing at a time, whoever asks: OpenCV's cascades, for one, do not bear two threads.
-        self.locks = {guard.name: threading.Lock() for guard in self._everyone}
+        self._guards = guards
+        self._takes_prompt = takes_prompt
+        self.watch = Watch(guards.everyone, timeout_s)
 
     @classmethod
     def for_model(
-        cls, spec: Model, folder: str | Path = "", timeout_s: float = 10.0, device: str = "auto"
+        cls, spec: Checkpoint, folder: str | Path = "", timeout_s: float = 10.0, device: str = "auto"
     ) -> Guardrail:
         """The guardrail under which a checkpoint may run.
 
@@ -93,31 +71,28 @@ class Guardrail:
         Raises GuardrailUnavailable where that cannot be had, with what to do about it.
         """
         if spec.published or folder:
-            profile, guards = profiles.published(spec, folder, device)
+            guards = cosmos_guards(spec.directory, folder, device, spec.takes_prompt)
         else:
-            profile, guards = profiles.embedded()
-        return cls(profile, *guards, takes_prompt=spec.takes_prompt, timeout_s=timeout_s)
-
-    # Not to be set: a list that was emptied later would let everything pass.
-    @property
-    def prompt_guards(self) -> tuple[PromptGuard, ...]:
-        return self._prompt_guards
+            guards = embedded_guards()
+        return cls(guards, spec.takes_prompt, timeout_s)
 
     @property
-    def content_guards(self) -> tuple[ContentGuard, ...]:
-        return self._content_guards
+    def guards(self) -> Guards:
+        """A property, so that nobody can set it: guards that were exchanged later could let everything pass."""
+        return self._guards
 
     @property
-    def filters(self) -> tuple[FrameFilter, ...]:
-        return self._filters
+    def profile(self) -> str:
+        """The profile's name: "embedded" or "Cosmos-1.0-Guardrail"."""
+        return self._guards.profile
 
     def hold(self, hold: Callable[[str, nn.Module], Part]) -> None:
         """Let `hold(name, network)` say where the guards' weights wait between judgements, before they are loaded.
 
         The name is PROMPT_GUARD or VIDEO_GUARD.
         """
-        for guard in self._everyone:
-            guard.hold(partial(hold, PROMPT_GUARD if guard in self.prompt_guards else VIDEO_GUARD))
+        for guard in self._guards.everyone:
+            guard.hold(partial(hold, PROMPT_GUARD if guard in self._guards.prompt else VIDEO_GUARD))
 
     def load(self) -> None:
         """Bring the guards' weights to where they wait, so that the first goal does not wait for it.
@@ -131,14 +106,14 @@ class Guardrail:
 
         frames  as they will come: uint8 [k, h, w, 3], of the model's size
 
-        What the guards answer does not count. One that fails is told in the log; a goal that asks it fails closed.
+        What the guards answer does not count. One that fails is logged; a goal that asks it fails closed.
         """
         frames = frames.copy()
         frames.flags.writeable = False
-        for guard in self._everyone:
-            act = guard.filter if guard in self.filters else guard.judge
-            subject = WARM_UP_PROMPT if guard in self.prompt_guards else frames
-            thread = WatchedThread("warm-up", self.locks, self.timeout_s)
+        for guard in self._guards.everyone:
+            act = guard.filter if guard in self._guards.filters else guard.judge
+            subject = WARM_UP_PROMPT if guard in self._guards.prompt else frames
+            thread = WatchedThread("warm-up", self.watch)
             thread.submit(partial(thread.call, guard, partial(act, subject)))
             try:
                 thread.wait()
@@ -154,20 +129,20 @@ class Guardrail:
     @property
     def posture(self) -> str:
         """One line for the log: which guards run, with which weights."""
-        return f"{self.profile}: " + ", ".join(f"{guard.name} {guard.weights}" for guard in self.guards)
+        return f"{self.profile}: " + ", ".join(f"{guard.name} {guard.weights}" for guard in self._guards.everyone)
 
     def screen(self, prompt: str) -> Screening:
         """A context in which one prediction is screened; the prompt guards start at once, on a thread of their own."""
-        return Screening(self, prompt)
+        return Screening(self._guards, self.watch, prompt, self._takes_prompt)
 
     def _each(self, act: Callable[[Guard], None]) -> None:
-        """Act on every guard, but for one that hangs: the node must not hang with it."""
-        for guard in self._everyone:
-            if self.locks[guard.name].acquire(timeout=self.timeout_s):
+        """Act on every guard except one that hangs: the node must not hang with it."""
+        for guard in self._guards.everyone:
+            if (lock := self.watch.locks[guard.name]).acquire(timeout=self.watch.timeout_s):
                 try:
                     act(guard)
                 finally:
-                    self.locks[guard.name].release()
+                    lock.release()
 
 
 def _load(guard: Guard) -> None:

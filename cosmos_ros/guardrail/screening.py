@@ -5,28 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 import cv2
 import numpy as np
 
 from cosmos_ros.errors import ForesightError, GuardrailError, GuardrailUnavailable, PromptBlocked, VideoBlocked
-from cosmos_ros.guardrail.guard import ContentGuard, FrameFilter, Guard, Judgement
+from cosmos_ros.guardrail.guard import ContentGuard, FrameFilter, Guard, Guards, Judgement
 from cosmos_ros.guardrail.prompt_cache import VERDICTS
-from cosmos_ros.guardrail.watched_thread import WatchedThread
-from cosmos_ros.rollout import (
-    _GUARDRAIL_SEAL,
-    Clip,
-    Crop,
-    GuardDecision,
-    GuardedRollout,
-    GuardrailReport,
-    StageTime,
-    Verdict,
-)
-
-if TYPE_CHECKING:
-    from cosmos_ros.guardrail.guardrail import Guardrail
+from cosmos_ros.guardrail.watched_thread import Watch, WatchedThread
+from cosmos_ros.guardrail_report import GuardDecision, GuardrailReport, Verdict
+from cosmos_ros.rollout import _GUARDRAIL_SEAL, Clip, Crop, GuardedRollout, StageTime
 
 T = TypeVar("T")
 
@@ -34,11 +23,13 @@ T = TypeVar("T")
 class Screening:
     """The guards' watch over one prediction: admit_prompt, then inspect as frames are decoded, then release.
 
-    Whatever goes wrong ends it for good: no frame leaves a screening that was refused, failed, timed out or left.
+    Whatever goes wrong ends it: no frame leaves a screening that was refused, failed, timed out or left.
     """
 
-    def __init__(self, guardrail: Guardrail, prompt: str) -> None:
-        self._guardrail = guardrail
+    def __init__(self, guards: Guards, watch: Watch, prompt: str, takes_prompt: bool) -> None:
+        self._guards = guards
+        self._watch = watch
+        self._takes_prompt = takes_prompt
         self._prompt = prompt
         self._tallies: dict[str, _Tally] = {}
         self._inspected = 0
@@ -48,11 +39,9 @@ class Screening:
         self._over = False
 
     def __enter__(self) -> Screening:
-        locks, timeout_s = self._guardrail.locks, self._guardrail.timeout_s
-        self._prompt_thread, self._video_thread = (
-            WatchedThread(name, locks, timeout_s) for name in ("prompt", "video")
-        )
-        if self._prompt or self._guardrail.takes_prompt:
+        self._prompt_thread = WatchedThread("prompt", self._watch)
+        self._video_thread = WatchedThread("video", self._watch)
+        if self._prompt or self._takes_prompt:
             self._prompt_thread.submit(self._judge_prompt)
         return self
 
@@ -131,12 +120,12 @@ class Screening:
     @property
     def report(self) -> GuardrailReport:
         """What was decided so far, in order."""
-        return GuardrailReport(self._guardrail.profile, tuple(t.decision() for t in list(self._tallies.values())))
+        return GuardrailReport(self._guards.profile, tuple(t.decision() for t in list(self._tallies.values())))
 
     # The jobs of the two threads
 
     def _judge_prompt(self) -> None:
-        guards = self._guardrail.prompt_guards
+        guards = self._guards.prompt
         if not guards:
             raise PromptBlocked("this model takes no prompt, so there is no guard for one; leave the prompt empty")
         for guard in guards:
@@ -149,9 +138,9 @@ class Screening:
                 raise PromptBlocked(f"guard {guard.name} refused the prompt: {judgement.detail}; reword it")
 
     def _judge_frames(self, frames: np.ndarray, first: int) -> None:
-        for guard in self._guardrail.content_guards:
+        for guard in self._guards.content:
             self._judge_content(guard, guard.judge, frames, first)
-        for guard in self._guardrail.filters:
+        for guard in self._guards.filters:
             (frames, judgement), seconds = self._video_thread.call(guard, partial(_filtered, guard, frames))
             self._tally_of(guard).add(judgement, seconds)
         self._guarded.append(frames)
@@ -159,7 +148,7 @@ class Screening:
     def _judge_rollout(self) -> None:
         frames = _joined(self._guarded)
         self._guarded = [frames]
-        for guard in self._guardrail.content_guards:
+        for guard in self._guards.content:
             self._judge_content(guard, guard.judge_rollout, frames, 0)
 
     def _judge_content(

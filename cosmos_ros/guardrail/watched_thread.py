@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from cosmos_ros.errors import ForesightError, GuardrailUnavailable
@@ -14,6 +14,17 @@ from cosmos_ros.guardrail.guard import Guard
 
 T = TypeVar("T")
 POLL_S = 0.05  # how often a waiting caller is asked whether it still wants to wait
+
+
+class Watch:
+    """What all threads that ask a profile's guards share: a lock for each guard, and how long one may take.
+
+    A guard judges one thing at a time, whoever asks: OpenCV's cascades, for one, do not bear two threads.
+    """
+
+    def __init__(self, guards: Iterable[Guard], timeout_s: float) -> None:
+        self.locks = {guard.name: threading.Lock() for guard in guards}
+        self.timeout_s = timeout_s
 
 
 class WatchedThread:
@@ -24,9 +35,9 @@ class WatchedThread:
     A guard that another thread still occupies (a hung one, say) is waited for within that same time.
     """
 
-    def __init__(self, name: str, locks: dict[str, threading.Lock], timeout_s: float) -> None:
-        self._locks = locks
-        self._timeout_s = timeout_s
+    def __init__(self, name: str, watch: Watch) -> None:
+        self._locks = watch.locks
+        self._timeout_s = watch.timeout_s
         self._spent: dict[str, float] = defaultdict(float)
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._changed = threading.Condition()

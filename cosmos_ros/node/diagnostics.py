@@ -13,11 +13,12 @@ from rclpy.node import Node
 from cosmos_ros.foresight import Foresight
 from cosmos_ros.frame_buffer import BufferState
 from cosmos_ros.guardrail import Guardrail
+from cosmos_ros.guardrail_report import Verdict
 from cosmos_ros.msg import GuardrailStatus
 from cosmos_ros.node.camera_subscription import SILENCE_S, CameraSubscription
 from cosmos_ros.node.predict_action import PredictAction
 from cosmos_ros.node.timers import steady_timer
-from cosmos_ros.rollout import NANOSECONDS, Verdict
+from cosmos_ros.rollout import NANOSECONDS
 from cosmos_ros.world_model.world_model import resolve_device
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -95,7 +96,7 @@ def model_finding(foresight: Foresight) -> Finding:
 
 def guardrail_finding(guardrail: Guardrail, last: GuardrailStatus) -> Finding:
     """The posture: which guards are in force, with which weights, and what each decided about the last goal."""
-    weights = {f"{guard.name} SHA-256": guard.weights for guard in guardrail.guards}
+    weights = {f"{guard.name} SHA-256": guard.weights for guard in guardrail.guards.everyone}
     decided = {
         f"{decision.guard} last": f"{Verdict(decision.verdict).name} {decision.detail}".rstrip()
         + f" in {decision.milliseconds:.1f} ms"

@@ -10,9 +10,10 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from unique_identifier_msgs.msg import UUID
 
+from cosmos_ros.guardrail_report import GuardrailReport
 from cosmos_ros.msg import GuardDecision, GuardrailStatus, Rollout, StageTime
 from cosmos_ros.recordings.contact_sheet import contact_sheet
-from cosmos_ros.rollout import NANOSECONDS, Crop, GuardedRollout, GuardrailReport
+from cosmos_ros.rollout import NANOSECONDS, Crop, GuardedRollout
 
 
 def time_message(stamp_ns: int) -> Time:

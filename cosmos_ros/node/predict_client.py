@@ -25,9 +25,10 @@ from rclpy.utilities import remove_ros_args
 from cosmos_ros import images
 from cosmos_ros.action import Predict
 from cosmos_ros.errors import ForesightError
+from cosmos_ros.guardrail_report import Verdict
 from cosmos_ros.msg import Rollout
 from cosmos_ros.node.messages import nanoseconds_of, time_message
-from cosmos_ros.rollout import NANOSECONDS, Stage, Verdict
+from cosmos_ros.rollout import NANOSECONDS, Stage
 
 # What a node answers that has only just started, until it is up and has seen the camera for a second.
 NOT_YET = ("NOT_ACTIVE", "NO_FRAMES", "UNEVEN_FRAMES")

@@ -13,7 +13,7 @@ from cosmos_ros.guardrail.cosmos import retinaface_detector as face_blur
 from cosmos_ros.guardrail.cosmos.retinaface_detector import RetinaFaceDetector, anchors, find_boxes, suppress
 from cosmos_ros.guardrail.cosmos.retinaface_network import RetinaFace
 from cosmos_ros.guardrail.face_blur import FaceBlur, pixelate
-from cosmos_ros.rollout import Verdict
+from cosmos_ros.guardrail_report import Verdict
 
 DATA = Path(__file__).parents[1] / "data" / "guardrail"
 CPU = torch.device("cpu")

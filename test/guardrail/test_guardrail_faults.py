@@ -184,12 +184,12 @@ RUNNING_FAULTS: dict[str, Callable[[object], object]] = {
     "wrong number of frames": lambda given: (given[:1], Judgement(0)),  # type: ignore[arg-type,index]
 }
 GUARDS = {  # profile, guard: its kind, and the methods that are asked
-    ("published", "blocklist"): ("prompt_guards", ["judge"]),
-    ("published", "aegis"): ("prompt_guards", ["judge"]),
-    ("published", "video_content"): ("content_guards", ["judge"]),
+    ("published", "blocklist"): ("prompt", ["judge"]),
+    ("published", "aegis"): ("prompt", ["judge"]),
+    ("published", "video_content"): ("content", ["judge"]),
     ("published", "face_blur"): ("filters", ["filter"]),
-    ("embedded", "blocklist"): ("prompt_guards", ["judge"]),
-    ("embedded", "degenerate_video"): ("content_guards", ["judge", "judge_rollout"]),
+    ("embedded", "blocklist"): ("prompt", ["judge"]),
+    ("embedded", "degenerate_video"): ("content", ["judge", "judge_rollout"]),
     ("embedded", "face_blur"): ("filters", ["filter"]),
 }
 RUNNING = [
@@ -247,7 +247,7 @@ def test_a_guard_that_fails_while_it_runs_lets_no_pixel_out(
     guardrails, noise, monkeypatch, wound, profile, name, kind, method, fault
 ):
     guardrail = guardrails(profile)
-    guard = next(guard for guard in getattr(guardrail, kind) if guard.name == name)
+    guard = next(guard for guard in getattr(guardrail.guards, kind) if guard.name == name)
     prompt = f"a cube, {profile} {name}, {fault}"  # one that no test before it had judged
     free_again.clear()
     with monkeypatch.context() as patch:
@@ -267,6 +267,6 @@ def test_a_guard_that_fails_while_it_runs_lets_no_pixel_out(
 @pytest.mark.parametrize("profile", ["published", "embedded"])
 def test_a_face_detector_that_fails_lets_no_pixel_out(guardrails, noise, monkeypatch, profile, boxes):
     guardrail = guardrails(profile)
-    monkeypatch.setattr(guardrail.filters[0]._detector, "detect", lambda frames: boxes)
+    monkeypatch.setattr(guardrail.guards.filters[0]._detector, "detect", lambda frames: boxes)
     pixels, reason = run(guardrail, noise(4), "a cube")
     assert pixels == 0 and reason.startswith("guard face_blur failed")

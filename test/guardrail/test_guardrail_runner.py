@@ -20,9 +20,10 @@ from cosmos_ros.errors import (
     VideoBlocked,
 )
 from cosmos_ros.guardrail import Guardrail, watched_thread
-from cosmos_ros.guardrail.guard import PASSED, ContentGuard, FrameFilter, Judgement, PromptGuard
+from cosmos_ros.guardrail.guard import PASSED, ContentGuard, FrameFilter, Guards, Judgement, PromptGuard
 from cosmos_ros.guardrail.guardrail import WARM_UP_PROMPT
-from cosmos_ros.rollout import Clip, Crop, GuardedRollout, Verdict
+from cosmos_ros.guardrail_report import Verdict
+from cosmos_ros.rollout import Clip, Crop, GuardedRollout
 
 SECOND = 1_000_000_000
 CROP = Crop(2, 0, 24, 16)
@@ -91,14 +92,8 @@ class Filters(FrameFilter):
 
 
 def guardrail_of(prompts=None, contents=None, filters=None, takes_prompt=True, timeout_s=60.0) -> Guardrail:
-    return Guardrail(
-        "embedded",
-        [prompts or Prompts()],
-        [contents or Contents()],
-        [filters or Filters()],
-        takes_prompt=takes_prompt,
-        timeout_s=timeout_s,
-    )
+    guards = Guards("embedded", (prompts or Prompts(),), (contents or Contents(),), (filters or Filters(),))
+    return Guardrail(guards, takes_prompt, timeout_s)
 
 
 def fail(error):
@@ -203,10 +198,12 @@ def test_a_guard_that_cannot_be_loaded_is_named_and_missing_memory_stays_what_it
         guardrail_of(contents=Unloadable(fail(MemoryError()))).load()
 
 
-@pytest.mark.parametrize("kind", ["prompt_guards", "content_guards", "filters"])
+@pytest.mark.parametrize("kind", ["prompt", "content", "filters"])
 def test_no_guard_can_be_taken_away_later(kind):
     with pytest.raises(AttributeError):
-        setattr(guardrail_of(), kind, ())
+        setattr(guardrail_of().guards, kind, ())
+    with pytest.raises(AttributeError):
+        guardrail_of().guards = Guards("embedded", (), (), ())
 
 
 @pytest.mark.parametrize("error", [Canceled("enough"), ModelUnavailable("gone"), PromptBlocked("no")])
@@ -400,12 +397,12 @@ def test_a_hung_guard_costs_its_goal_and_no_other(wound):
     guardrail = guardrail_of(contents=Contents(act))
     with pytest.raises(GuardrailUnavailable, match="guard contents did not answer"):
         predict(guardrail)
-    guardrail.timeout_s = 2.0
+    guardrail.watch.timeout_s = 2.0
     with pytest.raises(GuardrailUnavailable, match="guard contents"):  # it is still occupied
         predict(guardrail)
     assert len(calls) == 1
     hung.set()
-    guardrail.timeout_s = 60.0
+    guardrail.watch.timeout_s = 60.0
     assert len(predict(guardrail).frames) == 24
 
 
@@ -453,9 +450,9 @@ def test_a_late_answer_is_no_answer_though_nobody_was_waiting(wound):
 
 @pytest.mark.parametrize("missing", ["prompts", "contents", "filters"])
 def test_an_empty_list_of_guards_is_no_guardrail(missing):
-    guards = {"prompts": [Prompts()], "contents": [Contents()], "filters": [Filters()], missing: []}
+    guards = {"prompts": (Prompts(),), "contents": (Contents(),), "filters": (Filters(),), missing: ()}
     with pytest.raises(GuardrailUnavailable, match="has no"):
-        Guardrail("embedded", *guards.values(), takes_prompt=True)
+        Guardrail(Guards("embedded", *guards.values()), takes_prompt=True)
 
 
 @pytest.mark.parametrize("timeout_s", [0.0, -1.0, float("nan")])
@@ -465,7 +462,7 @@ def test_guards_need_time(timeout_s):
 
 
 def test_a_model_without_text_needs_no_prompt_guard_and_admits_no_prompt():
-    guardrail = Guardrail("embedded", [], [Contents()], [Filters()], takes_prompt=False)
+    guardrail = Guardrail(Guards("embedded", (), (Contents(),), (Filters(),)), takes_prompt=False)
     assert len(predict(guardrail, prompt="").frames) == 24
     with pytest.raises(PromptBlocked, match="takes no prompt"):
         predict(guardrail, prompt="a cube")

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 import cosmos_ros.foresight
 from cosmos_ros.errors import GuardrailError
 from cosmos_ros.guardrail import Guardrail
-from cosmos_ros.guardrail.guard import PASSED, ContentGuard, FrameFilter, Judgement, PromptGuard
-from cosmos_ros.rollout import Clip, Crop, GuardedRollout, Verdict
+from cosmos_ros.guardrail.guard import PASSED, ContentGuard, FrameFilter, Guards, Judgement, PromptGuard
+from cosmos_ros.guardrail_report import Verdict
+from cosmos_ros.rollout import Clip, Crop, GuardedRollout
 
 FRAME = (2, 2, 3)
 CROP = Crop(0, 0, 2, 2)
@@ -98,7 +99,7 @@ CALL = st.sampled_from(["admit", "inspect", "inspect", "inspect wrong", "release
 )
 def test_whatever_is_called_in_whatever_order_only_judged_frames_leave(answers, calls):
     log = Log(answers)
-    guardrail = Guardrail("embedded", [Prompts(log)], [Contents(log)], [Filters(log)], takes_prompt=True)
+    guardrail = Guardrail(Guards("embedded", (Prompts(log),), (Contents(log),), (Filters(log),)), takes_prompt=True)
     shown, rollouts = [], []
     clip = Clip(np.zeros((1, *FRAME), np.uint8), (0,), 10.0)
     with guardrail.screen("a prompt") as screening:

@@ -29,16 +29,16 @@ def rollouts(robot, node, listening):
 @pytest.mark.parametrize(
     ("kind", "method", "act"),
     [
-        ("content_guards", "judge", broken),
-        ("content_guards", "judge", lambda _: Judgement(99)),
-        ("content_guards", "judge_rollout", broken),
+        ("content", "judge", broken),
+        ("content", "judge", lambda _: Judgement(99)),
+        ("content", "judge_rollout", broken),
         ("filters", "filter", broken),
         ("filters", "filter", lambda frames: (frames[:1], Judgement(0))),
     ],
 )
 def test_a_fault_ends_the_goal_and_the_next_is_served(robot, node, wait_for, rollouts, monkeypatch, kind, method, act):
     robot.film(node)
-    guard = getattr(node._configured.foresight.guardrail, kind)[0]
+    guard = getattr(node._configured.foresight.guardrail.guards, kind)[0]
     with monkeypatch.context() as patch:
         patch.setattr(guard, method, act)
         result = robot.expect(RESULT.GUARDRAIL_UNAVAILABLE)
@@ -55,11 +55,11 @@ def test_a_guard_that_hangs_ends_the_goal_in_its_time(rig, ready, tiny_checkpoin
     ready(node, robot)
     robot.film(node)
     guardrail = node._configured.foresight.guardrail
-    guard, go_on = guardrail.content_guards[0], threading.Event()
+    guard, go_on = guardrail.guards.content[0], threading.Event()
     judge = guard.judge
     monkeypatch.setattr(guard, "judge", lambda frames: go_on.wait(60) and judge(frames))
     result = robot.expect(RESULT.GUARDRAIL_UNAVAILABLE)
     assert f"guard {guard.name} did not answer within 3 s" in result.error_msg
     go_on.set()
-    monkeypatch.setattr(guardrail, "timeout_s", 60.0)  # guards that do answer may be slow on a busy machine
+    monkeypatch.setattr(guardrail.watch, "timeout_s", 60.0)  # guards that do answer may be slow on a busy machine
     assert robot.predict().error_code == RESULT.NONE

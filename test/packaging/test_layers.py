@@ -1,8 +1,9 @@
-"""Imports run downwards, and ROS stands at the two ends only: see the design in the README."""
+"""Imports run downwards and in no circle, and ROS stands at the two ends only: see the design in the README."""
 
 from __future__ import annotations
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,10 @@ def storey(name: str) -> int:
 
 
 def imports(module: Path) -> set[tuple[str, ...]]:
-    """Dotted names that the module imports anywhere, functions included; `from a import b` counts as a.b."""
+    """Dotted names that the module imports anywhere, in functions and for a type checker alone (TYPE_CHECKING) too.
+
+    `from a import b` counts as a.b.
+    """
     names = set()
     for node in ast.walk(ast.parse(module.read_text())):
         if isinstance(node, ast.Import):
@@ -79,6 +83,24 @@ def test_only_the_node_and_the_doctor_know_ros(module):
         if name[0] in ROS_PACKAGES or (name[0] == "cosmos_ros" and name[1:2] and name[1] in GENERATED)
     ]
     assert not ros, f"only cosmos_ros/node imports {', '.join(ros)}"
+
+
+def modules_imported(module: Path) -> set[Path]:
+    """Modules of this package that the module imports; a package stands for its __init__."""
+    found = set()
+    for name in imports(module):
+        for length in (len(name), len(name) - 1):  # a.b.C is C out of a.b
+            path = ROOT.joinpath(*name[:length])
+            found |= {path.with_suffix(".py"), path / "__init__.py"} & set(MODULES)
+    return found - {module}
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    order = TopologicalSorter({module: modules_imported(module) for module in MODULES})
+    try:
+        order.prepare()
+    except CycleError as error:
+        pytest.fail("a circle: " + " imports ".join(str(module.relative_to(ROOT)) for module in error.args[1]))
 
 
 def test_the_guardrail_alone_holds_the_seal():

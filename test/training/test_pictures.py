@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cosmos_ros.foresight import Foresight, ForesightConfig
-from cosmos_ros.guardrail.embedded.guards import CascadeFaceDetector
+from cosmos_ros.guardrail.embedded.haar_faces import CascadeFaceDetector
 from cosmos_ros.rollout import Clip
 from cosmos_ros.training.datasets.simulated import HEIGHT, WIDTH
 from cosmos_ros.training.export import export_tokenizer, export_transformer

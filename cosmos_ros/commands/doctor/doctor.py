@@ -199,7 +199,8 @@ def tokenizer(spec: ModelSpec, directory: str) -> Finding:
 
 
 def guardrail(spec: ModelSpec, folder: str) -> Finding:
-    from cosmos_ros.guardrail.profiles import EMBEDDED, find_folder, require_whole
+    from cosmos_ros.guardrail.cosmos.folder import find_folder, require_whole
+    from cosmos_ros.guardrail.embedded.profile import EMBEDDED
 
     def look() -> str:
         if not (spec.published or folder):

@@ -16,7 +16,7 @@ from cosmos_ros.device.memory import Part
 from cosmos_ros.errors import GuardrailUnavailable
 from cosmos_ros.guardrail.cosmos.aegis_policy import CATEGORIES, question
 from cosmos_ros.guardrail.guard import PASSED, Judgement, OnDevice, PromptGuard, require_finite, sha256_of
-from cosmos_ros.rollout import Verdict
+from cosmos_ros.guardrail_report import Verdict
 
 BASE = "meta-llama/LlamaGuard-7b"
 ADAPTER = "nvidia/Aegis-AI-Content-Safety-LlamaGuard-Defensive-1.0"

@@ -19,7 +19,7 @@ from torch import nn
 from cosmos_ros import huggingface
 from cosmos_ros.device.memory import Part
 from cosmos_ros.guardrail.guard import PASSED, ContentGuard, Judgement, OnDevice, require_finite, sha256_of
-from cosmos_ros.rollout import Verdict
+from cosmos_ros.guardrail_report import Verdict
 
 ENCODER = "google/siglip-so400m-patch14-384"
 CLASSIFIER = "safety_filter.pt"

@@ -16,7 +16,7 @@ from cosmos_ros.errors import GuardrailUnavailable  # noqa: E402
 from cosmos_ros.guardrail.cosmos import aegis as aegis_module  # noqa: E402
 from cosmos_ros.guardrail.cosmos.aegis import Aegis, judgement_of  # noqa: E402
 from cosmos_ros.guardrail.cosmos.aegis_policy import CATEGORIES, question  # noqa: E402
-from cosmos_ros.rollout import Verdict  # noqa: E402
+from cosmos_ros.guardrail_report import Verdict  # noqa: E402
 
 
 @pytest.fixture(scope="module")

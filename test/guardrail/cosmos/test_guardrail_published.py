@@ -12,7 +12,8 @@ import pytest
 
 from cosmos_ros.errors import PromptBlocked, VideoBlocked
 from cosmos_ros.guardrail import Guardrail
-from cosmos_ros.rollout import Clip, Crop, GuardedRollout, Verdict
+from cosmos_ros.guardrail_report import Verdict
+from cosmos_ros.rollout import Clip, Crop, GuardedRollout
 
 NAMES = ["blocklist", "aegis", "video_content", "face_blur"]
 
@@ -68,24 +69,24 @@ def test_the_content_guard_refuses_by_class_and_frame(guardrail, noise):
 
 
 def test_the_posture_names_every_guard_with_the_hash_of_its_files(guardrail, published):
-    assert [guard.name for guard in guardrail.guards] == NAMES
+    assert [guard.name for guard in guardrail.guards.everyone] == NAMES
     faces = published / "face_blur_filter" / "Resnet50_Final.pth"
-    assert guardrail.guards[-1].weights == hashlib.sha256(faces.read_bytes()).hexdigest()
-    assert all(f"{guard.name} {guard.weights}" in guardrail.posture for guard in guardrail.guards)
-    assert len({guard.weights for guard in guardrail.guards}) == 4
+    assert guardrail.guards.everyone[-1].weights == hashlib.sha256(faces.read_bytes()).hexdigest()
+    assert all(f"{guard.name} {guard.weights}" in guardrail.posture for guard in guardrail.guards.everyone)
+    assert len({guard.weights for guard in guardrail.guards.everyone}) == 4
 
 
 def test_the_hash_of_several_files_is_sha256sums_over_their_hashes_and_paths(guardrail, published):
     folder = published / "blocklist"
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     listing = "".join(f"{hashlib.sha256((folder / file).read_bytes()).hexdigest()}  {file}\0" for file in files)
-    assert guardrail.guards[0].weights == hashlib.sha256(listing.encode()).hexdigest()
+    assert guardrail.guards.everyone[0].weights == hashlib.sha256(listing.encode()).hexdigest()
 
 
 def test_another_file_is_another_hash(damaged, guardrail):
     (damaged / "blocklist" / "custom" / "tools").write_text("Wrench\n")
     other = Guardrail.for_model(Spec(damaged.parent / "Cosmos-1.0-Autoregressive-5B-Video2World"))
-    same = [a.weights == b.weights for a, b in zip(guardrail.guards, other.guards, strict=True)]
+    same = [a.weights == b.weights for a, b in zip(guardrail.guards.everyone, other.guards.everyone, strict=True)]
     assert same == [False, True, True, True]
 
 
@@ -94,14 +95,14 @@ def test_the_folder_is_found_beside_the_checkpoint_inside_it_or_where_it_is_said
     inside = tmp_path / "away" / "Cosmos-Predict1-4B"
     inside.mkdir()
     spec = Spec(inside, takes_prompt=False)
-    assert Guardrail.for_model(spec, folder=damaged).guards
+    assert Guardrail.for_model(spec, folder=damaged).guards.everyone
     damaged.rename(inside / "guardrail")
-    assert Guardrail.for_model(spec).guards
+    assert Guardrail.for_model(spec).guards.everyone
 
 
 def test_a_model_that_takes_no_text_loads_no_language_model(published):
     guardrail = Guardrail.for_model(Spec(published.parent / "Cosmos-1.0-Autoregressive-4B", takes_prompt=False))
-    assert [guard.name for guard in guardrail.guards] == NAMES[2:]
+    assert [guard.name for guard in guardrail.guards.everyone] == NAMES[2:]
 
 
 def test_a_model_of_ones_own_can_run_under_the_whole_guardrail(published):
@@ -128,7 +129,7 @@ def test_what_is_written_to_a_file_after_it_was_read_reaches_no_guard(damaged, n
     """A file that is copied over in place, while the node runs: its hash was told, and what it held then decides."""
     guardrail = Guardrail.for_model(Spec(damaged.parent / "Cosmos-1.0-Autoregressive-5B-Video2World"), timeout_s=60)
     white = np.full_like(noise(2), 255)
-    logits = guardrail.content_guards[0].logits(white)
+    logits = guardrail.guards.content[0].logits(white)
     for file in damaged.rglob("model.safetensors"):
         with file.open("r+b") as opened:
             header = 8 + int.from_bytes(opened.read(8), "little")
@@ -136,7 +137,7 @@ def test_what_is_written_to_a_file_after_it_was_read_reaches_no_guard(damaged, n
             opened.write(bytes(file.stat().st_size - header))
     with pytest.raises(PromptBlocked, match="aegis"):
         predict(guardrail, "somebody will wreck the shelf")
-    assert guardrail.content_guards[0].logits(white).equal(logits)
+    assert guardrail.guards.content[0].logits(white).equal(logits)
 
 
 def test_guards_give_the_device_back_and_go_on(guardrail, noise):

@@ -14,16 +14,15 @@ from hypothesis import strategies as st
 
 from cosmos_ros.errors import GuardrailUnavailable, PromptBlocked, VideoBlocked
 from cosmos_ros.guardrail import Guardrail
-from cosmos_ros.guardrail.embedded import guards
-from cosmos_ros.guardrail.embedded.guards import (
-    LOOK_ALIKES,
-    CascadeFaceDetector,
-    DegenerateVideoGuard,
-    EmbeddedBlocklist,
-)
+from cosmos_ros.guardrail.embedded import haar_faces
+from cosmos_ros.guardrail.embedded.blocklist import LOOK_ALIKES, EmbeddedBlocklist
+from cosmos_ros.guardrail.embedded.degenerate_video import DegenerateVideoGuard
+from cosmos_ros.guardrail.embedded.haar_faces import CascadeFaceDetector
 from cosmos_ros.guardrail.embedded.lists import BLOCKED
 from cosmos_ros.guardrail.face_blur import FaceBlur
-from cosmos_ros.rollout import Clip, Crop, GuardedRollout, Verdict
+from cosmos_ros.guardrail.guard import Guards
+from cosmos_ros.guardrail_report import Verdict
+from cosmos_ros.rollout import Clip, Crop, GuardedRollout
 
 ENTRIES = [(category, entry) for category, entries in BLOCKED.items() for entry in entries]
 BLOCKLIST = EmbeddedBlocklist()
@@ -102,8 +101,8 @@ def test_other_lists_are_another_hash():
     assert BLOCKLIST.weights == EmbeddedBlocklist().weights
     admitted = []
     for guard in (BLOCKLIST, other):
-        guardrail = Guardrail("embedded", [guard], [DegenerateVideoGuard()], [FaceBlur(CascadeFaceDetector())], True)
-        with guardrail.screen("a cube of other lists") as screening, suppress(PromptBlocked):
+        guards = Guards("embedded", (guard,), (DegenerateVideoGuard(),), (FaceBlur(CascadeFaceDetector()),))
+        with Guardrail(guards, takes_prompt=True).screen("a cube of other lists") as screening, suppress(PromptBlocked):
             screening.admit_prompt()
             admitted.append(guard)
     assert admitted == [BLOCKLIST]
@@ -155,9 +154,9 @@ def test_numbers_that_are_no_pixels_are_refused():
 )
 def test_a_damaged_cascade_is_no_guard(monkeypatch, tmp_path, name, fault):
     for file in CascadeFaceDetector.CASCADES:
-        shutil.copy(guards._cascades_folder() / file, tmp_path / file)
+        shutil.copy(haar_faces._cascades_folder() / file, tmp_path / file)
     (tmp_path / name).write_bytes(fault((tmp_path / name).read_bytes())) if fault else (tmp_path / name).unlink()
-    monkeypatch.setattr(guards, "_cascades_folder", lambda: tmp_path)
+    monkeypatch.setattr(haar_faces, "_cascades_folder", lambda: tmp_path)
     with pytest.raises(GuardrailUnavailable, match=name):
         Guardrail.for_model(Spec())
 

@@ -17,11 +17,11 @@ from better_profanity.better_profanity import Profanity  # noqa: E402
 from better_profanity.varying_string import VaryingString  # noqa: E402
 
 from cosmos_ros.errors import GuardrailUnavailable  # noqa: E402
-from cosmos_ros.guardrail.blocklist import COSMOS_1_0, PREDICT1, Blocklist, LookAlikes  # noqa: E402
-from cosmos_ros.rollout import Verdict  # noqa: E402
+from cosmos_ros.guardrail.cosmos.blocklist import COSMOS_1_0, PREDICT1, Blocklist, LookAlikes  # noqa: E402
+from cosmos_ros.guardrail_report import Verdict  # noqa: E402
 
 # Lists and prompts of our own; the decisions of cosmos-predict1 4ed35fa at (4, 0.5) and (6, 0.4) on them.
-REFERENCE = json.loads((Path(__file__).parents[1] / "data" / "guardrail" / "blocklist_decisions.json").read_text())
+REFERENCE = json.loads((Path(__file__).parents[2] / "data" / "guardrail" / "blocklist_decisions.json").read_text())
 MAP = Profanity().CHARS_MAPPING
 
 

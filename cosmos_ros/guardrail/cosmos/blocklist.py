@@ -19,8 +19,8 @@ from typing import Any
 from cosmos_ros.errors import GuardrailUnavailable
 from cosmos_ros.guardrail.cosmos.lemmas import Lemmatizer
 from cosmos_ros.guardrail.guard import PASSED, Judgement, PromptGuard, sha256_of
+from cosmos_ros.guardrail_report import Verdict
 from cosmos_ros.huggingface import not_installed
-from cosmos_ros.rollout import Verdict
 
 CENSORED = "\u2588"  # no prompt can hold it: prompts are reduced to ASCII first
 

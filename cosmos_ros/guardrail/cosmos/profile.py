@@ -1,0 +1,49 @@
+"""The guards of a Cosmos-1.0-Guardrail folder, under which NVIDIA's published checkpoints run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from cosmos_ros.device.memory import resolve_device
+from cosmos_ros.errors import GuardrailUnavailable
+from cosmos_ros.guardrail.cosmos.aegis import Aegis
+from cosmos_ros.guardrail.cosmos.blocklist import COSMOS_1_0, PREDICT1, Blocklist
+from cosmos_ros.guardrail.cosmos.folder import AEGIS, BLOCKLIST, FACES, FETCH, PUBLISHED, VIDEO_CONTENT, find_folder
+from cosmos_ros.guardrail.cosmos.retinaface_detector import RetinaFaceDetector
+from cosmos_ros.guardrail.cosmos.video_content import VideoContentGuard
+from cosmos_ros.guardrail.face_blur import FaceBlur
+from cosmos_ros.guardrail.guard import Guards, PromptGuard
+
+T = TypeVar("T")
+
+
+def cosmos_guards(checkpoint: Path, folder: str | Path, device: str, takes_prompt: bool) -> Guards:
+    """The guards for a checkpoint's directory, from `folder` or where find_folder looks for it.
+
+    Both prompt guards are loaded for a model that takes text alone.
+
+    Raises GuardrailUnavailable where the folder is not found, saying what to fetch, and where a guard does not load;
+    ModelUnavailable for a device that is not there.
+    """
+    home = find_folder(checkpoint, folder)
+    where = resolve_device(device)
+    prompt: tuple[PromptGuard, ...] = ()
+    if takes_prompt:
+        near = PREDICT1 if "predict1" in checkpoint.absolute().name.lower() else COSMOS_1_0
+        prompt = (_loaded(Blocklist, home / BLOCKLIST, near), _loaded(Aegis, home / AEGIS, where))
+    content = _loaded(VideoContentGuard, home / VIDEO_CONTENT, where)
+    faces = FaceBlur(_loaded(RetinaFaceDetector, home / FACES, where))
+    return Guards(PUBLISHED, prompt, (content,), (faces,))
+
+
+def _loaded(kind: Callable[..., T], path: Path, *args: object) -> T:
+    try:
+        return kind(path, *args)
+    except GuardrailUnavailable:
+        raise
+    except Exception as error:  # each library has its own for a file that does not parse
+        raise GuardrailUnavailable(
+            f"the guardrail's {path} cannot be loaded: {type(error).__name__}: {error}; fetch it anew: {FETCH}"
+        ) from error

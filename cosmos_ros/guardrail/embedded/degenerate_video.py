@@ -1,0 +1,36 @@
+"""The embedded profile's content guard: it refuses what a world model shows when it has failed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from cosmos_ros.guardrail.guard import PASSED, ContentGuard, Judgement, sha256_of
+from cosmos_ros.guardrail_report import Verdict
+
+SOLID_LEVELS = 2.0  # a frame whose pixels all lie this close together, in levels of 255, shows nothing
+
+
+class DegenerateVideoGuard(ContentGuard):
+    """Refuses what a world model shows when it has failed: a frame of one solid colour, or a rollout that stands still.
+
+    A rollout stands still where all of its frames are the same bit for bit, which no camera's frames are.
+    """
+
+    name = "degenerate_video"
+
+    def __init__(self) -> None:
+        self.weights = sha256_of([Path(__file__)], Path(__file__).parent)
+
+    def judge(self, frames: np.ndarray) -> Judgement:
+        spread = frames.reshape(len(frames), -1, 3).astype(np.float32).std(axis=1).max(axis=1)
+        for index, value in enumerate(spread):
+            if not value > SOLID_LEVELS:
+                return Judgement(Verdict.REFUSED, "Solid_Colour", frame=index)
+        return PASSED
+
+    def judge_rollout(self, frames: np.ndarray) -> Judgement:
+        if len(frames) > 1 and (frames == frames[0]).all():
+            return Judgement(Verdict.REFUSED, "Constant_Output", frame=1)
+        return PASSED

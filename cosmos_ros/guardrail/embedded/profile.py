@@ -1,0 +1,16 @@
+"""The guards that come with this package: nothing to download, and no claim beyond models/*/GUARDRAIL.md."""
+
+from __future__ import annotations
+
+from cosmos_ros.guardrail.embedded.blocklist import EmbeddedBlocklist
+from cosmos_ros.guardrail.embedded.degenerate_video import DegenerateVideoGuard
+from cosmos_ros.guardrail.embedded.haar_faces import CascadeFaceDetector
+from cosmos_ros.guardrail.face_blur import FaceBlur
+from cosmos_ros.guardrail.guard import Guards
+
+EMBEDDED = "embedded"
+
+
+def embedded_guards() -> Guards:
+    """Raises GuardrailUnavailable where OpenCV came without its face cascades."""
+    return Guards(EMBEDDED, (EmbeddedBlocklist(),), (DegenerateVideoGuard(),), (FaceBlur(CascadeFaceDetector()),))
