@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Directories too: their time changes when a file goes away.
-PACKAGE := CMakeLists.txt package.xml pyproject.toml setup.py requirements.txt README.md \
+PACKAGE := CMakeLists.txt package.xml pyproject.toml setup.cfg setup.py requirements/core.txt README.md LICENSE NOTICE \
 	$(shell find action config cosmos_ros data launch models msg rviz scripts srv -not -name '*.pyc' -not -name __pycache__)
 
 # The environment is whole in itself: what a sourced ROS left in the shell must not mix with it.
@@ -46,16 +46,16 @@ $(VENV)/.torch: | $(BIN)/python
 		$(PIP) '$(TORCH)'; }
 	@touch $@
 
-$(VENV)/.ros: requirements-ros.txt | $(BIN)/python
-	$(PIP) -r requirements-ros.txt
+$(VENV)/.ros: requirements/ros.txt | $(BIN)/python
+	$(PIP) -r requirements/ros.txt
 	@touch $@
 
 $(VENV)/.package: $(PACKAGE) $(VENV)/.torch $(VENV)/.ros
 	$(PIP) --no-build-isolation .
 	@touch $@
 
-$(VENV)/.test: $(wildcard requirements*.txt) $(VENV)/.package
-	$(PIP) -r requirements-test.txt
+$(VENV)/.test: $(wildcard requirements/*.txt) $(VENV)/.package
+	$(PIP) -r requirements/test.txt
 	@touch $@
 
 clean:

@@ -26,7 +26,7 @@ def missing_tool():
         return "make is missing to compile the ROS interfaces; sudo apt install make"
     if not any((Path(prefix) / "share" / "rosidl_default_generators").is_dir() for prefix in ros_prefixes()):
         return (
-            "no ROS 2 build chain found; python -m pip install -r requirements-ros.txt, "
+            "no ROS 2 build chain found; python -m pip install -r requirements/ros.txt, "
             "or source an installed one (source /opt/ros/jazzy/setup.bash)"
         )
     return ""

@@ -99,5 +99,5 @@ def load(model_class: Any, folder: Path, **options: Any) -> Any:
 
 def not_installed(package: str) -> GuardrailUnavailable:
     return GuardrailUnavailable(
-        f"Cosmos-1.0-Guardrail needs the package {package}: pip install -r requirements-guardrail.txt"
+        f"Cosmos-1.0-Guardrail needs the package {package}: pip install -r requirements/guardrail.txt"
     )

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--lpips-weights",
         default="",
         metavar="FILE",
-        help=f"adds LPIPS; {LPIPS_FILE}; its learned heads come with requirements-perceptual.txt",
+        help=f"adds LPIPS; {LPIPS_FILE}; its learned heads come with requirements/perceptual.txt",
     )
     group.add_argument(
         "--fvd-weights",
@@ -185,7 +185,7 @@ def _problem(args: argparse.Namespace) -> str:
         if not getattr(args, name) >= 0:
             return f"--{name.replace('_', '-')} must not be negative; got {getattr(args, name)}"
     if args.ray is not None and importlib.util.find_spec("ray") is None:
-        return "--ray needs Ray, which is not installed: python -m pip install -r requirements-ray.txt"
+        return "--ray needs Ray, which is not installed: python -m pip install -r requirements/ray.txt"
     return ""
 
 

@@ -20,7 +20,7 @@ WAYS_OUT = ("ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER", "ROS_LOCALHOST_ONLY")  #
 GRACE_S = 10.0  # for a process to end by itself after being told to
 POLL_S = 0.1
 MIDDLEWARE_REMEDY = (
-    "unset RMW_IMPLEMENTATION or install what it names (requirements-ros.txt has Fast DDS), correct what else of ROS's "
+    "unset RMW_IMPLEMENTATION or install what it names (requirements/ros.txt has Fast DDS), correct what else of ROS's "
     "environment is named here, and use the Python that this ROS 2 was built for"
 )
 LOG_LINES = 15

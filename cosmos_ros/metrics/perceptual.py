@@ -24,7 +24,7 @@ FVD_CLIPS = 2048  # below about so many the distance between two sets of clips i
 SMALLEST = 31  # pixels, of an image from which AlexNet's second pooling still gives something
 
 _HEADS = Path("functional", "image", "lpips_models", "alex.pth")  # within torchmetrics
-_REMEDY = "the learned heads of LPIPS come with torchmetrics: python -m pip install -r requirements-perceptual.txt"
+_REMEDY = "the learned heads of LPIPS come with torchmetrics: python -m pip install -r requirements/perceptual.txt"
 # The mean and spread of ImageNet's colours, for channels in [-1, 1], as LPIPS was trained with.
 _MEAN, _SPREAD = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 

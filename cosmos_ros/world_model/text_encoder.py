@@ -331,7 +331,7 @@ def transformers() -> ModuleType:
         import transformers
     except ImportError as error:
         raise ModelUnavailable(
-            f"prompts are read through T5, which needs transformers ({error}): pip install -r requirements-text.txt"
+            f"prompts are read through T5, which needs transformers ({error}): pip install -r requirements/text.txt"
         ) from error
     return transformers
 

@@ -275,6 +275,6 @@ def test_interrupting_leaves_a_report_of_what_is_there(bag, tmp_path, tiny_check
 
 
 def test_the_same_numbers_over_ray(evaluate, bag, whole):
-    pytest.importorskip("ray", reason="Ray is an optional extra: requirements-ray.txt")
+    pytest.importorskip("ray", reason="Ray is an optional extra: requirements/ray.txt")
     status, cluster, _ = evaluate(bag, options=("--ray", "local", "--workers", "2"))
     assert status == 0 and timeless(cluster) == timeless(metrics_of(whole))

@@ -181,7 +181,7 @@ def write_face_blur(folder: Path) -> None:
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The whole folder. Not to be changed: see `damaged`."""
     for package in ("transformers", "peft", "nltk", "better_profanity"):
-        pytest.importorskip(package, reason="needs requirements-guardrail.txt")
+        pytest.importorskip(package, reason="needs requirements/guardrail.txt")
     folder = tmp_path_factory.mktemp("checkpoints") / "Cosmos-1.0-Guardrail"
     write_blocklist(folder / "blocklist")
     write_aegis(folder / "aegis")

@@ -138,5 +138,5 @@ def test_a_file_that_is_not_there_is_said(tmp_path, metric):
 
 def test_heads_that_are_not_installed_are_said(alexnet_weights, monkeypatch):
     monkeypatch.setattr(perceptual.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(BadWeights, match="python -m pip install -r requirements-perceptual.txt"):
+    with pytest.raises(BadWeights, match="python -m pip install -r requirements/perceptual.txt"):
         Lpips(alexnet_weights, "cpu")

@@ -32,7 +32,7 @@ THIRD_PARTY = {
     "skimage": ("scikit-image", "python3-skimage"),
     "torch": ("torch", "python3-pytorch-pip"),
     "tqdm": ("tqdm", "python3-tqdm"),
-    "transformers": ("transformers", None),
+    "transformers": ("transformers", "python3-transformers-pip"),
     "triton": ("torch", "python3-pytorch-pip"),  # comes with the CUDA build
     "yaml": ("pyyaml", "python3-yaml"),
     "zstandard": ("zstandard", None),
@@ -120,12 +120,12 @@ def test_every_import_is_declared(package):
         return
     assert package in THIRD_PARTY, f"say in this table how {package} is installed"
     distribution, key = THIRD_PARTY[package]
-    declared = {name for path in ROOT.glob("requirements*.txt") for name in requirements(path)}
+    declared = {name for path in (ROOT / "requirements").glob("*.txt") for name in requirements(path)}
     assert distribution in declared, f"no requirements file names {distribution}"
     assert key is None or key in package_keys(), f"package.xml names no {key}"
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("requirements*.txt")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "requirements").glob("*.txt")), ids=lambda path: path.name)
 def test_every_requirement_says_which_versions_serve(path):
     loose = [name for name, versions in requirements(path).items() if not versions]
     assert not loose, f"{path.name}: {', '.join(loose)} without a version"
@@ -133,6 +133,6 @@ def test_every_requirement_says_which_versions_serve(path):
 
 def test_ros_wheels_are_pinned_to_one_distribution():
     """Unpinned, the index gives Kilted's packages, and mixes them with Jazzy's."""
-    wheels = {n: v for n, v in requirements(ROOT / "requirements-ros.txt").items() if n.startswith("ros-")}
+    wheels = {n: v for n, v in requirements(ROOT / "requirements" / "ros.txt").items() if n.startswith("ros-")}
     assert wheels["ros-rclpy"] == "==7.1.6"
     assert all(versions.startswith("==") for versions in wheels.values())

@@ -8,11 +8,14 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import shutil
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 MODULES = Path("lib", f"python{sys.version_info.major}.{sys.version_info.minor}", "site-packages")
@@ -29,8 +32,8 @@ def shell_environment(*scripts: Path) -> dict[str, str]:
     return dict(entry.split("=", 1) for entry in output.split("\0") if entry)
 
 
-def colcon_build(place: Path, *options: str) -> Path:
-    """Build the checkout as a workspace of one package. Returns its prefix."""
+def colcon_build(place: Path, install: str, *options: str) -> tuple[Path, set[str], dict[str, str]]:
+    """Build the checkout as a workspace of one package. Returns (prefix, files, environment)."""
     prefixes = os.pathsep.join(filter(None, [os.environ.get("AMENT_PREFIX_PATH"), sys.prefix]))
     python = f"-DPython3_EXECUTABLE={sys.executable}", f"-DPYTHON_EXECUTABLE={sys.executable}"
     done = subprocess.run(
@@ -44,7 +47,7 @@ def colcon_build(place: Path, *options: str) -> Path:
             "--build-base",
             place / "build",
             "--install-base",
-            place / "install",
+            place / install,
             *options,
             "--cmake-args",
             "-DBUILD_TESTING=OFF",
@@ -56,7 +59,8 @@ def colcon_build(place: Path, *options: str) -> Path:
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return place / "install" / "cosmos_ros"
+    prefix = place / install / "cosmos_ros"
+    return prefix, files_below(prefix), shell_environment(place / install / "local_setup.bash")
 
 
 def files_below(prefix: Path) -> set[str]:
@@ -77,17 +81,21 @@ def pip():
 
 
 @pytest.fixture(scope="module")
-def colcon(tmp_path_factory):
-    place = tmp_path_factory.mktemp("colcon")
-    prefix = colcon_build(place)
-    return prefix, files_below(prefix), shell_environment(place / "install" / "local_setup.bash")
+def workspace(tmp_path_factory):
+    """Where colcon builds: both installs come from one build folder, as in a workspace, so that it compiles once."""
+    return tmp_path_factory.mktemp("workspace")
 
 
 @pytest.fixture(scope="module")
-def colcon_symlink(tmp_path_factory):
-    place = tmp_path_factory.mktemp("colcon_symlink")
-    prefix = colcon_build(place, "--symlink-install")
-    return prefix, files_below(prefix), shell_environment(place / "install" / "local_setup.bash")
+def colcon(workspace):
+    return colcon_build(workspace, "install")
+
+
+@pytest.fixture(scope="module")
+def colcon_symlink(colcon, workspace):
+    # ament_cmake_python puts a link where the other install's build left a folder.
+    shutil.rmtree(workspace / "build" / "cosmos_ros" / "ament_cmake_python")
+    return colcon_build(workspace, "install_symlink", "--symlink-install")
 
 
 @pytest.fixture
@@ -97,6 +105,15 @@ def installed(request):
 
 def test_pip_and_colcon_install_the_same_files(pip, colcon):
     assert pip[1] == colcon[1]
+
+
+def test_pip_and_ros_are_given_the_same_metadata(pip):
+    ros = ElementTree.parse(ROOT / "package.xml").getroot()
+    told = importlib.metadata.metadata("cosmos_ros")
+    for field in ("name", "version", "description", "license"):
+        assert told[{"description": "summary"}.get(field, field)] == ros.findtext(field)
+    core = {line.split("#")[0].strip() for line in (ROOT / "requirements" / "core.txt").read_text().splitlines()}
+    assert set(map(Requirement, told.get_all("Requires-Dist"))) == set(map(Requirement, core - {""}))
 
 
 def test_symlinks_change_nothing(colcon, colcon_symlink):
@@ -134,9 +151,29 @@ print(json.dumps([cosmos_ros.__file__, str(cosmos_ros.paths.share_directory())])
         assert (share / part).is_file()
 
 
-@pytest.mark.parametrize("installed", ["pip", "colcon"], indirect=True)
+# How each program is run without a robot: a node answers to ROS's arguments alone.
+ARGUMENTS = {"foresight_node": (["--ros-args", "-p", "when_busy:=banana"], 1, "when_busy")}
+
+
+@pytest.mark.parametrize("installed", ["pip", "colcon", "colcon_symlink"], indirect=True)
+def test_every_program_runs(installed, tmp_path):
+    prefix, _, environment = installed
+    programs = [prefix / "bin" / "cosmos_ros", *sorted((prefix / "lib" / "cosmos_ros").iterdir())]
+    assert len(programs) > len(ARGUMENTS) + 1
+    for program in programs:
+        arguments, status, says = ARGUMENTS.get(program.name, (["--help"], 0, "usage: "))
+        done = subprocess.run([program, *arguments], env=environment, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == status, f"{program}: {done.stdout}{done.stderr}"
+        assert says in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("installed", ["colcon_symlink"], indirect=True)
 def test_the_node_runs_and_answers_a_goal(installed, tmp_path):
-    """`cosmos_ros demo` starts lib/cosmos_ros/{foresight_node,bag_player,predict_client}: what `ros2 run` would."""
+    """`cosmos_ros demo` starts lib/cosmos_ros/{foresight_node,bag_player,predict_client}: what `ros2 run` would.
+
+    The demo of what pip installed is in test/commands/test_demo.py; the other colcon install differs from this one in
+    copies for links.
+    """
     prefix, _, environment = installed
     done = subprocess.run(
         [prefix / "bin" / "cosmos_ros", "demo", "--out", tmp_path],

@@ -62,7 +62,7 @@ def test_the_24_frames_to_predict_differ_from_the_last_one_seen(recording):
 
 
 def test_the_code_that_made_it_makes_it_again(tmp_path, recording):
-    pytest.importorskip("cosmos_ros.training.simulation", reason="simulating needs requirements-train.txt")
+    pytest.importorskip("cosmos_ros.training.simulation", reason="simulating needs requirements/train.txt")
     import mujoco
 
     from cosmos_ros.training.sample_bag import write_sample_bag

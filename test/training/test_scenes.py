@@ -5,7 +5,7 @@ import pytest
 
 import cosmos_ros.training  # noqa: F401  (before MuJoCo: it chooses an OpenGL without a display)
 
-mujoco = pytest.importorskip("mujoco", reason="simulating needs requirements-train.txt")
+mujoco = pytest.importorskip("mujoco", reason="simulating needs requirements/train.txt")
 
 from cosmos_ros.training.episodes import SCENES, draw_scene  # noqa: E402
 from cosmos_ros.training.scenes.arm_over_table import HAND_LENGTH, arm_over_table  # noqa: E402

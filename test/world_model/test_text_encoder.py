@@ -23,8 +23,8 @@ from cosmos_ros.world_model.text_encoder import (
     write_embeddings,
 )
 
-transformers = pytest.importorskip("transformers", reason="the text extra is not installed (requirements-text.txt)")
-sentencepiece = pytest.importorskip("sentencepiece", reason="the text extra is not installed (requirements-text.txt)")
+transformers = pytest.importorskip("transformers", reason="the text extra is not installed (requirements/text.txt)")
+sentencepiece = pytest.importorskip("sentencepiece", reason="the text extra is not installed (requirements/text.txt)")
 
 PROMPT = "a robot arm moves a red cube over the table"
 WIDTH = 16

@@ -46,8 +46,8 @@ class Extra:
     remedy: str
 
 
-TEXT = "pip install -r requirements-text.txt"
-GUARDRAIL = "pip install -r requirements-guardrail.txt"
+TEXT = "pip install -r requirements/text.txt"
+GUARDRAIL = "pip install -r requirements/guardrail.txt"
 T5 = Extra("T5, which reads the prompts of Video2World checkpoints", ("transformers", "sentencepiece"), TEXT)
 VIDEO_GUARD = Extra("the published video guard", ("transformers",), GUARDRAIL)
 PROMPT_GUARD = Extra("the published prompt guard", ("transformers", "peft", "nltk", "better_profanity"), GUARDRAIL)
@@ -112,7 +112,7 @@ def findings(args: argparse.Namespace) -> Iterator[Finding]:
         if spec is not None:
             yield from model(spec, args)
     except ImportError as error:
-        yield fail("packages", f"one cannot be imported: {error}", "pip install -r requirements.txt")
+        yield fail("packages", f"one cannot be imported: {error}", "pip install -r requirements/core.txt")
     yield from ros(args.image_topic, spec.frame_rate if spec else 0.0)
     yield disk()
     yield from extras(needed_extras(spec, args.guardrail) if spec else ())
@@ -311,7 +311,7 @@ def ros(topic: str, model_rate: float) -> Iterator[Finding]:
     if importlib.util.find_spec("rclpy") and (fault := middleware_fault(os.environ)):
         yield fail("ROS", fault, MIDDLEWARE_REMEDY)
         return
-    rclpy, finding = imported("rclpy", "ROS", "source /opt/ros/jazzy/setup.bash or pip install -r requirements-ros.txt")
+    rclpy, finding = imported("rclpy", "ROS", "source /opt/ros/jazzy/setup.bash or pip install -r requirements/ros.txt")
     if rclpy is None:
         yield finding
         return

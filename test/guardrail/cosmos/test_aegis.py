@@ -7,8 +7,8 @@ from pickle import UnpicklingError
 import pytest
 import torch
 
-pytest.importorskip("transformers", reason="needs requirements-guardrail.txt")
-pytest.importorskip("peft", reason="needs requirements-guardrail.txt")
+pytest.importorskip("transformers", reason="needs requirements/guardrail.txt")
+pytest.importorskip("peft", reason="needs requirements/guardrail.txt")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 

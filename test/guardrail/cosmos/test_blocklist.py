@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-pytest.importorskip("better_profanity", reason="needs requirements-guardrail.txt")
-pytest.importorskip("nltk", reason="needs requirements-guardrail.txt")
+pytest.importorskip("better_profanity", reason="needs requirements/guardrail.txt")
+pytest.importorskip("nltk", reason="needs requirements/guardrail.txt")
 
 from better_profanity.better_profanity import Profanity  # noqa: E402
 from better_profanity.varying_string import VaryingString  # noqa: E402

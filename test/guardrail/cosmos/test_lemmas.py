@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-pytest.importorskip("nltk", reason="needs requirements-guardrail.txt")
+pytest.importorskip("nltk", reason="needs requirements/guardrail.txt")
 
 from nltk.corpus.reader.wordnet import WordNetCorpusReader  # noqa: E402
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-transformers = pytest.importorskip("transformers", reason="needs requirements-guardrail.txt")
+transformers = pytest.importorskip("transformers", reason="needs requirements/guardrail.txt")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
