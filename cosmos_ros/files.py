@@ -1,47 +1,162 @@
-"""Files that are there whole or not at all."""
+"""Files that are written whole or not at all, and files that may be opened: the one way in which anything is written.
+
+A file is written without a name (O_TMPFILE) and given one when it is complete, so that Ctrl-C, SIGTERM and even
+SIGKILL leave nothing behind. File systems that cannot do that (NFS, FAT) get a hidden draft beside the file instead,
+which is removed again unless the process is killed.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-import tempfile
+import secrets
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: free some space or choose another folder",
     errno.EDQUOT: "the disk quota is used up: free some space or choose another folder",
     errno.EACCES: "this user may not write there: choose another folder",
+    errno.EPERM: "this user may not write there: choose another folder",
     errno.EROFS: "the file system is read-only: choose another folder",
+    errno.ENOTDIR: "a part of its path is a file: choose another folder",
+    errno.EEXIST: "a part of its path is a file: choose another folder",
+    errno.EISDIR: "it is a folder: choose another name",
+}
+# What open() says of O_TMPFILE where the file system, or the kernel, does not know it.
+_NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
 }
 
 
-def write_whole(path: str | Path, data: bytes | str) -> None:
-    """Write beside the path, then rename onto it: readers never see half a file, and a failure leaves the old one.
+class NotWritten(OSError):
+    """A file that could not be written; reads as a sentence with the remedy. `errno` says why."""
 
-    Makes the folder. Raises OSError with the remedy where the disk refuses.
+    def __str__(self) -> str:
+        return self.strerror
+
+
+def write_whole(path: str | Path, data: bytes | memoryview | str) -> None:
+    """Write the file so that readers find the old one or the new one, never half of it. Makes the folder.
+
+    A new file gets the permissions that the umask leaves, a replaced one keeps its own; a symbolic link stays one.
+    Raises NotWritten, an OSError, where that cannot be done; the old file is then as it was.
     """
     path = Path(path)
-    data = data.encode() if isinstance(data, str) else data
-    partial = None
+    with _explained(path):
+        target = _target(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _draft(target) as draft:
+            draft.write(data.encode() if isinstance(data, str) else data)
+
+
+def check_place(path: str | Path) -> None:
+    """Raise the NotWritten that writing this file would end in, as far as that can be known before; writes nothing.
+
+    To be called before the work whose result goes there.
+    """
+    path = Path(path)
+    with _explained(path):
+        folder = _target(path).parent
+        while not folder.exists():
+            folder = folder.parent
+        # What the permission bits say is not all: file systems are mounted read-only, and root may write everywhere.
+        handle, name = _open_draft(folder, path.name)
+        os.close(handle)
+        if name:
+            (folder / name).unlink()
+
+
+def check_regular(path: str | Path) -> None:
+    """Raise OSError unless this is an ordinary file, or a link to one: opening a pipe or a device may never end."""
+    path = Path(path)
+    if (kind := stat.S_IFMT(path.stat().st_mode)) != stat.S_IFREG:
+        raise OSError(errno.EINVAL, f"{path} is {_KINDS.get(kind, 'no ordinary file')}, not an ordinary file")
+
+
+class _Draft:
+    """What will become the file: `write` takes all of it, or raises OSError."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+
+    def write(self, data: bytes | memoryview) -> None:
+        rest = memoryview(data).cast("B")
+        while rest:
+            rest = rest[os.write(self.handle, rest) :]
+        os.fsync(self.handle)
+
+
+@contextlib.contextmanager
+def _draft(target: Path) -> Iterator[_Draft]:
+    """A draft that takes the target's place at the end, unless an exception comes before."""
+    folder = target.parent
+    handle, name = _open_draft(folder, target.name)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            partial = Path(file.name)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.chmod(0o666 & ~_umask())
-        partial.replace(path)
+        if target.exists():
+            os.fchmod(handle, stat.S_IMODE(target.stat().st_mode))
+        yield _Draft(handle)
+        if not name:
+            # The name can be given to a file without one, but only a rename replaces another file.
+            name = _draft_name(target.name)
+            _give_name(handle, folder / name)
+        (folder / name).replace(target)
+    finally:
+        os.close(handle)
+        if name:
+            (folder / name).unlink(missing_ok=True)
+
+
+def _open_draft(folder: Path, name: str) -> tuple[int, str]:
+    """An empty file in the folder, to write to: its descriptor and its name, which is empty where it has none."""
+    # The kernel applies the umask: reading it would mean setting it, for all threads.
+    with contextlib.suppress(AttributeError):  # systems without O_TMPFILE
+        try:
+            return os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666), ""
+        except OSError as error:
+            if error.errno not in _NO_TMPFILE:
+                raise
+    draft = _draft_name(name)
+    return os.open(folder / draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666), draft
+
+
+def _give_name(handle: int, path: Path) -> None:
+    """Link an open file that has no name."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # With a folder's descriptor Python calls linkat(), which follows the link in /proc to the file itself.
+        os.link(f"/proc/self/fd/{handle}", path.name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=True)
+    finally:
+        os.close(folder)
+
+
+def _draft_name(name: str) -> str:
+    return f".{name[:200]}.{secrets.token_hex(4)}.draft"
+
+
+def _target(path: Path) -> Path:
+    """The file that the path names, links followed. Raises OSError where something else than a file lies there."""
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if target.exists():
+        check_regular(target)
+    return target
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Any OSError as a NotWritten."""
+    try:
+        yield
     except OSError as error:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
-        remedy = _REMEDIES.get(error.errno, "choose another folder, or see what is wrong with this one")
-        message = f"{path} could not be written ({os.strerror(error.errno or errno.EIO)}); {remedy}"
-        raise OSError(error.errno, message) from error
-
-
-def _umask() -> int:
-    """The process's umask; it can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        reason = error.strerror or os.strerror(error.errno or errno.EIO)
+        remedy = _REMEDIES.get(error.errno or 0, "choose another place, or see what is wrong with this one")
+        raise NotWritten(error.errno, f"{path} could not be written ({reason}); {remedy}") from error

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import logging
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 
 # command -> (module that has add_arguments(parser) and run(args) -> exit status, one line of help)
 COMMANDS = {
@@ -30,9 +34,33 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")  # what the package logs goes to standard error
     logging.getLogger("cosmos_ros").setLevel(logging.INFO)
     try:
-        return importlib.import_module(COMMANDS[args.command][0]).run(args)
+        with _sigterm_as_ctrl_c():
+            return importlib.import_module(COMMANDS[args.command][0]).run(args)
+    except _Terminated:
+        return 128 + signal.SIGTERM
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM."""
+
+
+@contextlib.contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does: it stops its processes and removes its temporary files."""
+
+    def end(*_: object) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may set a handler
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from cosmos_ros.errors import ForesightError
+from cosmos_ros.files import write_whole
 from cosmos_ros.training.datasets.simulated import CLIP_FRAMES, HEIGHT, WIDTH, EpisodeStore, FilmCrew
 from cosmos_ros.training.evaluation import evaluate
-from cosmos_ros.training.export import export_tokenizer, export_transformer, load_exported_tokenizer
+from cosmos_ros.training.export import check_directory, export_tokenizer, export_transformer, load_exported_tokenizer
 from cosmos_ros.training.pictures import true_clips, write_pictures
 from cosmos_ros.training.schedule import Journal
 from cosmos_ros.training.splits import Split
@@ -57,7 +58,17 @@ def run(args: argparse.Namespace) -> int:
     if importlib.util.find_spec("mujoco") is None:
         print("train simulates robot cameras with MuJoCo, and it is missing: pip install mujoco", file=sys.stderr)
         return 1
-    args.output.mkdir(parents=True, exist_ok=True)
+    try:
+        check_directory(args.output)
+        args.output.mkdir(parents=True, exist_ok=True)
+        return train(args)
+    except OSError as error:
+        print(f"cosmos_ros train: {error}", file=sys.stderr)
+        return 1
+
+
+def train(args: argparse.Namespace) -> int:
+    """The stages, one after the other. Raises OSError where the disk refuses; the newest whole model then stays."""
     journal = Journal(args.output / "training.jsonl")
     device = torch.device(args.device)
     torch.set_float32_matmul_precision("high")
@@ -200,5 +211,5 @@ def measure(directory: Path, validation: Tensor, journal: Journal) -> None:
     encode, decode = (torch.jit.load(str(file)).to(device, torch.float32).eval() for file in files)
     transformer = load_transformer(directory, device=device, dtype=torch.float32)
     figures = {"clips": len(validation)} | evaluate(encode, decode, transformer, validation, SAMPLING)
-    (directory / "evaluation.json").write_text(json.dumps(figures, indent=2) + "\n")
+    write_whole(directory / "evaluation.json", json.dumps(figures, indent=2) + "\n")
     journal.note(stage="evaluation", **figures)

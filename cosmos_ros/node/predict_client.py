@@ -8,6 +8,7 @@ error code and message are printed), 2 no node to ask.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import signal
 import sys
@@ -25,6 +26,7 @@ from rclpy.utilities import remove_ros_args
 from cosmos_ros import images
 from cosmos_ros.action import Predict
 from cosmos_ros.errors import ForesightError
+from cosmos_ros.files import check_place, write_whole
 from cosmos_ros.guardrail_report import Verdict
 from cosmos_ros.msg import Rollout
 from cosmos_ros.node.messages import nanoseconds_of, time_message
@@ -33,6 +35,7 @@ from cosmos_ros.rollout import NANOSECONDS, Stage
 # What a node answers that has only just started, until it is up and has seen the camera for a second.
 NOT_YET = ("NOT_ACTIVE", "NO_FRAMES", "UNEVEN_FRAMES")
 CONDITIONS = {"video": Predict.Goal.VIDEO, "image": Predict.Goal.IMAGE}
+FRAMES_FILE, FACTS_FILE = "frames.npy", "rollout.json"
 BAR_WIDTH = 30
 ARRIVAL_NS = NANOSECONDS // 2  # by which an image may come later than the clock reaches its stamp
 FAREWELL_S = 1.0  # in which the last answer of a node that has left may still be on its way
@@ -158,10 +161,11 @@ def _errors(base: type[ForesightError] = ForesightError) -> Iterator[type[Foresi
 
 
 def write(rollout: Rollout, folder: Path) -> None:
-    """`frames.npy` and `rollout.json`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "frames.npy", np.stack([images.to_rgb(frame) for frame in rollout.frames]))
-    (folder / "rollout.json").write_text(json.dumps(summary(rollout), indent=2) + "\n")
+    """`frames.npy` and `rollout.json`, each whole. Raises OSError where the disk refuses."""
+    frames = io.BytesIO()
+    np.save(frames, np.stack([images.to_rgb(frame) for frame in rollout.frames]))
+    write_whole(folder / FRAMES_FILE, frames.getbuffer())
+    write_whole(folder / FACTS_FILE, json.dumps(summary(rollout), indent=2) + "\n")
 
 
 def summary(rollout: Rollout) -> dict:
@@ -230,6 +234,12 @@ def _goal(options: argparse.Namespace) -> Predict.Goal:
 
 def main(args: list[str] | None = None) -> int:
     options = _arguments(args)
+    try:
+        for name in (FRAMES_FILE, FACTS_FILE) if options.out is not None else ():
+            check_place(options.out / name)
+    except OSError as error:
+        print(f"predict_client: {error}", file=sys.stderr)
+        return 1
     # rclpy's own handlers would close the context before the goal could be cancelled.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     client = PredictClient()
@@ -249,8 +259,12 @@ def main(args: list[str] | None = None) -> int:
     if result.error_code != Predict.Result.NONE:
         print(f"predict_client: {error_name(result.error_code)}: {result.error_msg}", file=sys.stderr)
         return 1
-    if options.out is not None:
-        write(result.rollout, options.out)
+    try:
+        if options.out is not None:
+            write(result.rollout, options.out)
+    except OSError as error:
+        print(f"predict_client: {error}", file=sys.stderr)
+        return 1
     print(json.dumps(summary(result.rollout)))
     return 0
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
+from cosmos_ros.files import check_place, write_whole
 from cosmos_ros.training.datasets.simulated import FRAME_RATE
 from cosmos_ros.training.tokenizer_network import (
     SPACE_COMPRESSION,
@@ -19,22 +21,36 @@ from cosmos_ros.training.tokenizer_network import (
 )
 from cosmos_ros.world_model import Sampling, Transformer, TransformerConfig
 
+FILES = ("encoder.jit", "decoder.jit", "model.safetensors", "config.json")
+
+
+def check_directory(directory: Path) -> None:
+    """Raise the OSError that exporting into this directory would end in, before anything is trained."""
+    for name in FILES:
+        check_place(directory / name)
+
 
 def export_tokenizer(tokenizer: VideoTokenizer, directory: Path) -> None:
-    """Write encoder.jit and decoder.jit, weights in half precision; they run in whatever they are moved to."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Write encoder.jit and decoder.jit, weights in half precision; they run in whatever they are moved to.
+
+    Each file is replaced whole. Raises OSError where the disk refuses.
+    """
     tokenizer = copy.deepcopy(tokenizer).cpu().half().eval()
     for name, program in {"encoder": PixelsToIndices(tokenizer), "decoder": IndicesToPixels(tokenizer)}.items():
-        torch.jit.script(program.eval()).save(str(directory / f"{name}.jit"))
+        file = io.BytesIO()
+        torch.jit.save(torch.jit.script(program.eval()), file)
+        write_whole(directory / f"{name}.jit", file.getbuffer())
 
 
 def export_transformer(transformer: Transformer, directory: Path, sampling: Sampling) -> None:
-    """Write model.safetensors in bfloat16 with the published key names, and config.json."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Write model.safetensors in bfloat16 with the published key names, and config.json.
+
+    Each file is replaced whole. Raises OSError where the disk refuses.
+    """
     tensors = {f"model.{key}": value.to("cpu", torch.bfloat16) for key, value in transformer.state_dict().items()}
-    save_file(tensors, str(directory / "model.safetensors"), metadata={"format": "pt"})
+    write_whole(directory / "model.safetensors", save(tensors, metadata={"format": "pt"}))
     settings = describe(transformer.config, sampling, directory.name)
-    (directory / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    write_whole(directory / "config.json", json.dumps(settings, indent=2) + "\n")
 
 
 def describe(config: TransformerConfig, sampling: Sampling, name: str) -> dict:

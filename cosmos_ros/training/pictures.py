@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from cosmos_ros.errors import VideoBlocked
+from cosmos_ros.files import write_whole
 from cosmos_ros.foresight import Foresight, ForesightConfig
 from cosmos_ros.rollout import NANOSECONDS, Clip, GuardedRollout
 from cosmos_ros.training.datasets.simulated import FRAME_RATE
@@ -30,11 +31,11 @@ def write_pictures(checkpoint: Path, clips: Sequence[Clip], folder: Path, device
 
     clips  of a whole chunk each, the conditioning frames first
 
-    A row that the guardrail refused is black, and says why. Raises GuardrailUnavailable, ModelUnavailable, OutOfMemory.
+    A row that the guardrail refused is black, and says why. Raises GuardrailUnavailable, ModelUnavailable, OutOfMemory,
+    OSError where the disk refuses.
     """
     foresight = Foresight(ForesightConfig(checkpoint=str(checkpoint), device=device, dtype="float32"))
     n = max(foresight.spec.conditioning_lengths)
-    folder.mkdir(parents=True, exist_ok=True)
     for i, clip in enumerate(clips[:PICTURES]):
         seen = Clip(clip.frames[:n], clip.stamps_ns[:n], clip.frame_rate)
         round_trip = _unless_refused(lambda clip=clip: foresight.reconstruct(clip))
@@ -49,7 +50,8 @@ def write_picture(path: Path, truth: Clip, n_seen: int, below: Sequence[GuardedR
         _refusal(row, top) if isinstance(row, VideoBlocked) else _row(_guarded(row)[n_seen - len(truth.frames) :])
         for row in below
     ]
-    cv2.imwrite(str(path), cv2.cvtColor(np.concatenate([top, *rows]), cv2.COLOR_RGB2BGR))
+    picture = cv2.cvtColor(np.concatenate([top, *rows]), cv2.COLOR_RGB2BGR)
+    write_whole(path, cv2.imencode(".png", picture)[1].tobytes())
 
 
 def _unless_refused(make: Callable[[], GuardedRollout]) -> GuardedRollout | VideoBlocked:

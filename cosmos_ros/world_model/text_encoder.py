@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -21,13 +20,14 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from cosmos_ros.device.memory import TEXT_ENCODER, not_finite
 from cosmos_ros.device.out_of_memory import is_out_of_memory
 from cosmos_ros.device.plan import DeviceMemory
 from cosmos_ros.errors import InvalidGoal, ModelUnavailable
+from cosmos_ros.files import write_whole
 from cosmos_ros.paths import cache_directory
 from cosmos_ros.world_model.checkpoints.weight_files import size_and_ends
 
@@ -147,7 +147,7 @@ class TextEncoder:
     def _write(self, prompt: str, embedding: Tensor) -> None:
         file = self._file(prompt)
         try:
-            write_atomically(file, {"embedding": embedding})
+            _write_tensors(file, {"embedding": embedding})
         except OSError as error:
             logger.warning("the prompt's embedding could not be kept in %s: %s", file.parent, error)
 
@@ -281,7 +281,7 @@ def read_embeddings(file: Path, width: int) -> dict[str, Tensor]:
 
 def write_embeddings(file: str | Path, embeddings: Mapping[str, Tensor]) -> None:
     """Keep contexts [1, 512, width] or embeddings [n, width] by their prompts, for a robot that has no T5."""
-    write_atomically(
+    _write_tensors(
         Path(file),
         {
             prompt: tensor.reshape(-1, tensor.shape[-1]).to(torch.bfloat16).contiguous()
@@ -309,18 +309,9 @@ def checked(embedding: Tensor, width: int, source: str) -> Tensor:
     return embedding
 
 
-def write_atomically(file: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Whoever reads the file finds it whole or not at all. Raises OSError where it cannot be written."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=file.parent, suffix=".draft")
-    os.close(handle)
-    try:
-        save_file(dict(tensors), draft)
-        Path(draft).replace(file)
-    except SafetensorError as error:  # what its writer makes of a full disk
-        raise OSError(f"{file} cannot be written: {error}") from error
-    finally:
-        Path(draft).unlink(missing_ok=True)
+def _write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """As safetensors. Raises OSError where the file cannot be written."""
+    write_whole(file, save(dict(tensors)))
 
 
 def transformers() -> ModuleType:

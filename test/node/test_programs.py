@@ -265,6 +265,13 @@ def test_the_client_says_that_nobody_is_there(start):
     assert "no node served foresight/predict" in client.said()
 
 
+def test_the_client_asks_for_nothing_where_it_could_not_write_the_answer(start, tmp_path):
+    (tmp_path / "file").touch()
+    client = start("predict_client", "--out", tmp_path / "file", "--patience", "600")
+    assert client.wait(120) == 1
+    assert "frames.npy could not be written" in client.said() and "choose another folder" in client.said()
+
+
 def test_the_client_tells_the_error(start, robot, node):
     robot.film(node)
     client = start("predict_client", "--top-p", "3", "--patience", "120")

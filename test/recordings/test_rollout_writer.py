@@ -1,19 +1,15 @@
-"""What is written of a rollout: whole files, marked frames, nothing that was not guarded."""
+"""What is written of a rollout: marked frames, nothing that was not guarded."""
 
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
-import subprocess
-import sys
 
 import av
 import cv2
 import numpy as np
 import pytest
 
-from cosmos_ros.files import write_whole
 from cosmos_ros.recordings.rollout_writer import CAMERA, PREDICTED, PublishedRollout, write_contact_sheet, write_mp4
 from cosmos_ros.rollout import Crop
 
@@ -94,34 +90,3 @@ def test_nothing_but_a_guarded_rollout_is_written(tmp_path, guarded, write):
         with pytest.raises(TypeError, match="only a GuardedRollout may be written"):
             write(tmp_path / "file", clip, impostor)
     assert not list(tmp_path.iterdir())
-
-
-def test_a_file_is_replaced_whole_with_ordinary_permissions(tmp_path):
-    path = tmp_path / "new" / "file.txt"
-    write_whole(path, "first")
-    write_whole(path, b"second")
-    assert path.read_bytes() == b"second" and list(path.parent.iterdir()) == [path]
-    (tmp_path / "plain").touch()
-    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
-
-
-def test_a_disk_that_refuses_leaves_the_old_file_and_no_half_one(tmp_path):
-    """A limit on the file size makes the kernel refuse in the middle of writing, as a full disk does."""
-    path = tmp_path / "file"
-    path.write_text("old")
-    script = (
-        "import resource, signal, sys; from cosmos_ros.files import write_whole\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "try: write_whole(sys.argv[1], bytes(5000))\n"
-        "except OSError as error: print(error.errno, error.strerror)"
-    )
-    run = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
-    assert run.stdout.startswith(f"{errno.EFBIG} {path} could not be written")
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-
-
-def test_the_remedy_is_named(tmp_path):
-    (tmp_path / "folder").touch()
-    with pytest.raises(OSError, match="could not be written .*; choose another folder"):
-        write_whole(tmp_path / "folder" / "file", b"")

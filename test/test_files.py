@@ -1,0 +1,167 @@
+"""Whole files: nothing is ever seen half-written, left behind, or made unreadable by its permissions."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from cosmos_ros import files
+from cosmos_ros.files import check_place, check_regular, write_whole
+
+
+@pytest.fixture(params=["nameless", "named"])
+def every_way(request, monkeypatch):
+    """On a file system that has O_TMPFILE, and on one that has not."""
+    if request.param == "named":
+        real = os.open
+
+        def without_tmpfile(path, flags, *rest, **more):
+            if flags & os.O_TMPFILE == os.O_TMPFILE:
+                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+            return real(path, flags, *rest, **more)
+
+        monkeypatch.setattr(files.os, "open", without_tmpfile)
+
+
+def test_a_file_is_replaced_whole_with_ordinary_permissions(tmp_path, every_way):
+    path = tmp_path / "new" / "file.txt"
+    write_whole(path, "first")
+    write_whole(path, b"second")
+    assert path.read_bytes() == b"second" and list(path.parent.iterdir()) == [path]
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_replaced_file_keeps_its_permissions_and_a_link_stays_a_link(tmp_path, every_way):
+    (tmp_path / "secret").touch(0o640)
+    (tmp_path / "link").symlink_to("secret")
+    write_whole(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "secret").read_text() == "new"
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o640
+
+
+def test_the_umask_is_never_set_not_even_for_a_moment(tmp_path, monkeypatch, every_way):
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("another thread's file would be open to everybody"))
+    write_whole(tmp_path / "file", b"")
+
+
+REFUSED = """
+import resource, signal, sys
+from cosmos_ros.files import write_whole
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    write_whole(sys.argv[1], bytes(5000))
+except OSError as error:
+    print(error.errno, error.strerror)
+"""
+
+
+def test_a_disk_that_refuses_leaves_the_old_file_and_no_half_one(tmp_path):
+    """A limit on the file size makes the kernel refuse in the middle of writing, as a full disk does."""
+    path = tmp_path / "file"
+    path.write_text("old")
+    run = subprocess.run([sys.executable, "-c", REFUSED, str(path)], capture_output=True, text=True, check=True)
+    assert run.stdout.startswith(f"{errno.EFBIG} {path} could not be written")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only a superuser may mount a file system of 64 KiB")
+def test_a_full_disk_leaves_the_old_file_and_no_half_one(tmp_path):
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], capture_output=True).returncode:
+        pytest.skip("this machine does not let even a superuser mount a file system")
+    try:
+        path = tmp_path / "file"
+        write_whole(path, "old")
+        with pytest.raises(OSError, match="could not be written .*; the disk is full") as refused:
+            write_whole(path, bytes(100_000))
+        assert refused.value.errno == errno.ENOSPC
+        assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+ENDLESS = """
+import sys
+from cosmos_ros.files import write_whole
+print("begun", flush=True)
+while True:
+    write_whole(sys.argv[1], bytes(4_000_000))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
+def test_a_process_that_is_ended_while_it_writes_leaves_no_draft(tmp_path, number):
+    for _ in range(4):
+        run = subprocess.Popen(
+            [sys.executable, "-c", ENDLESS, str(tmp_path / "file")], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        run.stdout.readline()
+        run.send_signal(number)
+        assert run.wait() != 0
+        run.stdout.close()
+        assert {path.name for path in tmp_path.iterdir()} <= {"file"}
+
+
+def test_an_interruption_while_a_named_draft_is_written_leaves_none(tmp_path, monkeypatch, every_way):
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files.os, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(tmp_path / "file", b"data")
+    assert not list(tmp_path.iterdir())
+
+
+def test_many_threads_that_write_one_file_leave_one_whole_file(tmp_path, every_way):
+    threads = [threading.Thread(target=write_whole, args=(tmp_path / "file", bytes([i]) * 100_000)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    data = (tmp_path / "file").read_bytes()
+    assert data == data[:1] * 100_000 and list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+@pytest.mark.parametrize("door", [check_place, lambda path: write_whole(path, b"")], ids=["check_place", "write_whole"])
+def test_a_place_that_cannot_be_written_is_said_with_the_remedy(tmp_path, without_permission, door, every_way):
+    (tmp_path / "plain").touch()
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for place, why in {
+        tmp_path / "plain" / "file": "choose another folder",
+        tmp_path / "folder": "it is a folder: choose another name",
+        tmp_path / "pipe": "is a named pipe, not an ordinary file",
+    }.items():
+        with pytest.raises(OSError, match=f"could not be written .*{why}"):
+            door(place)
+    with (
+        without_permission(tmp_path / "folder"),
+        pytest.raises(OSError, match="this user may not write there: choose another folder"),
+    ):
+        door(tmp_path / "folder" / "file")
+
+
+def test_a_place_is_checked_without_a_trace(tmp_path, every_way):
+    check_place(tmp_path / "new" / "folder" / "file")
+    check_place(tmp_path / "file")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_ordinary_file_is_said_before_it_is_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "plain").touch()
+    (tmp_path / "link").symlink_to("plain")
+    check_regular(tmp_path / "link")
+    for path, kind in {tmp_path / "pipe": "a named pipe", tmp_path: "a folder", Path("/dev/zero"): "a device"}.items():
+        with pytest.raises(OSError, match=f"is {kind}, not an ordinary file"):
+            check_regular(path)
+    with pytest.raises(FileNotFoundError):
+        check_regular(tmp_path / "nowhere")
