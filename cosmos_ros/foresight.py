@@ -23,6 +23,7 @@ from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel
 from cosmos_ros.world_model.preprocessing import camera_view
 
 MAX_PROMPT_WORDS = 300  # the published model card's limit
+MAX_PROMPT_CHARACTERS = 4000  # twice what 300 words of English take: guards must not be held up by one endless word
 MAX_SEED = 2**63 - 1
 
 
@@ -169,6 +170,7 @@ class Foresight:
         """
         if len(frames.frames) != (chunk := 1 + self.spec.new_frames(1)):
             raise InvalidGoal(f"a reconstruction takes {chunk} true frames; got {len(frames.frames)}")
+        self._check_prompt(prompt)
         clip = Clip(frames.frames[:1], frames.stamps_ns[:1], frames.frame_rate)
         with self._busy:
             model = self._require_model()
@@ -226,6 +228,11 @@ class Foresight:
         if n not in self.spec.conditioning_lengths:
             expected = " or ".join(map(str, self.spec.conditioning_lengths))
             raise InvalidGoal(f"the model conditions on the newest {expected} frames; the clip has {n}")
+        self._check_prompt(prompt)
+
+    def _check_prompt(self, prompt: str) -> None:
+        if (characters := len(prompt)) > MAX_PROMPT_CHARACTERS:
+            raise InvalidGoal(f"the prompt has {characters} characters; at most {MAX_PROMPT_CHARACTERS} are allowed")
         if prompt and not self.spec.takes_prompt:
             raise InvalidGoal(f"{self.spec.name} takes no prompt; leave it empty, or run a Video2World checkpoint")
         if not prompt.strip() and self.spec.takes_prompt:

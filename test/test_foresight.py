@@ -138,6 +138,14 @@ def test_a_long_prompt_is_refused_with_its_count(text_foresight):
         text_foresight.predict(clip(), " word" * 301)
 
 
+@pytest.mark.parametrize("predicting", ["predict", "reconstruct"])
+def test_an_endless_word_is_refused_before_any_guard_reads_it(text_foresight, monkeypatch, predicting):
+    monkeypatch.setattr(text_foresight.guardrail, "screen", None)
+    given = clip() if predicting == "predict" else clip(n=33)
+    with pytest.raises(InvalidGoal, match="2000000 characters; at most 4000"):
+        getattr(text_foresight, predicting)(given, "x" * 2_000_000)
+
+
 def test_a_prompt_travels_with_its_rollout(text_foresight, known_prompt):
     rollout = text_foresight.predict(clip(), known_prompt, seed=0)
     assert rollout.prompt == known_prompt

@@ -90,10 +90,6 @@ class ContentGuard(Guard):
     def judge(self, frames: np.ndarray) -> Judgement:
         """Judge a few consecutive frames, uint8 [k, h, w, 3] RGB, read-only: PASSED or REFUSED."""
 
-    def judge_rollout(self, frames: np.ndarray) -> Judgement:
-        """Judge all frames together, at the end, for what only the whole shows."""
-        return PASSED
-
 
 class FrameFilter(Guard):
     @abstractmethod

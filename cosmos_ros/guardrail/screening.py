@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
 
 from cosmos_ros.errors import ForesightError, GuardrailError, GuardrailUnavailable, PromptBlocked, VideoBlocked
-from cosmos_ros.guardrail.guard import ContentGuard, FrameFilter, Guard, Guards, Judgement
+from cosmos_ros.guardrail.guard import ContentGuard, FrameFilter, Guard, Guards, Judgement, PromptGuard
 from cosmos_ros.guardrail.prompt_cache import VERDICTS
 from cosmos_ros.guardrail.watched_thread import Watch, WatchedThread
 from cosmos_ros.guardrail_report import GuardDecision, GuardrailReport, Verdict
 from cosmos_ros.rollout import _GUARDRAIL_SEAL, Clip, Crop, GuardedRollout, StageTime
-
-T = TypeVar("T")
 
 
 class Screening:
@@ -96,10 +94,9 @@ class Screening:
         self._check_open()
         if not self._inspected:
             self._refuse(GuardrailUnavailable("the model gave no frames to judge; nothing can be released"))
-        self._video_thread.submit(self._judge_rollout)
         self._wait(self._video_thread, waiting)
-        (guarded,), self._guarded = self._guarded, []
         self._over = True
+        guarded, self._guarded = _joined(self._guarded), []
         if len(guarded) != self._inspected:
             self._refuse(GuardrailUnavailable(f"{len(guarded)} of {self._inspected} frames were judged"))
         frames = _resized(guarded, crop)
@@ -131,7 +128,7 @@ class Screening:
         for guard in guards:
             judgement, seconds = VERDICTS.get(guard, self._prompt), 0.0
             if judgement is None:
-                judgement, seconds = self._prompt_thread.call(guard, partial(_judged, guard, guard.judge, self._prompt))
+                judgement, seconds = self._prompt_thread.call(guard, partial(_judged, guard, self._prompt))
                 VERDICTS.put(guard, self._prompt, judgement)
             self._tally_of(guard).add(judgement, seconds)
             if judgement.verdict is Verdict.REFUSED:
@@ -139,26 +136,15 @@ class Screening:
 
     def _judge_frames(self, frames: np.ndarray, first: int) -> None:
         for guard in self._guards.content:
-            self._judge_content(guard, guard.judge, frames, first)
+            judgement, seconds = self._video_thread.call(guard, partial(_judged, guard, frames))
+            self._tally_of(guard).add(judgement, seconds)
+            if judgement.verdict is Verdict.REFUSED:
+                where = "the frames" if judgement.frame is None else f"predicted frame {first + judgement.frame + 1}"
+                raise VideoBlocked(f"guard {guard.name} refused {where}: {judgement.detail}")
         for guard in self._guards.filters:
             (frames, judgement), seconds = self._video_thread.call(guard, partial(_filtered, guard, frames))
             self._tally_of(guard).add(judgement, seconds)
         self._guarded.append(frames)
-
-    def _judge_rollout(self) -> None:
-        frames = _joined(self._guarded)
-        self._guarded = [frames]
-        for guard in self._guards.content:
-            self._judge_content(guard, guard.judge_rollout, frames, 0)
-
-    def _judge_content(
-        self, guard: ContentGuard, judge: Callable[[np.ndarray], Judgement], frames: np.ndarray, first: int
-    ) -> None:
-        judgement, seconds = self._video_thread.call(guard, partial(_judged, guard, judge, frames))
-        self._tally_of(guard).add(judgement, seconds)
-        if judgement.verdict is Verdict.REFUSED:
-            where = "the frames" if judgement.frame is None else f"predicted frame {first + judgement.frame + 1}"
-            raise VideoBlocked(f"guard {guard.name} refused {where}: {judgement.detail}")
 
     def _tally_of(self, guard: Guard) -> _Tally:
         return self._tallies.setdefault(guard.name, _Tally(guard))
@@ -216,9 +202,9 @@ class _Tally:
         return GuardDecision(self.guard.name, self.verdict, detail, self.guard.weights, self.seconds)
 
 
-def _judged(guard: Guard, judge: Callable[[T], object], subject: T) -> Judgement:
+def _judged(guard: PromptGuard | ContentGuard, subject: Any) -> Judgement:
     """The guard's answer, where it is one."""
-    return _known(guard, judge(subject), Verdict.PASSED, Verdict.REFUSED)
+    return _known(guard, guard.judge(subject), Verdict.PASSED, Verdict.REFUSED)
 
 
 def _filtered(guard: FrameFilter, given: np.ndarray) -> tuple[np.ndarray, Judgement]:

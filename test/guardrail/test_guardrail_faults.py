@@ -183,21 +183,16 @@ RUNNING_FAULTS: dict[str, Callable[[object], object]] = {
     "unknown verdict": lambda _: Judgement(7),  # type: ignore[arg-type]
     "wrong number of frames": lambda given: (given[:1], Judgement(0)),  # type: ignore[arg-type,index]
 }
-GUARDS = {  # profile, guard: its kind, and the methods that are asked
-    ("published", "blocklist"): ("prompt", ["judge"]),
-    ("published", "aegis"): ("prompt", ["judge"]),
-    ("published", "video_content"): ("content", ["judge"]),
-    ("published", "face_blur"): ("filters", ["filter"]),
-    ("embedded", "blocklist"): ("prompt", ["judge"]),
-    ("embedded", "degenerate_video"): ("content", ["judge", "judge_rollout"]),
-    ("embedded", "face_blur"): ("filters", ["filter"]),
+GUARDS = {  # profile, guard: its kind, and the method that is asked
+    ("published", "blocklist"): ("prompt", "judge"),
+    ("published", "aegis"): ("prompt", "judge"),
+    ("published", "video_content"): ("content", "judge"),
+    ("published", "face_blur"): ("filters", "filter"),
+    ("embedded", "blocklist"): ("prompt", "judge"),
+    ("embedded", "degenerate_video"): ("content", "judge"),
+    ("embedded", "face_blur"): ("filters", "filter"),
 }
-RUNNING = [
-    (*guard, kind, method, fault)
-    for guard, (kind, methods) in GUARDS.items()
-    for method in methods
-    for fault in RUNNING_FAULTS
-]
+RUNNING = [(*guard, *asked, fault) for guard, asked in GUARDS.items() for fault in RUNNING_FAULTS]
 
 
 def run(guardrail: Guardrail, frames: np.ndarray, prompt: str) -> tuple[int, str]:

@@ -71,14 +71,11 @@ class Prompts(PromptGuard):
 class Contents(ContentGuard):
     name, weights = "contents", "1" * 64
 
-    def __init__(self, act=lambda frames: PASSED, act_rollout=lambda frames: PASSED) -> None:
-        self._act, self._act_rollout = act, act_rollout
+    def __init__(self, act=lambda frames: PASSED) -> None:
+        self._act = act
 
     def judge(self, frames):
         return self._act(frames)
-
-    def judge_rollout(self, frames):
-        return self._act_rollout(frames)
 
 
 class Filters(FrameFilter):
@@ -133,22 +130,20 @@ FILTERED = {
 }
 
 
-@pytest.mark.parametrize("kind", ["prompts", "contents", "rollout", "filters"])
+@pytest.mark.parametrize("kind", ["prompts", "contents", "filters"])
 @pytest.mark.parametrize("fault", ANSWERS)
 def test_a_faulty_guard_lets_no_pixel_out(wound, kind, fault):
     faulty = {
         "prompts": {"prompts": Prompts(ANSWERS[fault])},
         "contents": {"contents": Contents(ANSWERS[fault])},
-        "rollout": {"contents": Contents(act_rollout=ANSWERS[fault])},
         "filters": {"filters": Filters(ANSWERS[fault])},
     }[kind]
     with pytest.raises(GuardrailUnavailable) as refusal:
         predict(guardrail_of(**faulty))
-    guard = "contents" if kind == "rollout" else kind
-    assert f"guard {guard} " in str(refusal.value)
+    assert f"guard {kind} " in str(refusal.value)
     assert ("did not answer within 60 s" in str(refusal.value)) is (fault == "a timeout")
     decisions = {decision.guard: decision for decision in refusal.value.report.decisions}
-    assert decisions[guard].verdict is Verdict.REFUSED and decisions[guard].detail == str(refusal.value)
+    assert decisions[kind].verdict is Verdict.REFUSED and decisions[kind].detail == str(refusal.value)
 
 
 @pytest.mark.parametrize("fault", FILTERED)

@@ -37,7 +37,6 @@ class Log:
         self.prompts: list[str] = []
         self.judged: list[int] = []
         self.filtered: list[int] = []
-        self.concluded: list[int] = []
 
     def answer(self, name: str) -> Judgement:
         what = self._answers[name].pop() if self._answers[name] else "pass"
@@ -70,11 +69,6 @@ class Contents(ContentGuard):
         self.log.judged += [int(frame[0, 0, 0]) for frame in frames]
         return answer
 
-    def judge_rollout(self, frames):
-        answer = self.log.answer("rollout")
-        self.log.concluded = [255 - int(frame[0, 0, 0]) for frame in frames]
-        return answer
-
 
 class Filters(FrameFilter):
     name, weights = "filters", ""
@@ -94,7 +88,7 @@ CALL = st.sampled_from(["admit", "inspect", "inspect", "inspect wrong", "release
 
 @settings(max_examples=150, deadline=None)
 @given(
-    answers=st.fixed_dictionaries({name: ANSWER for name in ("prompt", "content", "rollout", "filter")}),
+    answers=st.fixed_dictionaries({name: ANSWER for name in ("prompt", "content", "filter")}),
     calls=st.lists(CALL, max_size=9),
 )
 def test_whatever_is_called_in_whatever_order_only_judged_frames_leave(answers, calls):
@@ -121,14 +115,13 @@ def test_whatever_is_called_in_whatever_order_only_judged_frames_leave(answers, 
     assert len(rollouts) <= 1
     for rollout in rollouts:
         assert log.prompts == ["a prompt"]
-        assert log.judged == log.filtered == log.concluded == shown
+        assert log.judged == log.filtered == shown
         assert [int(frame[0, 0, 0]) for frame in rollout.frames] == [255 - shade for shade in shown]
         refused = {"refuse", "raise", "nothing"}
         asked = len(shown) // 2
         assert not refused & {
             *answers["prompt"][:1],
             *answers["content"][:asked],
-            *answers["rollout"][:1],
             *answers["filter"][:asked],
         }
 

@@ -31,7 +31,6 @@ def rollouts(robot, node, listening):
     [
         ("content", "judge", broken),
         ("content", "judge", lambda _: Judgement(99)),
-        ("content", "judge_rollout", broken),
         ("filters", "filter", broken),
         ("filters", "filter", lambda frames: (frames[:1], Judgement(0))),
     ],

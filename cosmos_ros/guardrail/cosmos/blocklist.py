@@ -1,8 +1,9 @@
 """Cosmos-1.0-Guardrail's blocklist: its word lists, profanity matching, lemmas and near matches.
 
-Decisions are the published code's on every prompt, but for two of its faults. A prompt that holds an asterisk is not
-refused for it (the published code finds its own censor mark in it wherever standard output is no terminal). A
-whitelisted word behind a phrase that was censored as one no longer ends in an IndexError; it is passed over.
+Decisions are the published code's on every prompt, except for three of its faults. A prompt that holds an asterisk is
+not refused for it (the published code finds its own censor mark in it wherever standard output is no terminal). A
+whitelisted word behind a phrase that was censored as one no longer ends in an IndexError; it is passed over. Blank
+lines are no entries (the published code takes one in `exact_match` as part of every prompt, and refuses them all).
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ class Blocklist(PromptGuard):
         custom = _read_list(folder / "custom")
         exact = _read_list(folder / "exact_match")
         for name, entries in (("custom", custom), ("exact_match", exact)):
-            if not any(entries):
-                raise GuardrailUnavailable(f"the blocklist {folder / name} has no entries")
+            if not any(map(_can_match, entries)):
+                raise GuardrailUnavailable(f"the blocklist {folder / name} has no entry that a prompt could hold")
         self._whitelist = {entry.lower() for entry in _read_list(folder / "whitelist")}
         self._profanity = _profanity(custom, self._whitelist)
         self._lemmatize = Lemmatizer(folder / "nltk_data")
@@ -67,9 +68,8 @@ class Blocklist(PromptGuard):
         for reading, text in (("custom", prompt), ("custom, as a lemma", self._lemmatize(prompt))):
             if censored := self._censored(text):
                 return Judgement(Verdict.REFUSED, f"{reading}: {censored}")
-        if entry := self._exact_match(prompt):
-            return Judgement(Verdict.REFUSED, f"exact_match: {entry!r}")
-        return PASSED
+        entry = self._exact_match(prompt)
+        return PASSED if entry is None else Judgement(Verdict.REFUSED, f"exact_match: {entry!r}")
 
     def _censored(self, text: str) -> str:
         """The text with what is blocked struck out, or "" where nothing is.
@@ -181,16 +181,22 @@ class _Entry:
 
 
 def _read_list(folder: Path) -> list[str]:
-    """Every line of every file in the folder, stripped."""
+    """Every line of every file in the folder, stripped, without blank ones and a byte order mark."""
     try:
         files = sorted(path for path in folder.iterdir() if path.is_file())
-        return [line.strip() for file in files for line in file.open(encoding="utf-8")]
+        lines = [line.strip() for file in files for line in file.read_text(encoding="utf-8-sig").split("\n")]
+        return [line for line in lines if line]
     except (OSError, UnicodeDecodeError) as error:
         raise GuardrailUnavailable(f"the blocklist {folder} cannot be read: {error}") from error
 
 
+def _can_match(entry: str) -> bool:
+    """Whether a prompt could hold the entry: prompts are reduced to ASCII first."""
+    return re.search(r"[A-Za-z0-9]", entry) is not None
+
+
 def _profanity(custom: list[str], whitelist: set[str]) -> Any:
-    """A better_profanity.Profanity that censors custom's entries, but for those in the whitelist."""
+    """A better_profanity.Profanity that censors custom's entries, except those in the whitelist."""
     try:
         from better_profanity import Profanity
     except ImportError as error:
@@ -199,7 +205,7 @@ def _profanity(custom: list[str], whitelist: set[str]) -> Any:
     profanity = Profanity()
     profanity.load_censor_words(custom, whitelist_words=list(whitelist))
     words = {word.lower() for word in custom} - whitelist
-    if not words:
+    if not any(map(_can_match, words)):
         raise GuardrailUnavailable("the blocklist's whitelist takes back every entry of custom")
     profanity.CENSOR_WORDSET = LookAlikes(words, profanity.CHARS_MAPPING)
     return profanity

@@ -77,7 +77,7 @@ def require_whole(home: Path, takes_prompt: bool) -> None:
         except GuardrailUnavailable as error:
             raise GuardrailUnavailable(f"{error}; fetch it: hf download {repository} --cache-dir {cache}") from error
         except (OSError, UnicodeDecodeError) as error:
-            raise GuardrailUnavailable(f"{cache} cannot be read: {error}; fetch it anew: {FETCH}") from error
+            raise GuardrailUnavailable(f"{cache} cannot be loaded: {error}; fetch it anew: {FETCH}") from error
 
 
 def _holds_something(folder: Path) -> bool:

@@ -29,6 +29,7 @@ LOOK_ALIKES = {
     "z": "z2",
 }
 HOMOGLYPHS = str.maketrans("аеорсухіѕјԁɡαεορυι", "aeopcyxisjdgaeopui")  # Cyrillic and Greek letters that look Latin
+INVISIBLE = ("Mn", "Me", "Cf", "Cc")  # Unicode's categories of accents and of characters without a picture
 
 
 class EmbeddedBlocklist(PromptGuard):
@@ -37,28 +38,42 @@ class EmbeddedBlocklist(PromptGuard):
     name = "blocklist"
 
     def __init__(self, lists: Mapping[str, tuple[str, ...]] = embedded_lists.BLOCKED) -> None:
-        self._patterns = {category: _pattern(entries) for category, entries in lists.items() if entries}
-        if not self._patterns:
-            raise GuardrailUnavailable("the embedded blocklist is empty")
+        if not lists or not all(lists.values()):
+            raise GuardrailUnavailable("the embedded blocklist is empty, or has an empty category")
+        self._patterns = {category: _pattern(entries) for category, entries in lists.items()}
         self.weights = hashlib.sha256(json.dumps(dict(lists)).encode()).hexdigest()
 
     def judge(self, prompt: str) -> Judgement:
-        text = _fold(prompt)
-        if not text.strip():
+        readings = _readings(prompt)
+        if not re.search("[a-z0-9]", readings[0]):
             return Judgement(Verdict.REFUSED, "a prompt without a word that can be read")
-        for category, pattern in self._patterns.items():
-            if hit := pattern.search(text):
-                return Judgement(Verdict.REFUSED, f"{category}: {hit.group()!r}")
+        for text in readings:
+            for category, pattern in self._patterns.items():
+                if hit := pattern.search(text):
+                    return Judgement(Verdict.REFUSED, f"{category}: {hit.group()!r}")
         return PASSED
 
 
-def _fold(prompt: str) -> str:
-    """Plain lower-case ASCII as far as the letters allow."""
-    plain = unicodedata.normalize("NFKD", prompt.casefold().translate(HOMOGLYPHS))
-    return plain.encode("ascii", "ignore").decode()
+def _readings(prompt: str) -> tuple[str, str]:
+    """The prompt in plain lower-case ASCII, as far as its letters allow, read twice.
+
+    What is not ASCII then (dashes, arrows, quotes, letters of other scripts) parts words in the first reading and is
+    left out of the second: it may stand between two words, or hide within one. Accents and invisible characters are
+    left out of both.
+    """
+    # Compatibility forms first, so that those of capitals are folded too; folding may compose letters again.
+    plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", prompt).casefold().translate(HOMOGLYPHS))
+    shown = [letter for letter in plain if letter.isspace() or unicodedata.category(letter) not in INVISIBLE]
+    return (
+        "".join(letter if letter.isascii() else " " for letter in shown),
+        "".join(letter for letter in shown if letter.isascii()),
+    )
 
 
 def _pattern(entries: tuple[str, ...]) -> re.Pattern[str]:
+    """Matches any of the entries as whole words. Raises GuardrailUnavailable where one of them is no words."""
+    if wrong := [entry for entry in entries if not re.fullmatch(r"[a-z0-9]+([ -][a-z0-9]+)*", entry)]:
+        raise GuardrailUnavailable(f"the embedded blocklist's entry {wrong[0]!r} is not lower-case words")
     words = (r"[\W_]+".join(map(_word_pattern, re.split(r"[\s-]+", entry))) for entry in entries)
     return re.compile(r"(?<![a-z0-9])(?:" + "|".join(words) + r")(?![a-z0-9])")
 

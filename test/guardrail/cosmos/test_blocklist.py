@@ -129,6 +129,31 @@ def test_a_whitelist_that_takes_back_all_of_custom_is_refused(folder, tmp_path):
         Blocklist(copy)
 
 
+@pytest.mark.parametrize("text", ["\ndrax\n", "drax\n\n", " \t\r\n\r\ndrax", "\ufeffdrax\n", "\u65e5\u672c\n\ndrax"])
+@pytest.mark.parametrize("name", ["a", "z"])
+def test_a_blank_line_switches_no_entry_off(folder, tmp_path, text, name):
+    """Neither in its own file nor in those before and behind it; nor does it take a mark back from the whitelist."""
+    copy = Path(shutil.copytree(folder, tmp_path / "blocklist"))
+    for kind in ("custom", "whitelist", "exact_match"):
+        (copy / kind / f"{name}.txt").write_text(text if kind != "whitelist" else "\n \n", encoding="utf-8")
+    for kind in ("custom", "exact_match"):
+        (copy / kind / "m.txt").write_text(f"gizmo{kind}\n")
+    blocklist = Blocklist(copy)
+    assert all(blocked(blocklist, prompt) for prompt in ("the drax", "a gizmocustom", "a gizmoexact_match"))
+    assert blocked(blocklist, "a hot potato -- drax") and not blocked(blocklist, "a harmless cube")
+
+
+@pytest.mark.parametrize("kind", ["custom", "exact_match"])
+@pytest.mark.parametrize("text", ["", "\n\n", "\ufeff", "\u65e5\u672c\n", "--\n***\n"])
+def test_a_list_that_no_prompt_can_match_is_refused(folder, tmp_path, kind, text):
+    copy = Path(shutil.copytree(folder, tmp_path / "blocklist"))
+    shutil.rmtree(copy / kind)
+    (copy / kind).mkdir()
+    (copy / kind / "words.txt").write_text(text, encoding="utf-8")
+    with pytest.raises(GuardrailUnavailable, match=f"{kind} has no entry"):
+        Blocklist(copy)
+
+
 LETTERS = st.text(alphabet="aeiouvlstxz@$*01347", max_size=6)
 
 

@@ -69,10 +69,33 @@ def test_entries_are_found_in_any_case_with_look_alike_letters(entry, data):
 
 
 @pytest.mark.parametrize(
-    "text", ["m\u00fcrder", "\uff4d\uff55\uff52\uff44\uff45\uff52", "murd\u0435r", "MURDER!", "'murder'", "(murder)"]
+    "text",
+    [
+        "m\u00fcrder",
+        "\uff4d\uff55\uff52\uff44\uff45\uff52",
+        "murd\u0435r",
+        "MURDER!",
+        "'murder'",
+        "(murder)",
+        "\U0001d40cURDER",
+    ],
 )
 def test_neither_foreign_letters_nor_quotes_hide_a_word(text):
     assert BLOCKLIST.judge(f"a {text} at night").detail == "violence: 'murder'"
+
+
+BETWEEN = "\u2014\u2013\u2011\u2192\u2022\u00b7\u201c\u2019\u00bb\u2026\u2028\u3002\u3001\u2800\u65e5\U0001f916_|/\t\n"
+
+
+@pytest.mark.parametrize("separator", BETWEEN)
+def test_whatever_stands_between_words_parts_them(separator):
+    assert BLOCKLIST.judge(f"scene{separator}murder{separator}robot").detail == "violence: 'murder'"
+    assert BLOCKLIST.judge(f"a child{separator}abuse case").verdict is Verdict.REFUSED
+
+
+@pytest.mark.parametrize("hidden", "\u00ad\u200b\u200d\u2060\ufeff\u0336\u20dd\x00\x08\u2800\u65e5\u2014")
+def test_what_is_not_seen_or_foreign_hides_no_word(hidden):
+    assert BLOCKLIST.judge(f"a mur{hidden}der").detail == "violence: 'murder'"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +112,7 @@ def test_what_a_robot_sees_is_not_refused(prompt):
     assert BLOCKLIST.judge(prompt).verdict is Verdict.PASSED
 
 
-@pytest.mark.parametrize("prompt", ["", "  ", "\u65e5\u672c\u8a9e", "\U0001f916"])
+@pytest.mark.parametrize("prompt", ["", "  ", "\u65e5\u672c\u8a9e", "\U0001f916", "...", "\u2014"])
 def test_a_prompt_that_cannot_be_read_is_refused(prompt):
     assert BLOCKLIST.judge(prompt).verdict is Verdict.REFUSED
 
@@ -108,9 +131,16 @@ def test_other_lists_are_another_hash():
     assert admitted == [BLOCKLIST]
 
 
-def test_an_empty_blocklist_is_no_guard():
+@pytest.mark.parametrize("lists", [{}, {"violence": ()}, {"violence": ("murder",), "drugs": ()}])
+def test_an_empty_blocklist_is_no_guard(lists):
     with pytest.raises(GuardrailUnavailable, match="empty"):
-        EmbeddedBlocklist({"violence": ()})
+        EmbeddedBlocklist(lists)
+
+
+@pytest.mark.parametrize("entry", ["", " ", "-", "murder ", "Murder", "m\u00fcrder", "mur*der"])
+def test_an_entry_that_could_not_match_or_would_match_everything_is_no_entry(entry):
+    with pytest.raises(GuardrailUnavailable, match="entry"):
+        EmbeddedBlocklist({"violence": ("murder", entry)})
 
 
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (20, 200, 90)])
@@ -126,13 +156,9 @@ def test_a_solid_colour_with_a_little_noise_is_still_one():
     assert DegenerateVideoGuard().judge(frames).detail == "Solid_Colour"
 
 
-def test_a_rollout_that_stands_still_is_refused_though_no_part_of_it_is(noise):
+def test_a_rollout_that_stands_still_passes(noise):
     still = np.repeat(noise(1), 8, axis=0)
-    with pytest.raises(VideoBlocked, match="degenerate_video refused .*: Constant_Output"):
-        predict("a cube", still, still, still)
-    moved = still.copy()
-    moved[7, 0, 0] ^= 1
-    assert len(predict("a cube", still, still, moved).frames) == 24
+    assert np.array_equal(predict("a cube", still, still).frames, np.concatenate([still, still]))
 
 
 def test_numbers_that_are_no_pixels_are_refused():
