@@ -48,9 +48,9 @@ class StampedFrame:
         return self.frame_id, self.height, self.width, self.encoding
 
 
-def frame_of(message: Any) -> StampedFrame:
-    """A sensor_msgs/Image or CompressedImage, checked but not converted. Raises BadImage."""
-    info = images.check(message)
+def frame_of(message: Any, max_pixels: int = images.MAX_PIXELS) -> StampedFrame:
+    """A sensor_msgs/Image or CompressedImage, checked but not converted. Raises BadImage, also above `max_pixels`."""
+    info = images.check(message, max_pixels)
     stamp = message.header.stamp
     return StampedFrame(
         stamp_ns=stamp.sec * NANOSECONDS + stamp.nanosec,
@@ -58,7 +58,7 @@ def frame_of(message: Any) -> StampedFrame:
         height=info.height,
         width=info.width,
         encoding=info.encoding,
-        load=lambda: images.to_rgb(message),
+        load=lambda: images.to_rgb(message, max_pixels),
     )
 
 

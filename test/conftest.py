@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -19,7 +20,6 @@ from rosbags.typesys import Stores, get_typestore
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cosmos_ros import images
 from cosmos_ros.guardrail import Guardrail
 from cosmos_ros.rollout import Clip, Crop, GuardedRollout
 from cosmos_ros.world_model import Transformer, TransformerConfig
@@ -188,13 +188,15 @@ def image_message(frame: np.ndarray, stamp_ns: int, encoding: str):
     types = TYPES.types
     stamp = types["builtin_interfaces/msg/Time"](*divmod(stamp_ns, 1_000_000_000))
     header = types["std_msgs/msg/Header"](stamp, "camera_optical_frame")
+    bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
     if encoding in ("jpeg", "png"):
-        image_format, data = images.compress(frame, encoding)
-        return types["sensor_msgs/msg/CompressedImage"](header, image_format, np.frombuffer(data, np.uint8))
-    image = images.from_rgb(frame, encoding)
-    return types["sensor_msgs/msg/Image"](
-        header, image.height, image.width, encoding, image.is_bigendian, image.step, np.frombuffer(image.data, np.uint8)
-    )
+        data = cv2.imencode(f".{encoding}", bgr)[1]
+        return types["sensor_msgs/msg/CompressedImage"](header, f"rgb8; {encoding} compressed bgr8", data)
+    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) * np.uint16(257)
+    pixels = {"rgb8": frame, "bgr8": bgr, "mono16": grey}[encoding]
+    data = np.frombuffer(pixels.tobytes(), np.uint8)
+    height, width = frame.shape[:2]
+    return types["sensor_msgs/msg/Image"](header, height, width, encoding, 0, len(data) // height, data)
 
 
 @pytest.fixture(scope="session")
