@@ -290,7 +290,7 @@ class StageClock:
             fraction=start + (end - start) * done / total,
             frames_ready=frames_ready,
             tokens_per_second=rate,
-            remaining_s=(total - done) / rate if rate else 0.0,
+            remaining_s=(total - done) / rate if rate else -1.0,
         )
         self.report()
 

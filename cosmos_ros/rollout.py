@@ -36,7 +36,7 @@ class Progress:
     fraction: float  # of the whole prediction, 0..1
     frames_ready: int = 0  # predicted frames whose tokens are complete
     tokens_per_second: float = 0.0
-    remaining_s: float = 0.0  # estimate, seconds; 0 where nothing is known yet
+    remaining_s: float = -1.0  # estimate, seconds; negative where nothing is known yet
 
 
 @dataclass(frozen=True)

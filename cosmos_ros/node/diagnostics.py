@@ -18,6 +18,7 @@ from cosmos_ros.msg import GuardrailStatus
 from cosmos_ros.node.camera_subscription import SILENCE_S, CameraSubscription
 from cosmos_ros.node.predict_action import PredictAction
 from cosmos_ros.node.timers import steady_timer
+from cosmos_ros.queue import PredictionQueue
 from cosmos_ros.rollout import NANOSECONDS
 from cosmos_ros.world_model.world_model import resolve_device
 
@@ -26,7 +27,7 @@ PERIOD_S = 1.0
 
 
 @dataclass(frozen=True)
-class Finding:
+class Status:
     """One status: what it is about, how it stands, one line, and the values behind it."""
 
     subject: str
@@ -36,10 +37,10 @@ class Finding:
 
 
 class Diagnostics:
-    """Publishes what `findings` returns, every second, in every lifecycle state."""
+    """Publishes what `statuses` returns, every second, in every lifecycle state."""
 
-    def __init__(self, node: Node, findings: Callable[[], list[Finding]]) -> None:
-        self._node, self._findings = node, findings
+    def __init__(self, node: Node, statuses: Callable[[], list[Status]]) -> None:
+        self._node, self._statuses = node, statuses
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         steady_timer(node, PERIOD_S, self._publish, MutuallyExclusiveCallbackGroup())
 
@@ -49,22 +50,22 @@ class Diagnostics:
         message.header.stamp = self._node.get_clock().now().to_msg()
         message.status = [
             DiagnosticStatus(
-                level=finding.level,
-                name=f"{name}: {finding.subject}",
-                message=finding.summary,
-                values=[KeyValue(key=key, value=str(value)) for key, value in finding.values.items()],
+                level=status.level,
+                name=f"{name}: {status.subject}",
+                message=status.summary,
+                values=[KeyValue(key=key, value=str(value)) for key, value in status.values.items()],
             )
-            for finding in self._findings()
+            for status in self._statuses()
         ]
         self._publisher.publish(message)
 
 
-def node_finding(state: str, trouble: str) -> Finding:
+def node_status(state: str, trouble: str) -> Status:
     """The lifecycle state, and why the last transition failed."""
-    return Finding("node", ERROR if trouble else OK, trouble or state, {"state": state})
+    return Status("node", ERROR if trouble else OK, trouble or state, {"state": state})
 
 
-def camera_finding(camera: CameraSubscription, buffer: BufferState, now_ns: int) -> Finding:
+def camera_status(camera: CameraSubscription, buffer: BufferState, now_ns: int) -> Status:
     """What arrives, what became of it, what the buffer holds."""
     silent = camera.silent_s > SILENCE_S
     summary = f"no image on {camera.topic} for {camera.silent_s:.0f} s" if silent else f"{camera.rate:.1f} images/s"
@@ -78,10 +79,10 @@ def camera_finding(camera: CameraSubscription, buffer: BufferState, now_ns: int)
         values["buffered seconds"] = f"{(buffer.newest_ns - buffer.oldest_ns) / NANOSECONDS:.2f}"
         values["newest frame's age in seconds"] = f"{(now_ns - buffer.newest_ns) / NANOSECONDS:.2f}"
     values |= {f"images {fate}": count for fate, count in sorted(camera.counts.items())}
-    return Finding("camera", WARN if silent else OK, summary, values)
+    return Status("camera", WARN if silent else OK, summary, values)
 
 
-def model_finding(foresight: Foresight) -> Finding:
+def model_status(foresight: Foresight) -> Status:
     """Which model, whether it is loaded, and what of the GPU's memory is taken."""
     spec, loaded = foresight.spec, foresight.loaded
     values = {
@@ -91,10 +92,10 @@ def model_finding(foresight: Foresight) -> Finding:
         "takes a prompt": spec.takes_prompt,
         **(_gpu_memory(resolve_device(foresight.config.device)) if loaded else {}),
     }
-    return Finding("model", OK, f"{spec.name}, {'loaded' if loaded else 'not loaded'}", values)
+    return Status("model", OK, f"{spec.name}, {'loaded' if loaded else 'not loaded'}", values)
 
 
-def guardrail_finding(guardrail: Guardrail, last: GuardrailStatus) -> Finding:
+def guardrail_status(guardrail: Guardrail, last: GuardrailStatus) -> Status:
     """The posture: which guards are in force, with which weights, and what each decided about the last goal."""
     weights = {f"{guard.name} SHA-256": guard.weights for guard in guardrail.guards.everyone}
     decided = {
@@ -102,12 +103,14 @@ def guardrail_finding(guardrail: Guardrail, last: GuardrailStatus) -> Finding:
         + f" in {decision.milliseconds:.1f} ms"
         for decision in last.decisions
     }
-    return Finding("guardrail", OK, guardrail.profile, weights | decided)
+    return Status("guardrail", OK, guardrail.profile, weights | decided)
 
 
-def goals_finding(action: PredictAction) -> Finding:
-    """What the last goal that failed ran into."""
-    return Finding("goals", OK, action.state, {"last error": action.last_error or "none"})
+def goals_status(queue: PredictionQueue, action: PredictAction) -> Status:
+    """What runs and waits, whose clients are gone, and what the last goal that failed ran into."""
+    orphans = action.orphans
+    summary = "; ".join((queue.state, *orphans))
+    return Status("goals", WARN if orphans else OK, summary, {"last error": action.last_error or "none"})
 
 
 def _gpu_memory(device: torch.device) -> dict[str, str]:

@@ -11,48 +11,55 @@ reached, says why in its log and on /diagnostics, and can be told to try again.
 
 from __future__ import annotations
 
-import math
 import os
+import queue
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import cv2
-import numpy as np
 import rclpy
 import torch
-from lifecycle_msgs.srv import ChangeState
 from rclpy.exceptions import InvalidHandle, ParameterException
-from rclpy.executors import MultiThreadedExecutor
-from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
+from unique_identifier_msgs.msg import UUID
 
-from cosmos_ros.action import Predict
-from cosmos_ros.errors import ForesightError, InvalidGoal
+from cosmos_ros.errors import ForesightError
 from cosmos_ros.foresight import Foresight, ForesightConfig
 from cosmos_ros.frame_buffer import FrameBuffer
 from cosmos_ros.msg import Rollout
 from cosmos_ros.node.camera_subscription import CameraSubscription
 from cosmos_ros.node.diagnostics import (
     Diagnostics,
-    Finding,
-    camera_finding,
-    goals_finding,
-    guardrail_finding,
-    model_finding,
-    node_finding,
+    Status,
+    camera_status,
+    goals_status,
+    guardrail_status,
+    model_status,
+    node_status,
 )
 from cosmos_ros.node.log import NodeLogHandler
-from cosmos_ros.node.messages import nanoseconds_of
 from cosmos_ros.node.parameters import Parameters
-from cosmos_ros.node.predict_action import Goal, PredictAction
+from cosmos_ros.node.predict_action import PredictAction
+from cosmos_ros.node.rclpy_internals import (
+    QuietExecutor,
+    destroy_state_machine,
+    lifecycle_state,
+    survive_impossible_transitions,
+)
 from cosmos_ros.node.rollout_publisher import Camera, RolloutPublisher
 from cosmos_ros.node.timers import steady_timer
+from cosmos_ros.queue import Job, PredictionQueue
 from cosmos_ros.rollout import GuardedRollout
 
 # One for the camera, one that waits for the running goal's end, one for a transition; the rest for all that is brief.
 EXECUTOR_THREADS = 6
+SHUTDOWN = "the node is shutting down"
+SHUTDOWN_PATIENCE_S = 5.0  # for callbacks that still run at the end: loading a model can take minutes
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ class Prediction:
 
 
 class ForesightNode(LifecycleNode):
-    """The node. Spin it with `spin`; `destroy_node` ends its goals and its worker."""
+    """The node. Serve it with `serve`, or spin it with `spin`; `destroy_node` ends its goals and its worker."""
 
     def __init__(self, **kwargs: object) -> None:
         super().__init__("foresight", **kwargs)
@@ -80,15 +87,16 @@ class ForesightNode(LifecycleNode):
         self._settings = Parameters(self, is_configured=lambda: self.state != "unconfigured")
         self._configured: Configured | None = None
         self._trouble = ""  # why the last transition failed
+        self._queue = PredictionQueue(self._predict, self._publish)
+        self._queue.refuse("the node is not configured: configure and activate it (`ros2 lifecycle set`)")
         self._action = PredictAction(
             self,
-            self._predict,
-            self._publish,
+            self._queue,
             lambda: self._settings["when_busy"],
             lambda: self._configured.foresight.guardrail.profile if self._configured else "",
         )
-        Diagnostics(self, self._findings)
-        self._survive_impossible_transitions()
+        Diagnostics(self, self._statuses)
+        survive_impossible_transitions(self)
         if self._settings["autostart"]:
             # In the lifecycle services' callback group: a lifecycle manager cannot interfere half-way.
             self._autostart_timer = steady_timer(self, 0.0, self._autostart)
@@ -96,16 +104,18 @@ class ForesightNode(LifecycleNode):
     @property
     def state(self) -> str:
         """The lifecycle state: unconfigured, inactive, active, finalized, or a transition's name."""
-        return self._state_machine.current_state[1]
+        return lifecycle_state(self)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._queue.refuse("the node is being configured; goals are served once it is active")
         return self._attempt("configure", self._configure)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._queue.refuse("the node is loading its model; goals are served once it is active")
         result = self._attempt("activate", self._load)
         if result == TransitionCallbackReturn.SUCCESS:
             super().on_activate(state)
-            self._action.open()
+            self._queue.open()
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -120,14 +130,17 @@ class ForesightNode(LifecycleNode):
         self._attempt("unload the model", self._unload)
         return self._attempt("shut down", self._forget)
 
+    def say_farewell(self) -> None:
+        """Answer every goal, and see that the answers go out. The executor must still spin."""
+        self._action.say_farewell(SHUTDOWN)
+
     def destroy_node(self) -> None:
+        self._queue.destroy(SHUTDOWN)
         self._action.destroy()
         self._forget()
         self._package_log.close()
         super().destroy_node()
-        # rclpy leaves it to the garbage collector, and with it the node: it would stay in the graph and, when it goes
-        # at last, take the way to /rosout from the next node of its name.
-        self._state_machine.destroy_when_not_in_use()
+        destroy_state_machine(self)
 
     def _autostart(self) -> None:
         self.destroy_timer(self._autostart_timer)
@@ -145,8 +158,10 @@ class ForesightNode(LifecycleNode):
             self.get_logger().error(traceback.format_exc())
         else:
             self._trouble = ""
+            self._queue.refuse("the node is not active: activate it (`ros2 lifecycle set`)")
             self.get_logger().info(f"{what}: done")
             return TransitionCallbackReturn.SUCCESS
+        self._queue.refuse(f"the node is not active: it {self._trouble}")
         self.get_logger().error(self._trouble)
         return TransitionCallbackReturn.FAILURE
 
@@ -169,7 +184,7 @@ class ForesightNode(LifecycleNode):
         self._configured.foresight.load()
 
     def _unload(self) -> None:
-        self._action.close("the node was deactivated")
+        self._queue.close("the node was deactivated")
         if self._configured is not None:
             self._configured.publisher.stop()
             self._configured.foresight.unload()
@@ -180,34 +195,31 @@ class ForesightNode(LifecycleNode):
             self._configured.publisher.destroy()
             self._configured = None
 
-    def _predict(self, goal: Goal) -> Prediction:
-        """On the action's worker thread. Raises ForesightError."""
+    def _predict(self, job: Job) -> Prediction:
+        """On the queue's worker thread. Raises ForesightError."""
         self._limit_threads()
-        request, configured = goal.request, self._configured
-        if request.condition not in (Predict.Goal.VIDEO, Predict.Goal.IMAGE):
-            raise InvalidGoal(f"condition must be VIDEO (0) or IMAGE (1); got {request.condition}")
-        n_frames = configured.foresight.spec.conditioning_lengths[request.condition]  # a video's, an image's
-        sampling = {
-            "seed": request.seed if request.seed >= 0 else None,
-            "temperature": self._or_default("temperature", request.temperature),
-            "top_p": self._or_default("top_p", request.top_p),
-        }
+        request, configured = job.request, self._configured
+        n_frames = configured.foresight.spec.conditioning_lengths[1 if request.from_image else 0]
         now_ns = self.get_clock().now().nanoseconds
-        clip = configured.buffer.clip(n_frames, until_ns=nanoseconds_of(request.until) or None, now_ns=now_ns)
+        clip = configured.buffer.clip(n_frames, until_ns=request.until_ns, now_ns=now_ns)
         camera = Camera(configured.camera.frame_id, clip.frames.shape[1:3], configured.camera.info)
-        rollout = configured.foresight.predict(clip, request.prompt, **sampling, on_progress=goal.report)
+        rollout = configured.foresight.predict(
+            clip,
+            request.prompt,
+            seed=request.seed,
+            temperature=self._or_default("temperature", request.temperature),
+            top_p=self._or_default("top_p", request.top_p),
+            on_progress=job.report,
+        )
         return Prediction(rollout, camera)
 
-    def _publish(self, goal: Goal, prediction: Prediction) -> Rollout:
-        return self._configured.publisher.publish(prediction.rollout, goal.handle.goal_id, prediction.camera)
+    def _publish(self, job: Job, prediction: Prediction) -> list[Rollout]:
+        return [self._configured.publisher.publish(prediction.rollout, UUID(uuid=list(job.id)), prediction.camera)]
 
-    def _or_default(self, name: str, requested: float) -> float | None:
-        """The goal's value; where it is negative the parameter's; where that is too, None: the model's own."""
-        if not math.isfinite(requested):
-            raise InvalidGoal(f"{name} must be finite; got {requested}")
-        value = requested if requested >= 0 else self._settings[name]
-        # The goal's float32 0.8 would be 0.800000011920929: its shortest decimal is what the client wrote.
-        return float(str(np.float32(value))) if value >= 0 else None
+    def _or_default(self, name: str, requested: float | None) -> float | None:
+        """The request's value; where it has none the parameter's; where that is negative, None: the model's own."""
+        value = self._settings[name] if requested is None else requested
+        return value if value >= 0 else None
 
     def _limit_threads(self) -> None:
         """Leave a core to the camera. Torch keeps this per thread, so every thread that computes has to say it."""
@@ -215,37 +227,26 @@ class ForesightNode(LifecycleNode):
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
 
-    def _findings(self) -> list[Finding]:
+    def _statuses(self) -> list[Status]:
         configured, now_ns = self._configured, self.get_clock().now().nanoseconds
-        findings = [node_finding(self.state, self._trouble), goals_finding(self._action)]
+        statuses = [node_status(self.state, self._trouble), goals_status(self._queue, self._action)]
         if configured is not None:
-            findings += [
-                camera_finding(configured.camera, configured.buffer.state(), now_ns),
-                model_finding(configured.foresight),
-                guardrail_finding(configured.foresight.guardrail, self._action.last_status),
+            statuses += [
+                camera_status(configured.camera, configured.buffer.state(), now_ns),
+                model_status(configured.foresight),
+                guardrail_status(configured.foresight.guardrail, self._action.last_status),
             ]
-        return findings
-
-    def _survive_impossible_transitions(self) -> None:
-        """Answer `false`: rclpy's own service lets the state machine's error through, which ends the executor."""
-        change_state = self._service_change_state.callback
-
-        def answer(request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
-            try:
-                return change_state(request, response)
-            except rclpy_implementation.RCLError as error:
-                self.get_logger().warning(f"refused a transition from {self.state}: {error}")
-                response.success = False
-                return response
-
-        self._service_change_state.callback = answer
+        return statuses
 
 
-def spin(node: ForesightNode) -> None:
-    """Serve the node until the context shuts down. What one callback runs into does not end the others."""
-    executor = MultiThreadedExecutor(EXECUTOR_THREADS, context=node.context)
+def spin(node: ForesightNode, done: threading.Event | None = None) -> bool:
+    """Serve the node until the context shuts down or `done` is set and the executor woken.
+
+    What one callback runs into does not end the others. Returns False where callbacks still run at the end.
+    """
+    executor = QuietExecutor(EXECUTOR_THREADS, context=node.context)
     executor.add_node(node)
-    while node.context.ok():
+    while node.context.ok() and not (done and done.is_set()):
         try:
             executor.spin_once()
         except InvalidHandle:
@@ -253,22 +254,49 @@ def spin(node: ForesightNode) -> None:
         except Exception:
             if node.context.ok():  # else it is the shutdown itself, seen from the middle of a wait
                 node.get_logger().error(f"a callback failed:\n{traceback.format_exc()}")
+    return executor.finish(SHUTDOWN_PATIENCE_S)
+
+
+def serve(node: ForesightNode, leave: queue.SimpleQueue) -> bool:
+    """Spin the node on another thread until something comes through `leave`; then answer its goals.
+
+    Returns False where something still runs, which the interpreter's end would wait for.
+    """
+    done, ended = threading.Event(), []
+
+    def spin_until_done() -> None:
+        try:
+            ended.append(spin(node, done))
+        finally:
+            leave.put(None)
+
+    spinning = threading.Thread(target=spin_until_done, name="spin", daemon=True)
+    spinning.start()
+    leave.get()
+    node.say_farewell()
+    done.set()
+    if node.executor is not None:
+        node.executor.wake()
+    spinning.join()
+    return ended == [True]
 
 
 def main(args: list[str] | None = None) -> int:
-    rclpy.init(args=args)
+    # rclpy's own handlers would close the context, and with it the way to every client that waits for an answer.
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    leave = queue.SimpleQueue()  # the one kind that a signal handler may put into
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda number, _: leave.put(number))
     try:
         node = ForesightNode()
     except ParameterException as error:
         print(f"foresight_node: {error}", file=sys.stderr)
         return 1
-    try:
-        spin(node)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
+    if not serve(node, leave):
+        node.get_logger().warning(f"left while a callback still ran after {SHUTDOWN_PATIENCE_S:g} s")
+        os._exit(0)  # nothing here holds what a file or another process needs
+    node.destroy_node()
+    rclpy.try_shutdown()
     return 0
 
 

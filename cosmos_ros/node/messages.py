@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
@@ -10,10 +11,15 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from unique_identifier_msgs.msg import UUID
 
+from cosmos_ros.action import Predict
+from cosmos_ros.errors import InvalidGoal
 from cosmos_ros.guardrail_report import GuardrailReport
 from cosmos_ros.msg import GuardDecision, GuardrailStatus, Rollout, StageTime
+from cosmos_ros.queue import Request
 from cosmos_ros.recordings.contact_sheet import contact_sheet
-from cosmos_ros.rollout import NANOSECONDS, Crop, GuardedRollout
+from cosmos_ros.rollout import NANOSECONDS, Crop, GuardedRollout, Progress
+
+MAX_SAMPLES = 16
 
 
 def time_message(stamp_ns: int) -> Time:
@@ -28,6 +34,45 @@ def duration_message(seconds: float) -> Duration:
 
 def nanoseconds_of(message: Time | Duration) -> int:
     return message.sec * NANOSECONDS + message.nanosec
+
+
+def request_of(goal: Predict.Goal) -> Request:
+    """The goal's fields; negative and zero ones that leave the choice to the server become None. Raises InvalidGoal."""
+    if goal.condition not in (Predict.Goal.VIDEO, Predict.Goal.IMAGE):
+        raise InvalidGoal(f"condition must be VIDEO (0) or IMAGE (1); got {goal.condition}")
+    if goal.samples > MAX_SAMPLES:
+        raise InvalidGoal(f"samples must lie in 0..{MAX_SAMPLES} (0: one); got {goal.samples}")
+    return Request(
+        from_image=goal.condition == Predict.Goal.IMAGE,
+        prompt=goal.prompt,
+        seed=goal.seed if goal.seed >= 0 else None,
+        temperature=_sampling_value("temperature", goal.temperature),
+        top_p=_sampling_value("top_p", goal.top_p),
+        until_ns=nanoseconds_of(goal.until) or None,
+        samples=goal.samples or 1,
+        frames=goal.frames or None,
+    )
+
+
+def _sampling_value(name: str, value: float) -> float | None:
+    if not math.isfinite(value):
+        raise InvalidGoal(f"{name} must be finite; got {value}")
+    return from_float32(value) if value >= 0 else None
+
+
+def from_float32(value: float) -> float:
+    """The shortest decimal of a float32: 0.8, which is what the client wrote, and not 0.800000011920929."""
+    return float(str(np.float32(value)))
+
+
+def feedback_message(progress: Progress) -> Predict.Feedback:
+    return Predict.Feedback(
+        stage=int(progress.stage),
+        progress=progress.fraction,
+        frames_ready=progress.frames_ready,
+        tokens_per_second=progress.tokens_per_second,
+        remaining=duration_message(progress.remaining_s),
+    )
 
 
 def rollout_message(rollout: GuardedRollout, goal_id: UUID, frame_id: str) -> Rollout:

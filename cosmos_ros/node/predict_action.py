@@ -1,126 +1,80 @@
-"""The action `~/predict`: takes goals, runs them one at a time off the executor, and answers every one of them.
+"""The action `~/predict`: a client's goals into the queue, and what became of them back to the client.
 
 A goal is always accepted and then, where it cannot be served, aborted with a code and a message: a rejected goal
-could not tell its client why. The life of a goal, and the threads that carry it:
-
-    executor   accepts it: to run now, to wait, or in the running goal's place, as `when_busy` says
-    worker     one thread for the node's whole life: predicts, reports, publishes; asks after every pass whether to stop
-    executor   concludes it: waits for its end or for a cancel request, and answers the client
-
-The answer to a cancel request does not wait for the worker, which may be anywhere between two passes.
+could not tell its client why. The queue's worker predicts and publishes; an executor's thread concludes each goal: it
+waits for the goal's end or for a cancel request, and answers. So the answer to a cancel request does not wait for the
+worker, which may be anywhere between two passes.
 """
 
 from __future__ import annotations
 
-import collections
 import threading
-import time
-import traceback
 from collections.abc import Callable
-from typing import TypeVar
+from dataclasses import dataclass, field
 
-from rclpy.action import ActionServer, CancelResponse
-from rclpy.action.server import RCLError, ServerGoalHandle
+from rclpy.action import CancelResponse
+from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 
 from cosmos_ros.action import Predict
-from cosmos_ros.errors import Busy, Canceled, ForesightError, NotActive, Preempted
-from cosmos_ros.msg import GuardrailStatus, Rollout
-from cosmos_ros.node.messages import duration_message, guardrail_status, without_frames
+from cosmos_ros.errors import Canceled, ForesightError, InvalidGoal
+from cosmos_ros.msg import GuardrailStatus
+from cosmos_ros.node.messages import feedback_message, guardrail_status, request_of, without_frames
+from cosmos_ros.node.rclpy_internals import AnsweringActionServer, execute
 from cosmos_ros.node.timers import steady_timer
-from cosmos_ros.rollout import Progress, Stage
+from cosmos_ros.queue import Job, PredictionQueue, Request
 
 RESULT_TIMEOUT_S = 30  # rclpy's own is 900 s; one result with frames holds 47 MB at 640x1024
-FEEDBACK_PERIOD_S = 0.1
-WAITING_PERIOD_S = 0.5  # between two feedbacks of a goal that waits
+WATCH_PERIOD_S = 0.5  # between two feedbacks of a goal that waits, and between two looks at who is still there
 CANCEL_POLL_S = 0.02
+FAREWELL_S = 1.0  # in which the last results go out; a client that does not ask for its result is not waited for
 
-Prediction = TypeVar("Prediction")
 
+@dataclass
+class ActionGoal:
+    """A goal that has no answer yet.
 
-class Goal:
-    """One goal from its acceptance to its answer. Whoever closes it first decides how it ends."""
+    clients  who listened to feedback when it came, by endpoint: its own client is one of them
+    gone     how many of them have gone since
+    """
 
-    def __init__(self, handle: ServerGoalHandle) -> None:
-        self.handle = handle
-        self.request: Predict.Goal = handle.request
-        self.outcome: Rollout | ForesightError | None = None
-        self.ended = threading.Event()
-        self._closed = False
-        self._lock = threading.Lock()
-        self._last_stage, self._last_feedback = None, 0.0
+    handle: ServerGoalHandle
+    clients: frozenset[bytes]
+    gone: int = 0
+    job: Job | None = None
+    executing: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
-    def closed(self) -> bool:
-        return self._closed
+    def id(self) -> bytes:
+        return bytes(self.handle.goal_id.uuid)
 
-    def close(self) -> bool:
-        """Nobody else can decide from here on; False where somebody has already."""
-        with self._lock:
-            first, self._closed = not self._closed, True
-            return first
-
-    def end(self, outcome: Rollout | ForesightError) -> None:
-        """How it ended; only whoever closed the goal may say."""
-        self.outcome = outcome
-        self.ended.set()
-
-    def stop(self, error: ForesightError) -> None:
-        """End with an error, unless the end is decided already."""
-        if self.close():
-            self.end(error)
-
-    def report(self, progress: Progress) -> None:
-        """Feedback: at every change of stage, in between ten times a second. Raises Canceled on a goal that is closed.
-
-        That is how a prediction stops: it reports after every decoding pass.
-        """
-        if self._closed:
-            raise Canceled("the goal has ended")
-        now = time.monotonic()
-        if progress.stage is self._last_stage and now - self._last_feedback < FEEDBACK_PERIOD_S:
-            return
-        self._last_stage, self._last_feedback = progress.stage, now
-        self.handle.publish_feedback(
-            Predict.Feedback(
-                stage=int(progress.stage),
-                progress=progress.fraction,
-                frames_ready=progress.frames_ready,
-                tokens_per_second=progress.tokens_per_second,
-                remaining=duration_message(progress.remaining_s),
-            )
-        )
+    def execute(self) -> None:
+        """Have the executor conclude it, once."""
+        with self.lock:
+            first, self.executing = not self.executing, True
+        if first:
+            execute(self.handle)
 
 
 class PredictAction:
-    """The action server and its worker. Goals are served between `open` and `close`.
+    """The action server in front of a queue whose jobs end with a list of Rollout messages.
 
-    predict     makes a goal's prediction, calling goal.report as it goes; raises ForesightError
-    publish     puts a finished prediction on the topics and returns its message
     when_busy   the parameter's value: "reject", "preempt" or "queue"
     profile     of the guardrail in force; "" where there is none yet
     """
 
     def __init__(
-        self,
-        node: Node,
-        predict: Callable[[Goal], Prediction],
-        publish: Callable[[Goal, Prediction], Rollout],
-        when_busy: Callable[[], str],
-        profile: Callable[[], str],
+        self, node: Node, queue: PredictionQueue, when_busy: Callable[[], str], profile: Callable[[], str]
     ) -> None:
+        self._node, self._queue, self._when_busy, self._profile = node, queue, when_busy, profile
         self._log = node.get_logger().get_child("predict")
-        self._predict, self._publish, self._when_busy, self._profile = predict, publish, when_busy, profile
         self.last_error = ""
         self.last_status = GuardrailStatus()  # what the guards decided about the last goal that they were asked about
-        self._goals: dict[bytes, Goal] = {}  # every goal that has no answer yet
-        self._waiting: collections.deque[Goal] = collections.deque()
-        self._running: Goal | None = None
-        self._open = self._destroyed = False
-        self._changed = threading.Condition()  # guards the five above
+        self._goals: dict[bytes, ActionGoal] = {}  # every goal that has no answer yet
         group = ReentrantCallbackGroup()
-        self._server = ActionServer(
+        self._server = AnsweringActionServer(
             node,
             Predict,
             "~/predict",
@@ -130,129 +84,63 @@ class PredictAction:
             callback_group=group,
             result_timeout=RESULT_TIMEOUT_S,
         )
-        steady_timer(node, WAITING_PERIOD_S, self._report_waiting, group)
-        threading.Thread(target=self._work, name="predict", daemon=True).start()
+        self._feedback_topic = node.resolve_topic_name("~/predict/_action/feedback")
+        steady_timer(node, WATCH_PERIOD_S, self._watch, group)
 
     @property
-    def state(self) -> str:
-        """One line on what runs and what waits."""
-        with self._changed:
-            running = "one goal runs" if self._running is not None else "no goal runs"
-            return f"{running}, {len(self._waiting)} waiting" if self._waiting else running
+    def orphans(self) -> list[str]:
+        """What is known of goals whose clients have gone, a line each."""
+        return [_orphan(goal) for goal in tuple(self._goals.values()) if goal.gone]
 
-    def open(self) -> None:
-        """Serve goals from now on."""
-        with self._changed:
-            self._open = True
-
-    def close(self, reason: str) -> None:
-        """End every goal with NOT_ACTIVE and this reason, and all that come later; wait until the worker has let go."""
-        with self._changed:
-            self._open = False
-            self._stop_all(NotActive(reason))
-            self._changed.wait_for(lambda: self._running is None)
+    def say_farewell(self, reason: str) -> None:
+        """End every goal with NOT_ACTIVE and this reason, and see that the answers go out."""
+        unanswered = set(self._goals)
+        self._queue.refuse(reason)
+        self._queue.close(reason)
+        self._server.wait_for_answers(unanswered, FAREWELL_S)
 
     def destroy(self) -> None:
-        self.close("the node is shutting down")
-        with self._changed:
-            self._destroyed = True
-            self._changed.notify_all()
         self._server.destroy()
 
     def _accept(self, handle: ServerGoalHandle) -> None:
-        goal = Goal(handle)
-        with self._changed:
-            self._goals[bytes(handle.goal_id.uuid)] = goal
-            # A stopped goal that the worker has not let go of yet is no reason to turn the next one away.
-            busy = any(not other.closed for other in (self._running, *self._waiting) if other is not None)
-            policy = self._when_busy()
-            if not self._open:
-                goal.stop(NotActive("the node is not active: activate it (`ros2 lifecycle set`), or see its log"))
-            elif busy and policy == "reject":
-                goal.stop(Busy("busy with another goal: cancel it, wait, or set `when_busy` to preempt or queue"))
-            elif busy and policy == "preempt":
-                self._stop_all(Preempted("a newer goal took over"))
-            if not goal.closed:
-                self._waiting.append(goal)
-                self._changed.notify_all()
-        if goal.closed:
-            _execute(handle)
-
-    def _stop_all(self, error: ForesightError) -> None:
-        if self._running is not None:
-            self._running.stop(error)
-        while self._waiting:
-            goal = self._waiting.popleft()
-            goal.stop(error)
-            _execute(goal.handle)
+        goal = ActionGoal(handle, self._clients())
+        request, objection = Request(), None
+        try:
+            request = request_of(handle.request)
+        except InvalidGoal as error:
+            objection = error
+        goal.job = Job(
+            request,
+            id=goal.id,
+            on_start=goal.execute,
+            on_progress=lambda progress: handle.publish_feedback(feedback_message(progress)),
+            on_end=goal.execute,
+        )
+        self._goals[goal.id] = goal
+        if objection is not None:
+            goal.job.stop(objection)
+        else:
+            self._queue.submit(goal.job, self._when_busy())
 
     def _on_cancel(self, handle: ServerGoalHandle) -> CancelResponse:
-        with self._changed:
-            goal = self._goals.get(bytes(handle.goal_id.uuid))
-            if goal in self._waiting:
-                self._waiting.remove(goal)
-                _execute(handle)  # `_conclude` answers it
+        goal = self._goals.get(bytes(handle.goal_id.uuid))
+        if goal is not None and self._queue.drop(goal.job):
+            goal.execute()  # `_conclude` ends it: rclpy has not noted the request yet
         return CancelResponse.ACCEPT
-
-    def _report_waiting(self) -> None:
-        with self._changed:
-            for goal in self._waiting:
-                goal.report(Progress(Stage.WAITING, 0.0))
-
-    def _work(self) -> None:
-        while self._serve_next():
-            pass
-
-    def _serve_next(self) -> bool:
-        """Wait for a goal and see it through; False when there will be no more."""
-        goal = self._next()
-        if goal is None:
-            return False
-        try:
-            _execute(goal.handle)
-            prediction = self._predict(goal)
-        except ForesightError as error:
-            goal.stop(error)
-        except Exception as error:  # whatever one goal runs into, the next one is served
-            goal.stop(self._unexpected(error))
-        else:
-            if goal.close():
-                goal.end(self._published(goal, prediction))
-        return True
-
-    def _published(self, goal: Goal, prediction: Prediction) -> Rollout | ForesightError:
-        try:
-            return self._publish(goal, prediction)
-        except Exception as error:
-            return self._unexpected(error)
-
-    def _unexpected(self, error: Exception) -> ForesightError:
-        self._log.error("a goal failed unexpectedly:\n" + "".join(traceback.format_exception(error)))
-        return ForesightError(f"{type(error).__name__}: {error}; the node's log says where")
-
-    def _next(self) -> Goal | None:
-        with self._changed:
-            self._running = None
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: self._waiting or self._destroyed)
-            if self._destroyed:
-                return None
-            self._running = self._waiting.popleft()
-            return self._running
 
     def _conclude(self, handle: ServerGoalHandle) -> Predict.Result:
         goal = self._goals[bytes(handle.goal_id.uuid)]
-        while not goal.ended.wait(CANCEL_POLL_S):
+        while not goal.job.ended.wait(CANCEL_POLL_S):
             if handle.is_cancel_requested:
-                goal.stop(Canceled("canceled by the client"))
-        with self._changed:
-            del self._goals[bytes(handle.goal_id.uuid)]
-        if isinstance(goal.outcome, ForesightError):
-            return self._failed(handle, goal.outcome)
+                goal.job.stop(Canceled("canceled by the client"))
+        del self._goals[goal.id]
+        outcome = goal.job.outcome
+        if isinstance(outcome, ForesightError):
+            return self._failed(handle, outcome)
         handle.succeed()
-        self.last_status = goal.outcome.guardrail
-        rollout = goal.outcome if goal.request.include_frames else without_frames(goal.outcome)
-        return Predict.Result(error_code=Predict.Result.NONE, rollout=rollout, rollouts=[rollout])
+        self.last_status = outcome[0].guardrail
+        rollouts = outcome if handle.request.include_frames else [without_frames(rollout) for rollout in outcome]
+        return Predict.Result(error_code=Predict.Result.NONE, rollout=rollouts[0], rollouts=rollouts)
 
     def _failed(self, handle: ServerGoalHandle, error: ForesightError) -> Predict.Result:
         if type(error) is Canceled:
@@ -268,11 +156,24 @@ class PredictAction:
             result.rollout.guardrail.profile = self._profile()
         return result
 
+    def _watch(self) -> None:
+        self._queue.report_waiting()
+        goals = tuple(self._goals.values())
+        here = self._clients() if goals else frozenset()
+        for goal in goals:
+            gone = len(goal.clients - here)
+            if gone > goal.gone:
+                goal.gone = gone
+                self._log.warning(f"{_orphan(goal)}; it goes on, for others may read ~/rollout")
 
-def _execute(handle: ServerGoalHandle) -> None:
-    """Have the executor conclude the goal."""
-    try:
-        handle.execute()
-    except RCLError:
-        # A cancel request slipped in between rclpy's look at the goal's state and its change. It looks again.
-        handle.execute()
+    def _clients(self) -> frozenset[bytes]:
+        """Whoever listens to feedback: an action's clients all do, and rclpy does not say which sent a goal."""
+        listeners = self._node.get_subscriptions_info_by_topic(self._feedback_topic)
+        return frozenset(bytes(listener.endpoint_gid) for listener in listeners)
+
+
+def _orphan(goal: ActionGoal) -> str:
+    name = f"goal {goal.id.hex()[:8]}"
+    if goal.gone == len(goal.clients):
+        return f"the client of {name} is gone"
+    return f"{goal.gone} of the {len(goal.clients)} clients that may have sent {name} are gone"

@@ -83,7 +83,7 @@ def id_of(handle) -> bytes:
 
 
 def idle(node, wait_for) -> None:
-    wait_for(lambda: node._action._running is None, "the worker to let go")
+    wait_for(lambda: node._queue.idle, "the worker to let go")
 
 
 def test_cancel_is_answered_at_once_and_the_model_stops_after_the_pass_it_is_in(

@@ -1,0 +1,278 @@
+"""Requests for predictions, served one at a time: what a busy queue does with another one, cancel, progress. No ROS.
+
+Two kinds of jobs share one worker. A submitted job is somebody's goal: it is answered exactly once, whatever happens.
+An offered job (the continuous mode's) runs only while nobody else wants the model, and gives way to a submitted one.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cosmos_ros.errors import Busy, Canceled, ForesightError, NotActive, Preempted
+from cosmos_ros.rollout import Progress, Stage
+
+REPORT_PERIOD_S = 0.1  # between two reports of the same stage
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What somebody wants predicted. None: the server's, or the model's, default.
+
+    from_image  condition on the newest frame alone, instead of a clip
+    until_ns    condition on frames not newer than this stamp, nanoseconds
+    samples     how many rollouts of the same clip
+    frames      how many frames to predict
+    """
+
+    from_image: bool = False
+    prompt: str = ""
+    seed: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    until_ns: int | None = None
+    samples: int = 1
+    frames: int | None = None
+
+
+class Job:
+    """One request from its arrival to its end. Whoever closes it first decides how it ends.
+
+    id           16 bytes, whose request it is; all zeros for nobody's in particular
+    on_start     called when the worker takes it up, on the worker's thread
+    on_progress  called at every change of stage, in between ten times a second, on the worker's thread
+    on_end       called once, when `outcome` is there, on the thread that ended it
+
+    `outcome` is what the queue's `deliver` returned, or the error that ended the job; `started` says whether the
+    worker ever took it up.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        *,
+        id: bytes = bytes(16),
+        on_start: Callable[[], None] = lambda: None,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.request, self.id = request, id
+        self.outcome: Any = None
+        self.started = False
+        self.ended = threading.Event()
+        self._on_start, self._on_progress, self._on_end = on_start, on_progress, on_end
+        self._closed = False
+        self._gives_way = False  # to a submitted job: it was only offered
+        self._lock = threading.Lock()
+        self._last_stage: Stage | None = None
+        self._last_report = 0.0
+
+    @property
+    def closed(self) -> bool:
+        """Whether its end is decided, though the worker may still be busy with it."""
+        return self._closed
+
+    def stop(self, error: ForesightError) -> None:
+        """End it with an error, unless its end is decided already. The worker lets go after the pass that it is in."""
+        if self._close():
+            self._end(error)
+
+    def report(self, progress: Progress) -> None:
+        """Pass on how far it is. Raises Canceled once it is closed: that is how a prediction stops."""
+        if self._closed:
+            raise Canceled("the goal has ended")
+        now = time.monotonic()
+        if progress.stage is self._last_stage and now - self._last_report < REPORT_PERIOD_S:
+            return
+        self._last_stage, self._last_report = progress.stage, now
+        self._on_progress(progress)
+
+    def _start(self) -> None:
+        self.started = True
+        self._on_start()
+
+    def _close(self) -> bool:
+        """Nobody else can decide from here on; False where somebody has already."""
+        with self._lock:
+            first, self._closed = not self._closed, True
+            return first
+
+    def _end(self, outcome: Any) -> None:
+        self.outcome = outcome
+        self.ended.set()
+        self._on_end()
+
+
+class PredictionQueue:
+    """Serves jobs between `open` and `close`, one at a time, on a thread of its own that lives until `destroy`.
+
+    predict  makes a job's prediction, calling job.report as it goes; raises ForesightError
+    deliver  publishes a finished prediction and returns the job's outcome; not called for a job that was stopped
+
+    Raises nothing of what these two raise: a job that fails ends with its error (INTERNAL for what nobody foresaw,
+    which is logged with its traceback), and the next one is served.
+    """
+
+    def __init__(self, predict: Callable[[Job], Any], deliver: Callable[[Job, Any], Any]) -> None:
+        self._predict, self._deliver = predict, deliver
+        self._waiting: collections.deque[Job] = collections.deque()
+        self._running: Job | None = None
+        self._open = self._destroyed = False
+        self._refusal = "the queue is closed"
+        self._changed = threading.Condition(threading.RLock())  # guards the five above; a job's callbacks may come back
+        self._worker = threading.Thread(target=self._work, name="predict", daemon=True)
+        self._worker.start()
+
+    @property
+    def state(self) -> str:
+        """One line on what runs and what waits."""
+        with self._changed:
+            if self._running is None:
+                running = "no goal runs"
+            else:
+                running = "a continuous prediction runs" if self._running._gives_way else "one goal runs"
+            return f"{running}, {len(self._waiting)} waiting" if self._waiting else running
+
+    @property
+    def idle(self) -> bool:
+        """Whether the worker holds no job and none waits."""
+        with self._changed:
+            return self._running is None and not self._waiting
+
+    def open(self) -> None:
+        """Serve jobs from now on."""
+        with self._changed:
+            self._open = True
+
+    def refuse(self, reason: str) -> None:
+        """Say this from now on to whoever comes while the queue is closed."""
+        with self._changed:
+            self._refusal = reason
+
+    def close(self, reason: str) -> None:
+        """End every job with NOT_ACTIVE and this reason, and all that come later; wait until the worker has let go."""
+        with self._changed:
+            self._open = False
+            self._stop_all(NotActive(reason))
+            self._changed.wait_for(lambda: self._running is None)
+
+    def destroy(self, reason: str) -> None:
+        """Close for good and end the worker."""
+        self.refuse(reason)
+        self.close(reason)
+        with self._changed:
+            self._destroyed = True
+            self._changed.notify_all()
+        self._worker.join()
+
+    def submit(self, job: Job, when_busy: str) -> None:
+        """Run the job, now or when its turn comes, or end it with the reason why not.
+
+        when_busy  what becomes of it while another submitted job runs or waits. "reject": it ends with BUSY.
+                   "preempt": the others end with PREEMPTED. "queue": it waits its turn
+        """
+        with self._changed:
+            # A stopped job that the worker has not let go of yet is no reason to turn the next one away.
+            others = [other for other in self._jobs() if not other.closed]
+            busy = any(not other._gives_way for other in others)
+            if not self._open:
+                job.stop(NotActive(self._refusal))
+            elif busy and when_busy == "reject":
+                job.stop(Busy("busy with another goal: cancel it, wait, or set `when_busy` to preempt or queue"))
+            elif busy and when_busy == "preempt":
+                self._stop_all(Preempted("a newer goal took over"))
+            elif not busy:
+                self._stop_all(Preempted("a goal goes before a continuous prediction"))
+            if not job.closed:
+                self._append(job)
+
+    def offer(self, job: Job) -> bool:
+        """Run the job if nothing runs or waits; else drop it without a word and return False."""
+        with self._changed:
+            if not self._open or not self.idle:
+                return False
+            job._gives_way = True
+            self._append(job)
+            return True
+
+    def cancel(self, job: Job) -> None:
+        """End the job with CANCELED, wherever it is."""
+        self.drop(job)
+        job.stop(Canceled("canceled by the client"))
+
+    def drop(self, job: Job) -> bool:
+        """Take a job that waits out of the queue, without ending it; False where it does not wait."""
+        with self._changed:
+            if job not in self._waiting:
+                return False
+            self._waiting.remove(job)
+            return True
+
+    def report_waiting(self) -> None:
+        """Have every job that waits say so."""
+        with self._changed:
+            waiting = tuple(self._waiting)
+        for job in waiting:
+            if not job.closed:
+                job._on_progress(Progress(Stage.WAITING, 0.0))
+
+    def _jobs(self) -> list[Job]:
+        return [*filter(None, (self._running,)), *self._waiting]
+
+    def _append(self, job: Job) -> None:
+        self._waiting.append(job)
+        self._changed.notify_all()
+
+    def _stop_all(self, error: ForesightError) -> None:
+        jobs = self._jobs()
+        self._waiting.clear()
+        for job in jobs:
+            job.stop(error)
+
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            self._serve(job)
+
+    def _next(self) -> Job | None:
+        """Wait for a job; None when there will be no more."""
+        with self._changed:
+            self._running = None
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._waiting or self._destroyed)
+            if self._destroyed:
+                return None
+            self._running = self._waiting.popleft()
+            return self._running
+
+    def _serve(self, job: Job) -> None:
+        try:
+            job._start()
+            prediction = self._predict(job)
+        except ForesightError as error:
+            job.stop(error)
+        except Exception as error:
+            job.stop(_unexpected(error))
+        else:
+            if job._close():
+                job._end(self._delivered(job, prediction))
+
+    def _delivered(self, job: Job, prediction: Any) -> Any:
+        try:
+            return self._deliver(job, prediction)
+        except ForesightError as error:
+            return error
+        except Exception as error:
+            return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> ForesightError:
+    log.error("a goal failed unexpectedly:\n%s", "".join(traceback.format_exception(error)))
+    return ForesightError(f"{type(error).__name__}: {error}; the node's log says where")
