@@ -23,6 +23,7 @@ from cosmos_ros.guardrail.watched_thread import Watch, WatchedThread
 logger = logging.getLogger(__name__)
 
 WARM_UP_PROMPT = "A robot arm moves over a table."
+WARM_UP_LENIENCY = 6  # a guard may take this many times its limit for its first answer, from which it gets a fair one
 
 
 class Checkpoint(Protocol):
@@ -38,7 +39,7 @@ class Guardrail:
 
     guards        those in force
     takes_prompt  whether the model takes text
-    timeout_s     seconds that a guard may take for one goal
+    timeout_s     seconds of its own work that a guard may take for an answer; see Watch.limit_s
 
     Raises GuardrailUnavailable where a kind of guard is missing.
     """
@@ -102,7 +103,7 @@ class Guardrail:
         self._each(_load)
 
     def warm_up(self, frames: np.ndarray) -> None:
-        """Let every guard work once, so that the first goal is judged as quickly as the next.
+        """Let every guard work once, so that the first goal is judged as quickly as the next, and time it.
 
         frames  as they will come: uint8 [k, h, w, 3], of the model's size
 
@@ -113,14 +114,18 @@ class Guardrail:
         for guard in self._guards.everyone:
             act = guard.filter if guard in self._guards.filters else guard.judge
             subject = WARM_UP_PROMPT if guard in self._guards.prompt else frames
-            thread = WatchedThread("warm-up", self.watch)
-            thread.submit(partial(thread.call, guard, partial(act, subject)))
+            thread = WatchedThread("warm-up", self.watch, WARM_UP_LENIENCY)
+            thread.submit(partial(self._warm_up_one, thread, guard, partial(act, subject)))
             try:
                 thread.wait()
             except GuardrailError as error:
                 logger.warning("while warming up: %s", error)
             finally:
                 thread.close()
+
+    def _warm_up_one(self, thread: WatchedThread, guard: Guard, ask: Callable[[], object]) -> None:
+        _, seconds = thread.call(guard, ask)
+        self.watch.warmed_up(guard, seconds)
 
     def unload(self) -> None:
         """Give the device's memory back; the guards stay in force, and bring what they need when they are asked."""

@@ -67,13 +67,20 @@ class Screening:
         Raises VideoBlocked where frames are no pictures or earlier ones were refused, GuardrailUnavailable.
         """
         self._check_open()
-        try:
-            self._video_thread.raise_failure()
-            frozen = _frozen(self._checked(frames))
-        except GuardrailError as error:
-            self._refuse(error, self._video_thread.failed_guard)
+        self.raise_refusal()
+        frozen = _frozen(self._checked(frames))
         first, self._inspected = self._inspected, self._inspected + len(frozen)
         self._video_thread.submit(lambda: self._judge_frames(frozen, first))
+
+    def raise_refusal(self) -> None:
+        """End what cannot leave any more: for whoever generates further frames while earlier ones are judged.
+
+        Raises VideoBlocked where frames were refused, GuardrailUnavailable where a guard failed or hangs.
+        """
+        try:
+            self._video_thread.raise_failure()
+        except GuardrailError as error:
+            self._refuse(error, self._video_thread.failed_guard)
 
     def release(
         self,
@@ -171,12 +178,15 @@ class Screening:
 
     def _checked(self, frames: np.ndarray) -> np.ndarray:
         """The frames, where they are pictures that continue the earlier ones."""
+        fault = ""
         if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8:
-            raise VideoBlocked(f"the model gave {getattr(frames, 'dtype', type(frames).__name__)}, not uint8 pixels")
-        if frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
-            raise VideoBlocked(f"the model gave frames of shape {list(frames.shape)}, not [k, height, width, 3]")
-        if self._shape not in (None, frames.shape[1:]):
-            raise VideoBlocked(f"the frames' size changed from {self._shape} to {frames.shape[1:]} within a rollout")
+            fault = f"the model gave {getattr(frames, 'dtype', type(frames).__name__)}, not uint8 pixels"
+        elif frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
+            fault = f"the model gave frames of shape {list(frames.shape)}, not [k, height, width, 3]"
+        elif self._shape not in (None, frames.shape[1:]):
+            fault = f"the frames' size changed from {self._shape} to {frames.shape[1:]} within a rollout"
+        if fault:
+            self._refuse(VideoBlocked(fault))
         self._shape = frames.shape[1:]
         return frames
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
 import time
-from collections import defaultdict
+import weakref
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TypeVar
 
 from cosmos_ros.errors import ForesightError, GuardrailUnavailable
@@ -14,51 +16,67 @@ from cosmos_ros.guardrail.guard import Guard
 
 T = TypeVar("T")
 POLL_S = 0.05  # how often a waiting caller is asked whether it still wants to wait
+WARM_UPS = 10  # a slow machine's guards may take as many times as long as they took to warm up
 
 
 class Watch:
-    """What all threads that ask a profile's guards share: a lock for each guard, and how long one may take.
+    """What all threads that ask a profile's guards share.
 
-    A guard judges one thing at a time, whoever asks: OpenCV's cascades, for one, do not bear two threads.
+    locks      one for each guard, by its name. A guard judges one thing at a time, whoever asks: OpenCV's cascades, for
+               one, do not bear two threads
+    timeout_s  seconds that one answer of a guard may take, see `limit_s`
     """
 
     def __init__(self, guards: Iterable[Guard], timeout_s: float) -> None:
         self.locks = {guard.name: threading.Lock() for guard in guards}
         self.timeout_s = timeout_s
+        self._warm_up_s: dict[str, float] = {}
+
+    def warmed_up(self, guard: Guard, seconds: float) -> None:
+        """Remember how long the guard's first answer took on this machine."""
+        self._warm_up_s[guard.name] = seconds
+
+    def limit_s(self, guard: Guard | None) -> float:
+        """After how many seconds without an answer a guard counts as one that hangs.
+
+        The limit is there for guards that hang. A machine on which a guard takes long to warm up is merely slow.
+        """
+        warm_up_s = self._warm_up_s.get(guard.name, 0.0) if guard else 0.0
+        return max(self.timeout_s, WARM_UPS * warm_up_s)
 
 
 class WatchedThread:
     """Runs jobs in order on a daemon thread of its own; the first failure is kept and ends the thread.
 
     Python cannot end a thread that hangs, so a thread is left behind instead: once it failed or was closed, nothing
-    that its thread still computes is looked at. Each guard has `timeout_s` seconds in all, over all of its calls.
-    A guard that another thread still occupies (a hung one, say) is waited for within that same time.
+    that its thread still computes is looked at. Each answer of a guard may take the watch's limit, `leniency` times. A
+    guard that another thread still occupies (a hung one, say) is waited for within that same time.
     """
 
-    def __init__(self, name: str, watch: Watch) -> None:
-        self._locks = watch.locks
-        self._timeout_s = watch.timeout_s
-        self._spent: dict[str, float] = defaultdict(float)
+    def __init__(self, name: str, watch: Watch, leniency: float = 1.0) -> None:
+        self._watch = watch
+        self._leniency = leniency
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._changed = threading.Condition()
         self._pending = 0
         self._running: Guard | None = None
-        self._since = time.monotonic()  # of the last sign of life
         self._failure: ForesightError | None = None
         self.failed_guard: Guard | None = None  # whose failure the thread's is, where it is a guard's
         self._thread = threading.Thread(target=self._work, name=f"guardrail {name}", daemon=True)
         self._thread.start()
+        self._since = self._clock()  # of the last sign of life
+        _THREADS.add(self)
 
     def submit(self, job: Callable[[], None]) -> None:
         """Queue a job; it ends by returning, or by raising what then stands as the thread's failure."""
         with self._changed:
             if not self._pending:
-                self._since = time.monotonic()
+                self._since = self._clock()
             self._pending += 1
         self._jobs.put(job)
 
     def call(self, guard: Guard, question: Callable[[], T]) -> tuple[T, float]:
-        """For jobs: the guard's answer to the question, and the seconds it took.
+        """For jobs: the guard's answer to the question, and the seconds it worked on it.
 
         Raises GuardrailUnavailable where the guard raised, or took longer than it may; and the thread's failure where
         there is one already.
@@ -74,9 +92,8 @@ class WatchedThread:
             raise self._fault_of(guard, fault) from error
         finally:
             seconds = self._set_running(None) - start
-            self._spent[guard.name] += seconds
-        if self._spent[guard.name] > self._timeout_s:
-            raise self._fault_of(guard, self._timed_out(guard))
+        if seconds > self._limit_s(guard):
+            raise self._timed_out(guard)
         return answer, seconds
 
     def wait(self, waiting: Callable[[], None] | None = None) -> None:
@@ -88,18 +105,17 @@ class WatchedThread:
             with self._changed:
                 if self._failure is None and self._pending:
                     self._changed.wait(POLL_S)
-                if self._failure is None and self._pending and self._overdue():
-                    self._failure = self._fault_of(self._running, self._timed_out(self._running))
-                if self._failure is not None:
-                    raise self._failure
+                self.raise_failure()
                 if not self._pending:
                     return
             if waiting is not None:
                 waiting()
 
     def raise_failure(self) -> None:
-        """Raise the thread's failure where there is one already."""
+        """Raise the thread's failure where there is one already; a guard that takes longer than it may is one."""
         with self._changed:
+            if self._failure is None and self._pending and self._clock() - self._since > self._limit_s(self._running):
+                self._failure = self._timed_out(self._running)
             if self._failure is not None:
                 raise self._failure
 
@@ -108,10 +124,14 @@ class WatchedThread:
         self._fail(GuardrailUnavailable("the screening was left"))
         self._jobs.put(None)
 
+    def join(self) -> None:
+        """Wait for the thread's end, at most for as long as the answer that it is at may take."""
+        self._thread.join(self._limit_s(self._running))
+
     def _ask(self, guard: Guard, question: Callable[[], T]) -> T:
-        lock = self._locks[guard.name]
-        if not lock.acquire(timeout=self._timeout_s):
-            raise TimeoutError(f"an earlier call still occupies it after {self._timeout_s:g} s")
+        lock, limit_s = self._watch.locks[guard.name], self._limit_s(guard)
+        if not lock.acquire(timeout=limit_s):
+            raise TimeoutError(f"an earlier call still occupies it after {limit_s:g} s")
         try:
             self.raise_failure()  # the thread may have been left meanwhile, and others wait for the guard
             return question()
@@ -120,12 +140,15 @@ class WatchedThread:
 
     def _set_running(self, guard: Guard | None) -> float:
         with self._changed:
-            self._running, self._since = guard, time.monotonic()
+            self._running, self._since = guard, self._clock()
             return self._since
 
-    def _overdue(self) -> bool:
-        spent = self._spent[self._running.name] if self._running else 0.0
-        return time.monotonic() - self._since + spent > self._timeout_s
+    def _clock(self) -> float:
+        """Seconds, which stand still while the thread waits for a free CPU: a busy machine makes no guard late."""
+        return time.monotonic() - queued_s(self._thread.native_id)
+
+    def _limit_s(self, guard: Guard | None) -> float:
+        return self._leniency * self._watch.limit_s(guard)
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -153,6 +176,30 @@ class WatchedThread:
 
     def _timed_out(self, guard: Guard | None) -> GuardrailUnavailable:
         who = f"guard {guard.name}" if guard else "the guardrail's thread"
-        return GuardrailUnavailable(
-            f"{who} did not answer within {self._timeout_s:g} s; the time allowed is the parameter guard_timeout"
-        )
+        limit = f"{round(self._limit_s(guard), 1):g} s"
+        error = f"{who} did not answer within {limit}; the time allowed is the parameter guard_timeout"
+        return self._fault_of(guard, GuardrailUnavailable(error))
+
+
+def queued_s(thread_id: int | None) -> float:
+    """Seconds that a thread of this process has waited for a free CPU so far; 0 where the kernel does not say."""
+    try:
+        return int(Path(f"/proc/self/task/{thread_id}/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
+_THREADS: weakref.WeakSet[WatchedThread] = weakref.WeakSet()
+
+
+@atexit.register
+def _leave_no_thread_behind() -> None:
+    """Wait for guards that still compute: a thread that comes back to an interpreter that has ended aborts the process.
+
+    One that hangs is given its time once more; then it is taken to hang for ever.
+    """
+    threads = list(_THREADS)
+    for thread in threads:
+        thread.close()
+    for thread in threads:
+        thread.join()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ from cosmos_ros.errors import (
 from cosmos_ros.guardrail import Guardrail, watched_thread
 from cosmos_ros.guardrail.guard import PASSED, ContentGuard, FrameFilter, Guards, Judgement, PromptGuard
 from cosmos_ros.guardrail.guardrail import WARM_UP_PROMPT
+from cosmos_ros.guardrail.watched_thread import queued_s
 from cosmos_ros.guardrail_report import Verdict
 from cosmos_ros.rollout import Clip, Crop, GuardedRollout
 
@@ -423,10 +427,101 @@ def test_a_goal_that_was_left_while_it_waited_for_a_guard_does_not_ask_it():
     assert asked == ["the first"]
 
 
-def test_the_time_of_a_guard_is_counted_over_all_of_its_calls(wound):
-    contents = Contents(lambda frames: watched_thread.time.wind(25) or PASSED)
+def test_each_answer_may_take_the_time_allowed(wound):
+    """However long a rollout is: the limit is there for guards that hang."""
+    contents = Contents(lambda frames: watched_thread.time.wind(45) or PASSED)
+    assert len(predict(guardrail_of(contents=contents)).frames) == 24
+
+
+def test_a_busy_machine_makes_no_guard_late(wound, monkeypatch):
+    """The time in which a guard's thread waits for a free CPU is not the guard's."""
+    queued = []
+
+    def act(frames):
+        watched_thread.time.wind(3600)
+        queued.append(3600)
+        return PASSED
+
+    monkeypatch.setattr(watched_thread, "queued_s", lambda thread_id: sum(queued))
+    assert len(predict(guardrail_of(contents=Contents(act))).frames) == 24
+    monkeypatch.setattr(watched_thread, "queued_s", lambda thread_id: 0.0)
+    with pytest.raises(GuardrailUnavailable, match="guard contents did not answer"):
+        predict(guardrail_of(contents=Contents(act)))
+
+
+@pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="this kernel counts no waits for a CPU")
+def test_waiting_for_a_free_cpu_is_seen():
+    """Two threads of two processes on one CPU wait for each other."""
+    ours = os.sched_getaffinity(0)
+    rival = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        for process in (0, rival.pid):
+            os.sched_setaffinity(process, {min(ours)})
+        before = queued_s(threading.get_native_id())
+        while queued_s(threading.get_native_id()) < before + 0.05:
+            pass
+    finally:
+        os.sched_setaffinity(0, ours)
+        rival.kill()
+        rival.wait()
+    assert queued_s(None) == 0.0
+
+
+def test_a_machine_on_which_a_guard_is_slow_to_warm_up_gives_it_more_time(wound):
+    contents = Contents(lambda frames: watched_thread.time.wind(200) or PASSED)
+    guardrail = guardrail_of(contents=contents)
     with pytest.raises(GuardrailUnavailable, match="guard contents did not answer within 60 s"):
-        predict(guardrail_of(contents=contents))
+        predict(guardrail)
+    guardrail.warm_up(noise())
+    assert len(predict(guardrail).frames) == 24
+    assert guardrail.watch.limit_s(guardrail.guards.filters[0]) == 60
+
+
+def test_a_refusal_is_seen_without_handing_over_more_frames():
+    refused = threading.Event()
+
+    def act(frames):
+        refused.set()
+        return Judgement(Verdict.REFUSED, "Drugs")
+
+    with guardrail_of(contents=Contents(act)).screen("a cube") as screening:
+        screening.admit_prompt()
+        screening.raise_refusal()
+        screening.inspect(noise())
+        refused.wait(60)
+        with pytest.raises(VideoBlocked, match="Drugs"):
+            while True:
+                screening.raise_refusal()
+
+
+STILL_COMPUTING = """
+import threading
+import cv2, numpy as np
+from cosmos_ros.errors import GuardrailUnavailable
+from cosmos_ros.guardrail import watched_thread
+from cosmos_ros.guardrail.embedded.profile import embedded_guards
+from cosmos_ros.guardrail.watched_thread import Watch, WatchedThread
+
+guards = embedded_guards()
+frames = np.random.default_rng(0).integers(0, 256, (8, 160, 256, 3), dtype=np.uint8)
+begun, calls = threading.Event(), cv2.cvtColor
+cv2.cvtColor = lambda *args: begun.set() or calls(*args)
+thread = WatchedThread("video", watch := Watch(guards.everyone, 60.0))
+thread.submit(lambda: thread.call(guards.filters[0], lambda: [guards.filters[0].filter(frames) for _ in range(9)]))
+begun.wait(60)
+watch.timeout_s = 1e-9
+try:
+    thread.wait()
+except GuardrailUnavailable as error:
+    print(error)
+watch.timeout_s = 60.0
+"""
+
+
+def test_a_program_that_ends_while_a_guard_computes_ends_well():
+    """OpenCV's thread that came back to an interpreter that had ended aborted the process."""
+    run = subprocess.run([sys.executable, "-c", STILL_COMPUTING], capture_output=True, text=True, timeout=300)
+    assert (run.returncode, run.stderr) == (0, "") and "did not answer" in run.stdout
 
 
 def test_a_late_answer_is_no_answer_though_nobody_was_waiting(wound):
