@@ -15,8 +15,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from cosmos_ros.device.memory import HostEmbedding, Parked, bytes_of
-from cosmos_ros.device.plan import free_memory
+from cosmos_ros.device.devices import free_memory
+from cosmos_ros.device.host_table import HostTable
+from cosmos_ros.device.placement import DeviceMemory
+from cosmos_ros.device.plan import MemoryPlan
+from cosmos_ros.device.tensors import bytes_of
+from cosmos_ros.foresight import PIPELINE
 from cosmos_ros.world_model import Sampling, Transformer, TransformerConfig
 from cosmos_ros.world_model.config import PUBLISHED_KINDS
 from cosmos_ros.world_model.decoding.engine import SequentialDecoder
@@ -131,7 +135,7 @@ def parts_come_and_go() -> None:
     net.requires_grad_(False)
     x = torch.randn(4, 8192, device=DEVICE, dtype=torch.bfloat16)
     before = net(x)
-    part = Parked("part", net, DEVICE)
+    part = parking("part").hold("part", net)
     part.rest()
     free, size = free_memory(DEVICE), bytes_of(net)
     for _ in range(3):
@@ -141,11 +145,16 @@ def parts_come_and_go() -> None:
         assert abs(free_memory(DEVICE) - free) < size // 4, "the device's memory came back"
 
 
+def parking(name: str) -> DeviceMemory:
+    """The GPU's, with the part of this name in host memory between its uses."""
+    return DeviceMemory(DEVICE, MemoryPlan("low", (), PIPELINE, parked=frozenset({name})))
+
+
 def a_parked_transformer_draws_the_same() -> None:
     model = transformer(MIDDLE, torch.bfloat16)
     engine = SequentialDecoder(model)
     expected = generate(engine, SAMPLED)
-    part = Parked("transformer", model, DEVICE, on_leave=engine.release)
+    part = parking("transformer").hold("transformer", model, on_leave=engine.release)
     for _ in range(2):
         with part.in_use():
             assert torch.equal(generate(engine, SAMPLED), expected)
@@ -155,7 +164,7 @@ def an_embedding_table_in_host_memory_draws_the_same() -> None:
     model = transformer(MIDDLE, torch.bfloat16)
     expected = generate(SequentialDecoder(model), SAMPLED)
     table = model.tok_embeddings.weight
-    model.tok_embeddings = HostEmbedding(table, DEVICE)
+    model.tok_embeddings = HostTable(table, DEVICE)
     rows = torch.tensor([[0, 63999, 17]], device=DEVICE)
     assert torch.equal(model.tok_embeddings(rows), table[rows])
     assert torch.equal(generate(SequentialDecoder(model), SAMPLED), expected)

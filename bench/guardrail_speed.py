@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 import torch
 
-from cosmos_ros.device.memory import resolve_device
+from cosmos_ros.device.devices import resolve_device
 from cosmos_ros.guardrail.cosmos.aegis import ADAPTER, BASE, Aegis
 from cosmos_ros.guardrail.cosmos.aegis_policy import question
 from cosmos_ros.guardrail.cosmos.retinaface_detector import RetinaFaceDetector
@@ -169,7 +169,7 @@ def time_prompt(aegis: Aegis) -> dict:
     tokens = len(aegis._tokenizer(question(PROMPT), add_special_tokens=False)["input_ids"])
     times: dict = {"tokens in the question": tokens}
     for name, follows in ANSWERS.items():
-        teach(aegis._part.source.get_output_embeddings().weight, aegis._tokenizer.get_vocab(), follows)
+        teach(aegis._part.network.get_output_embeddings().weight, aegis._tokenizer.get_vocab(), follows)
         times.setdefault("first prompt", once(lambda: aegis.judge(PROMPT)))
         times[f"answer: {name}"] = median(lambda: aegis.judge(PROMPT))
     return times

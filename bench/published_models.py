@@ -33,14 +33,13 @@ from synthetic_checkpoint import device_name, roomy_folder
 
 from cosmos_ros import foresight as foresight_module
 from cosmos_ros.device.plan import plan_memory
-from cosmos_ros.foresight import Foresight, ForesightConfig
+from cosmos_ros.foresight import PIPELINE, Foresight, ForesightConfig, needs_of
 from cosmos_ros.guardrail import Guardrail
 from cosmos_ros.guardrail.cosmos.aegis import Aegis
 from cosmos_ros.guardrail.cosmos.retinaface_detector import RetinaFaceDetector
 from cosmos_ros.guardrail.cosmos.video_content import VideoContentGuard
 from cosmos_ros.guardrail.face_blur import FaceBlur
 from cosmos_ros.guardrail.guard import Guards
-from cosmos_ros.needs import needs_of
 from cosmos_ros.rollout import Clip
 from cosmos_ros.training.tokenizer_network import TokenizerConfig
 from cosmos_ros.world_model import TransformerConfig, load_transformer
@@ -92,7 +91,7 @@ class Bench:
             return Guardrail(Guards("bench", (), (content,), (faces,)), takes_prompt=False, timeout_s=60)
         guardrail_speed.write_aegis(folder / "aegis", self.size["llama"], DEVICE)
         aegis = Aegis(folder / "aegis", DEVICE)
-        output = aegis._part.source.get_output_embeddings().weight
+        output = aegis._part.network.get_output_embeddings().weight
         guardrail_speed.teach(output, aegis._tokenizer.get_vocab(), guardrail_speed.ANSWERS["safe"])
         return Guardrail(Guards("bench", (aegis,), (content,), (faces,)), takes_prompt=True, timeout_s=60)
 
@@ -110,8 +109,8 @@ class Bench:
         for mode in modes:
             foresight = self.foresight(directory, mode)
             needs = needs_of(foresight.spec, guardrail=foresight.config.guardrail)
-            plan = plan_memory(needs, free=int(1e12), mode=mode)
-            as_measured = plans.setdefault((plan.parked, plan.lean), mode)
+            plan = plan_memory(needs, PIPELINE, free=int(1e12), mode=mode)
+            as_measured = plans.setdefault((plan.parked, plan.tables_on_host), mode)
             if as_measured != mode:  # this kind has nothing that this mode would treat otherwise
                 result["modes"][mode] = {"same_plan_as": as_measured}
             else:

@@ -23,6 +23,12 @@ class InvalidGoal(ForesightError):
     code = "INVALID_GOAL"
 
 
+class SettingError(ForesightError, ValueError):
+    """A setting has a value that it cannot have, or is none: so set up, no model can be loaded."""
+
+    code = "MODEL_UNAVAILABLE"
+
+
 class NotActive(ForesightError):
     """The node is not active, or is shutting down."""
 

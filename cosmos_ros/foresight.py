@@ -13,18 +13,32 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from cosmos_ros.device.devices import free_memory, resolve_device, resolve_dtype
 from cosmos_ros.device.out_of_memory import out_of_memory_as_error
-from cosmos_ros.device.plan import MODES
-from cosmos_ros.errors import InvalidGoal
+from cosmos_ros.device.placement import DeviceMemory
+from cosmos_ros.device.plan import MODES, MemoryPlan, Need, Pipeline, plan_memory
+from cosmos_ros.errors import InvalidGoal, SettingError
 from cosmos_ros.guardrail import Guardrail
-from cosmos_ros.needs import planned_memory
+from cosmos_ros.guardrail.guard import PROMPT_GUARD, VIDEO_GUARD
 from cosmos_ros.rollout import Clip, GuardedRollout, Progress, Stage, StageTime
-from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel
+from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel, world_model
 from cosmos_ros.world_model.preprocessing import camera_view
+from cosmos_ros.world_model.text_encoder import TEXT_ENCODER
+from cosmos_ros.world_model.tokenizer.video_tokenizer import TOKENIZER
+from cosmos_ros.world_model.transformer import TRANSFORMER
 
 MAX_PROMPT_WORDS = 300  # the published model card's limit
 MAX_PROMPT_CHARACTERS = 4000  # twice what 300 words of English take: guards must not be held up by one endless word
 MAX_SEED = 2**63 - 1
+
+# `predict`, as the memory plan sees it: the prompt is judged while frames are tokenized, and frames are judged while
+# others are decoded. First to leave the GPU is what works once per new prompt, then what works once per rollout and is
+# small next to its work, then the transformer.
+PIPELINE = Pipeline(
+    phases=((PROMPT_GUARD, TOKENIZER), (TEXT_ENCODER,), (TRANSFORMER,), (TOKENIZER, VIDEO_GUARD)),
+    parking_order=(TEXT_ENCODER, PROMPT_GUARD, VIDEO_GUARD, TOKENIZER, TRANSFORMER),
+    once_per_prompt=(TEXT_ENCODER, PROMPT_GUARD),
+)
 
 
 @dataclass(frozen=True)
@@ -54,17 +68,17 @@ class ForesightConfig:
 
     def __post_init__(self) -> None:
         if self.memory not in MODES:
-            raise ValueError(f"memory must be one of {', '.join(MODES)}; got '{self.memory}'")
+            raise SettingError(f"memory must be one of {', '.join(MODES)}; got '{self.memory}'")
         if not isinstance(self.gpus, int) or self.gpus < 1:
-            raise ValueError(f"gpus must be a whole number from 1 on; got {self.gpus!r}")
+            raise SettingError(f"gpus must be a whole number from 1 on; got {self.gpus!r}")
 
     @classmethod
     def of(cls, source: str | Path | Mapping) -> ForesightConfig:
-        """Read from a mapping or a YAML file of the fields above. Raises ValueError for a name that is no field."""
+        """Read from a mapping or a YAML file of the fields above. Raises SettingError for a name that is no field."""
         values = source if isinstance(source, Mapping) else yaml.safe_load(Path(source).read_text()) or {}
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(values) - known):
-            raise ValueError(f"unknown Foresight setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+            raise SettingError(f"unknown Foresight setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
         return cls(**values)
 
 
@@ -84,6 +98,8 @@ class Foresight:
         self.guardrail = Guardrail.for_model(
             self.spec, folder=config.guardrail, timeout_s=config.guard_timeout, device=config.device
         )
+        self._memory = DeviceMemory(resolve_device(config.device))
+        self.guardrail.hold(self._memory.hold)
         self._model: WorldModel | None = None
         self._busy = threading.Lock()
 
@@ -187,22 +203,13 @@ class Foresight:
         if self._model is None:
             with out_of_memory_as_error("loading the model"):
                 config = self.config
-                memory = planned_memory(
-                    self.spec,
-                    config.memory,
-                    device=config.device,
-                    dtype=config.dtype,
-                    tokenizer=config.tokenizer,
-                    guardrail=config.guardrail,
-                    gpus=config.gpus,
-                )
-                self.guardrail.hold(memory.hold)
+                self._memory.follow(self._plan())
                 model = WorldModel.from_checkpoint(
                     self.spec.directory,
                     tokenizer=config.tokenizer,
                     device=config.device,
                     dtype=config.dtype,
-                    memory=memory,
+                    memory=self._memory,
                     gpus=config.gpus,
                 )
                 self.guardrail.load()
@@ -210,6 +217,20 @@ class Foresight:
                 self.guardrail.warm_up(np.zeros((self.spec.compression[0], *self.spec.frame_size, 3), np.uint8))
                 self._model = model
         return self._model
+
+    def _plan(self) -> MemoryPlan | None:
+        """For the memory that is free now; None on the CPU, where a part has nowhere else to wait."""
+        config, device = self.config, self._memory.device
+        if device.type != "cuda":
+            return None
+        needs = needs_of(
+            self.spec,
+            tokenizer=config.tokenizer,
+            guardrail=config.guardrail,
+            bytes_per_weight=resolve_dtype(config.dtype, device).itemsize,
+            gpus=config.gpus,
+        )
+        return plan_memory(needs, PIPELINE, free_memory(device), config.memory)
 
     def _sampling(self, seed: int | None, temperature: float | None, top_p: float | None) -> Sampling:
         seed = secrets.randbelow(2**31) if seed is None else seed
@@ -239,6 +260,27 @@ class Foresight:
             raise InvalidGoal(f"{self.spec.name} needs a prompt that describes the scene; it was empty")
         if (words := len(prompt.split())) > MAX_PROMPT_WORDS:
             raise InvalidGoal(f"the prompt has {words} words; at most {MAX_PROMPT_WORDS} are allowed")
+
+
+def needs_of(
+    spec: ModelSpec,
+    *,
+    tokenizer: str | Path = "",
+    guardrail: str | Path = "",
+    bytes_per_weight: int = 2,
+    gpus: int = 1,
+) -> tuple[Need, ...]:
+    """What a checkpoint and all that runs with it take of the (first) device.
+
+    tokenizer, guardrail, gpus  as in ForesightConfig
+    bytes_per_weight            2 in bfloat16, 4 in float32
+
+    Raises ModelUnavailable or GuardrailUnavailable where a part is missing or damaged.
+    """
+    return (
+        *world_model.needs_of(spec, tokenizer=tokenizer, bytes_per_weight=bytes_per_weight, gpus=gpus),
+        *Guardrail.needs_for(spec, guardrail),
+    )
 
 
 class StageClock:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from cosmos_ros.device.memory import tensors_of
+from cosmos_ros.device.tensors import tensors_of
 from cosmos_ros.errors import GuardrailUnavailable
 
 SETTINGS = (".json", ".model")

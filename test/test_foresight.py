@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cosmos_ros import Clip, Foresight
-from cosmos_ros.errors import Canceled, InvalidGoal, ModelUnavailable
+from cosmos_ros.errors import Canceled, InvalidGoal, ModelUnavailable, SettingError
 from cosmos_ros.foresight import ForesightConfig
 from cosmos_ros.rollout import NANOSECONDS, Crop, Stage
 
@@ -176,5 +176,5 @@ def test_settings_come_from_a_yaml_file(tmp_path, tiny_checkpoint):
 
 
 def test_a_setting_that_does_not_exist_is_named():
-    with pytest.raises(ValueError, match="chekpoint.*known are checkpoint"):
+    with pytest.raises(SettingError, match="chekpoint.*known are checkpoint"):
         ForesightConfig.of({"chekpoint": "somewhere"})

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 import cv2
 import numpy as np
 
-from cosmos_ros.device.memory import resolve_device
+from cosmos_ros.device.devices import resolve_device
 from cosmos_ros.errors import VideoBlocked
 from cosmos_ros.foresight import Foresight, ForesightConfig
 from cosmos_ros.guardrail_report import Verdict

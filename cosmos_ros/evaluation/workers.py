@@ -10,9 +10,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import replace
 from typing import Any
 
-import cv2
 import torch
 
+from cosmos_ros.device.threads import set_cpu_threads
 from cosmos_ros.evaluation.measure import Outcome, Settings, WindowEvaluator
 from cosmos_ros.recordings.windows import Window
 
@@ -113,5 +113,4 @@ def _evaluate(window: Window) -> Outcome:
 
 def _one_thread() -> None:
     """Sums over several threads are rounded in another order: one thread gives the same numbers on any split."""
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    set_cpu_threads(1)

@@ -13,11 +13,15 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from cosmos_ros.device.memory import Part, not_finite
+from cosmos_ros.device.placement import Part
+from cosmos_ros.device.tensors import not_finite
 from cosmos_ros.errors import GuardrailUnavailable
 from cosmos_ros.guardrail_report import Verdict
 
-# Makes of a network the part of memory that brings it to its device: see cosmos_ros.device.memory.
+# The names in a memory plan of the parts in which guards hold their networks.
+PROMPT_GUARD, VIDEO_GUARD = "prompt guard", "video guard"
+
+# Makes of a network the part of memory that brings it to its device: see cosmos_ros.device.placement.
 Hold = Callable[[nn.Module], Part]
 
 
@@ -70,7 +74,7 @@ class OnDevice:
     _part: Part
 
     def hold(self, hold: Hold) -> None:
-        self._part = hold(self._part.source)
+        self._part = hold(self._part.network)
 
     def load(self) -> None:
         self._part.rest()

@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from cosmos_ros.device.memory import PROMPT_GUARD, VIDEO_GUARD, Part
-from cosmos_ros.errors import ForesightError, GuardrailError, GuardrailUnavailable
+from cosmos_ros.device.placement import Part
+from cosmos_ros.device.plan import Need
+from cosmos_ros.errors import ForesightError, GuardrailError, GuardrailUnavailable, SettingError
+from cosmos_ros.guardrail.cosmos import folder as cosmos_folder
 from cosmos_ros.guardrail.cosmos.profile import cosmos_guards
 from cosmos_ros.guardrail.embedded.profile import embedded_guards
-from cosmos_ros.guardrail.guard import Guard, Guards
+from cosmos_ros.guardrail.guard import PROMPT_GUARD, VIDEO_GUARD, Guard, Guards
 from cosmos_ros.guardrail.screening import Screening
 from cosmos_ros.guardrail.watched_thread import Watch, WatchedThread
 
@@ -41,7 +43,7 @@ class Guardrail:
     takes_prompt  whether the model takes text
     timeout_s     seconds of its own work that a guard may take for an answer; see Watch.limit_s
 
-    Raises GuardrailUnavailable where a kind of guard is missing.
+    Raises GuardrailUnavailable where a kind of guard is missing, SettingError for a time that is none.
     """
 
     def __init__(self, guards: Guards, takes_prompt: bool, timeout_s: float = 10.0) -> None:
@@ -53,7 +55,7 @@ class Guardrail:
                 f"the {guards.profile} guardrail has no {' and no '.join(missing)}; nothing may leave"
             )
         if not timeout_s > 0:
-            raise GuardrailUnavailable(f"a guard's time must be positive, in seconds; got {timeout_s}")
+            raise SettingError(f"a guard's time must be positive, in seconds; got {timeout_s}")
         self._guards = guards
         self._takes_prompt = takes_prompt
         self.watch = Watch(guards.everyone, timeout_s)
@@ -76,6 +78,16 @@ class Guardrail:
         else:
             guards = embedded_guards()
         return cls(guards, spec.takes_prompt, timeout_s)
+
+    @staticmethod
+    def needs_for(spec: Checkpoint, folder: str | Path = "") -> tuple[Need, ...]:
+        """What the guards that `for_model` would load take of the device; the embedded ones take nothing.
+
+        Raises GuardrailUnavailable where the folder, or a network's snapshot in it, is not there.
+        """
+        if not (spec.published or folder):
+            return ()
+        return cosmos_folder.needs_of(cosmos_folder.find_folder(spec.directory, folder), spec.takes_prompt)
 
     @property
     def guards(self) -> Guards:

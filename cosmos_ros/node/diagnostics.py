@@ -10,6 +10,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 
+from cosmos_ros.device.devices import resolve_device
 from cosmos_ros.foresight import Foresight
 from cosmos_ros.frame_buffer import BufferState
 from cosmos_ros.guardrail import Guardrail
@@ -20,7 +21,6 @@ from cosmos_ros.node.predict_action import PredictAction
 from cosmos_ros.node.timers import steady_timer
 from cosmos_ros.queue import PredictionQueue
 from cosmos_ros.rollout import NANOSECONDS
-from cosmos_ros.world_model.world_model import resolve_device
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 PERIOD_S = 1.0
@@ -118,4 +118,4 @@ def _gpu_memory(device: torch.device) -> dict[str, str]:
         return {}
     free, total = torch.cuda.mem_get_info(device)
     sizes = {"of this node": torch.cuda.memory_reserved(device), "free": free, "in all": total}
-    return {f"GPU memory {name}": f"{size / 2**30:.2f} GiB" for name, size in sizes.items()}
+    return {f"GPU memory {name}": f"{size / 1e9:.2f} GB" for name, size in sizes.items()}

@@ -20,14 +20,13 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
-import cv2
 import rclpy
-import torch
 from rclpy.exceptions import InvalidHandle, ParameterException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from unique_identifier_msgs.msg import UUID
 
+from cosmos_ros.device.threads import set_cpu_threads
 from cosmos_ros.errors import ForesightError
 from cosmos_ros.foresight import Foresight, ForesightConfig
 from cosmos_ros.frame_buffer import FrameBuffer
@@ -180,7 +179,7 @@ class ForesightNode(LifecycleNode):
         self.get_logger().info(f"listening to {camera.topic}, clips at {frame_rate:g} Hz")
 
     def _load(self) -> None:
-        self._limit_threads()
+        set_cpu_threads(self._settings["cpu_threads"])
         self._configured.foresight.load()
 
     def _unload(self) -> None:
@@ -197,7 +196,7 @@ class ForesightNode(LifecycleNode):
 
     def _predict(self, job: Job) -> Prediction:
         """On the queue's worker thread. Raises ForesightError."""
-        self._limit_threads()
+        set_cpu_threads(self._settings["cpu_threads"])
         request, configured = job.request, self._configured
         n_frames = configured.foresight.spec.conditioning_lengths[1 if request.from_image else 0]
         now_ns = self.get_clock().now().nanoseconds
@@ -220,12 +219,6 @@ class ForesightNode(LifecycleNode):
         """The request's value; where it has none the parameter's; where that is negative, None: the model's own."""
         value = self._settings[name] if requested is None else requested
         return value if value >= 0 else None
-
-    def _limit_threads(self) -> None:
-        """Leave a core to the camera. Torch keeps this per thread, so every thread that computes has to say it."""
-        threads = self._settings["cpu_threads"] or max(1, len(os.sched_getaffinity(0)) - 1)
-        torch.set_num_threads(threads)
-        cv2.setNumThreads(threads)
 
     def _statuses(self) -> list[Status]:
         configured, now_ns = self._configured, self.get_clock().now().nanoseconds

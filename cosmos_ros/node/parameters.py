@@ -118,8 +118,7 @@ DECLARATIONS = (
     Declaration(
         "cpu_threads",
         0,
-        "Threads that one operation may use on the CPU. 0: all cores but one, which is left to the camera. "
-        "The world model takes half of the cores at most.",
+        "Threads that one operation uses on the CPU. 0: half of the cores.",
         When.ANY_TIME,
         bounds=(0, 1024),
     ),

@@ -23,9 +23,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from cosmos_ros.device.memory import TEXT_ENCODER, not_finite
 from cosmos_ros.device.out_of_memory import is_out_of_memory
-from cosmos_ros.device.plan import DeviceMemory
+from cosmos_ros.device.placement import DeviceMemory
+from cosmos_ros.device.plan import Need
+from cosmos_ros.device.tensors import not_finite
 from cosmos_ros.errors import InvalidGoal, ModelUnavailable
 from cosmos_ros.files import write_whole
 from cosmos_ros.paths import cache_directory
@@ -34,6 +35,8 @@ from cosmos_ros.world_model.checkpoints.weight_files import size_and_ends
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
+TEXT_ENCODER = "text encoder"  # the part's name in a memory plan
+WORK_BYTES = 300_000_000  # of activations at their peak, by bench/published_models.py
 CONTEXT_LENGTH = 512
 REMEMBERED_PROMPTS = 64  # 1 MiB each at the published width
 EMBEDDINGS_FILE = "text_embeddings.safetensors"
@@ -253,6 +256,11 @@ def t5_bytes(folder: Path) -> int:
     matrices_in = 2 if "gated" in str(config.get("feed_forward_proj")) else 1
     layer = 4 * config["d_model"] * inner + (matrices_in + 1) * config["d_model"] * config["d_ff"]
     return 2 * (config["vocab_size"] * config["d_model"] + config["num_layers"] * layer)
+
+
+def text_encoder_need(folder: Path) -> Need:
+    """Of T5's encoder in bfloat16. Raises as t5_config does."""
+    return Need(TEXT_ENCODER, weights=t5_bytes(folder), work=WORK_BYTES)
 
 
 def weights_identity(folder: Path) -> str:

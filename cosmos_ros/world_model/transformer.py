@@ -8,6 +8,7 @@ are those of the published checkpoints without their `model.` prefix.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -15,13 +16,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cosmos_ros.world_model.config import TransformerConfig
+from cosmos_ros.device.plan import Need
+from cosmos_ros.world_model.config import TransformerConfig, transformer_shapes
 from cosmos_ros.world_model.positions import absolute_table, rope_table
 
 try:
     from cosmos_ros.world_model.decoding import cache_attention
 except ImportError:  # Triton comes with PyTorch's CUDA builds, and not with all of them
     cache_attention = None
+
+TRANSFORMER = "transformer"  # the part's name in a memory plan
 
 KeysValues = tuple[Tensor, Tensor]
 Rotation = tuple[Tensor, Tensor]  # cosines and sines [N, head_dim]
@@ -238,3 +242,26 @@ def attend_grouped(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor |
     if mask is not None and n > 1:
         mask = mask.repeat(group, 1)
     return F.scaled_dot_product_attention(folded, keys, values, attn_mask=mask).reshape(queries.shape)
+
+
+def transformer_need(
+    config: TransformerConfig, bytes_per_weight: int, *, tokens_per_pass: int, context_length: int
+) -> Need:
+    """Beside the weights and position tables: the KV cache, and the activations of the largest pass.
+
+    bytes_per_weight  2 in bfloat16, 4 in float32
+    tokens_per_pass   of the largest pass
+    context_length    positions of a prompt, whose keys and values are kept for every layer
+    """
+    parameters = sum(math.prod(shape) for shape in transformer_shapes(config).values())
+    row = config.n_layers * 2 * config.n_kv_heads * config.head_dim
+    activations = tokens_per_pass * (4 * config.ffn_hidden + 16 * config.dim)
+    tables = config.position_rows * (2 * config.head_dim + (config.dim if config.has_text else 0))
+    context = context_length * row if config.has_text else 0
+    return Need(
+        TRANSFORMER,
+        weights=(parameters + tables) * bytes_per_weight,
+        work=activations * bytes_per_weight,
+        kept=(config.position_rows * row + context) * bytes_per_weight,
+        tables=config.vocab_in * config.dim * bytes_per_weight,
+    )

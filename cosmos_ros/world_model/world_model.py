@@ -13,28 +13,36 @@ import torch
 from torch import Tensor, nn
 
 from cosmos_ros import paths
-from cosmos_ros.device.memory import TOKENIZER, TRANSFORMER, HostEmbedding, resolve_device
+from cosmos_ros.device.devices import resolve_device, resolve_dtype
+from cosmos_ros.device.host_table import HostTable
 from cosmos_ros.device.out_of_memory import return_memory
-from cosmos_ros.device.plan import DeviceMemory
-from cosmos_ros.device.threads import half_the_cores
+from cosmos_ros.device.placement import DeviceMemory
+from cosmos_ros.device.plan import Need
+from cosmos_ros.device.threads import cpu_threads
 from cosmos_ros.errors import ModelUnavailable, VideoBlocked
 from cosmos_ros.world_model.checkpoints.transformer_weights import (
     config_of,
-    default_dtype,
     load_transformer,
     open_checkpoint,
     read_settings,
 )
 from cosmos_ros.world_model.checkpoints.weight_files import is_directory
 from cosmos_ros.world_model.config import PUBLISHED_KINDS, TransformerConfig, published_kind
-from cosmos_ros.world_model.decoding.engine import DecodeEngine, SequentialDecoder
+from cosmos_ros.world_model.decoding.engine import PREFILL_TOKENS, DecodeEngine, SequentialDecoder
 from cosmos_ros.world_model.decoding.sampling import Sampling
 from cosmos_ros.world_model.preprocessing import to_model_input
+from cosmos_ros.world_model.tensor_parallel.sharded_transformer import share_need
 from cosmos_ros.world_model.tensor_parallel.tensor_parallel import TensorParallelDecoder
-from cosmos_ros.world_model.text_encoder import CONTEXT_LENGTH, TextEncoder
-from cosmos_ros.world_model.tokenizer.video_tokenizer import Chunking, VideoTokenizer, find_tokenizer
+from cosmos_ros.world_model.text_encoder import CONTEXT_LENGTH, TextEncoder, find_t5, text_encoder_need
+from cosmos_ros.world_model.tokenizer.video_tokenizer import (
+    TOKENIZER,
+    Chunking,
+    VideoTokenizer,
+    find_tokenizer,
+    tokenizer_need,
+)
+from cosmos_ros.world_model.transformer import TRANSFORMER, transformer_need
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PUBLISHED_FRAME_RATE = 25.0  # Hz, at which the published pipeline writes its output
 PUBLISHED_COMPRESSION = (8, 16, 16)
 PUBLISHED_NAMES = ("Cosmos-1.0-Autoregressive", "Cosmos-Predict1")
@@ -151,7 +159,7 @@ class WorldModel:
         self._transformer.rest()
 
     @classmethod
-    @half_the_cores()
+    @cpu_threads()
     def from_checkpoint(
         cls,
         directory: str | Path = "",
@@ -190,8 +198,8 @@ class WorldModel:
             engine.start()
             return cls(spec, programs, engine, text_encoder, memory)
         transformer = load_transformer(spec.directory, spec.config, device=place, dtype=precision)
-        if memory.lean:
-            transformer.tok_embeddings = HostEmbedding(transformer.tok_embeddings.weight, place)
+        if memory.tables_on_host:
+            transformer.tok_embeddings = HostTable(transformer.tok_embeddings.weight, place)
         return cls(spec, programs, SequentialDecoder(transformer), text_encoder, memory)
 
     def warm_up(self) -> None:
@@ -219,7 +227,7 @@ class WorldModel:
         self._tokenizer = self._engine = self._text_encoder = self._programs = self._transformer = None
         return_memory()
 
-    @half_the_cores()
+    @cpu_threads()
     def tokenize(self, frames: np.ndarray) -> Tensor:
         """Tokens int64 [N] of camera frames uint8 [n, H, W, 3] of any size; n is 1 + 8k, oldest first."""
         pixels = to_model_input(frames, self.spec.frame_size)
@@ -233,7 +241,7 @@ class WorldModel:
         """
         return self._text_encoder.encode(prompt) if self._text_encoder else None
 
-    @half_the_cores()
+    @cpu_threads()
     def generate(self, tokens: Tensor, context: Tensor | None, sampling: Sampling, on_pass: OnPass) -> Tensor:
         """All tokens of the video, int64 [t*h*w], the given ones first.
 
@@ -252,9 +260,31 @@ class WorldModel:
 
         They come as they are converted and copied from the device, so that the first can be judged meanwhile.
         """
-        with self._programs.in_use(), half_the_cores():
+        with self._programs.in_use(), cpu_threads():
             for frames in self._tokenizer.decode(tokens, n_conditioning):
                 yield frames.numpy()
+
+
+def needs_of(
+    spec: ModelSpec, *, tokenizer: str | Path = "", bytes_per_weight: int = 2, gpus: int = 1
+) -> tuple[Need, ...]:
+    """What the parts of a world model take of the (first) device, known from headers before anything is loaded.
+
+    tokenizer, gpus   as `WorldModel.from_checkpoint` takes them
+    bytes_per_weight  2 in bfloat16, 4 in float32
+
+    Raises ModelUnavailable where a part is missing or damaged.
+    """
+    transformer = transformer_need(
+        spec.config, bytes_per_weight, tokens_per_pass=PREFILL_TOKENS, context_length=CONTEXT_LENGTH
+    )
+    needs = [
+        transformer if gpus == 1 else share_need(transformer, gpus),
+        tokenizer_need(find_tokenizer(spec.directory, tokenizer), spec.chunking, bytes_per_weight),
+    ]
+    if spec.takes_prompt and (t5 := find_t5(spec.directory)):
+        needs.append(text_encoder_need(t5))
+    return tuple(needs)
 
 
 def _embedded_model() -> Path:
@@ -262,15 +292,6 @@ def _embedded_model() -> Path:
         return paths.embedded_model()
     except FileNotFoundError as error:
         raise ModelUnavailable(f"there is no model to load: {error}") from error
-
-
-def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Raises ModelUnavailable for a name that is none."""
-    if dtype == "auto":
-        return default_dtype(device)
-    if dtype not in DTYPES:
-        raise ModelUnavailable(f"dtype must be auto, {' or '.join(DTYPES)}; got '{dtype}'")
-    return DTYPES[dtype]
 
 
 def _name(directory: Path, settings: Mapping, kind: str | None) -> str:

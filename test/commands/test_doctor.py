@@ -14,6 +14,7 @@ from cosmos_ros.commands import cli
 from cosmos_ros.commands.doctor import doctor
 from cosmos_ros.commands.doctor.robot import CameraReport
 from cosmos_ros.device.plan import MODES, Need, plan_memory
+from cosmos_ros.foresight import PIPELINE
 from cosmos_ros.world_model import ModelSpec
 
 GB = 1_000_000_000
@@ -271,7 +272,7 @@ def test_a_number_of_gpus_that_does_not_divide_the_heads_is_a_fault(gpus, tiny_c
 
 
 def needs():
-    return [Need("transformer", 9 * GB, work=2 * GB, on_host=GB), Need("text encoder", 10 * GB), Need("tokenizer", GB)]
+    return [Need("transformer", 9 * GB, work=2 * GB, tables=GB), Need("text encoder", 10 * GB), Need("tokenizer", GB)]
 
 
 @pytest.mark.parametrize(
@@ -284,7 +285,7 @@ def needs():
     ],
 )
 def test_each_mode_has_a_line_and_only_a_gpu_that_no_mode_fits_is_a_fault(free, host, expected):
-    plans = {mode: plan_memory(needs(), free * GB, mode) for mode in MODES}
+    plans = {mode: plan_memory(needs(), PIPELINE, free * GB, mode) for mode in MODES}
     found = list(doctor.modes(plans, host * GB))
     assert marks(found) == expected
     assert [f"memory {mode}: expected peak" in str(finding) for mode, finding in zip(MODES, found, strict=False)]

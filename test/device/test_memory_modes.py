@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from cosmos_ros.device.plan import DeviceMemory, plan_memory
-from cosmos_ros.needs import needs_of
+from cosmos_ros.device.placement import DeviceMemory
+from cosmos_ros.device.plan import plan_memory
+from cosmos_ros.foresight import PIPELINE, needs_of
 from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel
 
 SAMPLING = Sampling(seed=3, temperature=1.0, top_p=0.9)
@@ -18,7 +19,7 @@ def rollout(model: WorldModel, prompt: str, seed: int) -> np.ndarray:
 
 
 def in_mode(checkpoint, mode: str) -> WorldModel:
-    memory = DeviceMemory("cpu", plan_memory(needs_of(ModelSpec.of_checkpoint(checkpoint)), 10**9, mode))
+    memory = DeviceMemory("cpu", plan_memory(needs_of(ModelSpec.of_checkpoint(checkpoint)), PIPELINE, 10**9, mode))
     return WorldModel.from_checkpoint(checkpoint, device="cpu", memory=memory)
 
 

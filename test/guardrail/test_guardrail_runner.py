@@ -20,6 +20,7 @@ from cosmos_ros.errors import (
     GuardrailUnavailable,
     ModelUnavailable,
     PromptBlocked,
+    SettingError,
     VideoBlocked,
 )
 from cosmos_ros.guardrail import Guardrail, watched_thread
@@ -547,7 +548,7 @@ def test_an_empty_list_of_guards_is_no_guardrail(missing):
 
 @pytest.mark.parametrize("timeout_s", [0.0, -1.0, float("nan")])
 def test_guards_need_time(timeout_s):
-    with pytest.raises(GuardrailUnavailable, match="positive"):
+    with pytest.raises(SettingError, match="positive"):
         guardrail_of(timeout_s=timeout_s)
 
 
@@ -604,5 +605,5 @@ def test_a_file_in_the_folders_place_is_no_guardrail(tmp_path):
 
 def test_a_device_that_is_not_there_is_named(tmp_path):
     (tmp_path / "blocklist").touch()
-    with pytest.raises(ModelUnavailable, match="cuda:77"):
+    with pytest.raises(SettingError, match="cuda:77"):
         Guardrail.for_model(Spec(), folder=tmp_path, device="cuda:77")

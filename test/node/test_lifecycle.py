@@ -16,7 +16,9 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from safetensors.torch import load_file, save_file
 
-from cosmos_ros.device.plan import DeviceMemory, plan_memory
+from cosmos_ros.device.placement import DeviceMemory
+from cosmos_ros.device.plan import plan_memory
+from cosmos_ros.foresight import PIPELINE
 from cosmos_ros.world_model import Transformer
 from cosmos_ros.world_model.config import PUBLISHED_KINDS
 
@@ -210,8 +212,8 @@ def test_what_the_package_logs_stands_in_the_nodes_log(rig, ready, wait_for, tin
     """The memory plan, for one: a node on the CPU makes none, so it is made here."""
     robot, node = rig(checkpoint=str(tiny_checkpoint))
     ready(node, robot)
-    DeviceMemory("cpu", plan_memory((), free=10**9, mode="fast"))
-    DeviceMemory("cpu", plan_memory((), free=0, mode="low"))
+    DeviceMemory("cpu", plan_memory((), PIPELINE, free=10**9, mode="fast"))
+    DeviceMemory("cpu", plan_memory((), PIPELINE, free=0, mode="low"))
 
     def heard(level: int, text: str) -> list:
         return [log for log in list(robot.logged) if log.level == level and text in log.msg and "foresight" in log.name]

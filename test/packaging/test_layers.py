@@ -16,7 +16,6 @@ STOREYS = [
     {"commands"},
     {"node", "evaluation", "training", "planning"},
     {"foresight"},
-    {"needs"},
     {"guardrail", "world_model", "recordings", "metrics"},
 ]
 GROUND = len(STOREYS)  # device, frame_buffer, images, rollout, errors, ...: these may import each other

@@ -12,8 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cosmos_ros.device.out_of_memory import out_of_memory_as_error
-from cosmos_ros.device.plan import DeviceMemory, MemoryPlan
+from cosmos_ros.device.placement import DeviceMemory
+from cosmos_ros.device.plan import MemoryPlan
 from cosmos_ros.errors import InvalidGoal, ModelUnavailable, OutOfMemory
+from cosmos_ros.foresight import PIPELINE
 from cosmos_ros.world_model.text_encoder import (
     TextEncoder,
     find_t5,
@@ -192,7 +194,7 @@ def test_nothing_but_whole_files_is_left_in_the_cache(place, tmp_path):
 
 
 def test_t5_leaves_its_device_between_prompts_where_the_plan_parks_it(place, tmp_path):
-    memory = DeviceMemory("cpu", MemoryPlan("balanced", (), parked=frozenset({"text encoder"})))
+    memory = DeviceMemory("cpu", MemoryPlan("balanced", (), PIPELINE, parked=frozenset({"text encoder"})))
     text = encoder(place(), tmp_path, memory=memory)
     context = text.encode(PROMPT)
     other = text.encode("boxes fall")

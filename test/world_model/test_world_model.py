@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cosmos_ros import paths
-from cosmos_ros.device.threads import CORES
-from cosmos_ros.errors import Canceled, ModelUnavailable
+from cosmos_ros.device.threads import CORES, set_cpu_threads
+from cosmos_ros.errors import Canceled, ModelUnavailable, SettingError
 from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel
 from cosmos_ros.world_model.text_encoder import EMBEDDINGS_FILE
 
@@ -86,18 +86,24 @@ def test_a_goal_can_be_canceled_after_any_pass_and_the_next_one_succeeds(model, 
     assert torch.equal(model.generate(given, None, DRAWN, nothing), expected)
 
 
-def test_half_of_the_cores_are_left_to_the_robot(model):
-    before, at_work = torch.get_num_threads(), []
-    torch.set_num_threads(2 * CORES)
-    try:
-        given = model.tokenize(camera_frames(9))
+def test_half_of_the_cores_are_left_to_the_robot_unless_a_number_was_asked_for(model):
+    given, at_work, before = model.tokenize(camera_frames(9)), [], torch.get_num_threads()
+
+    def threads_at_work() -> set[int]:
+        at_work.clear()
         model.generate(given, None, DRAWN, lambda *_: at_work.append(torch.get_num_threads()))
-        assert set(at_work) == {max(1, CORES // 2)}
+        return set(at_work)
+
+    try:
+        torch.set_num_threads(2 * CORES)
+        assert threads_at_work() == {max(1, CORES // 2)}
         assert torch.get_num_threads() == 2 * CORES
         torch.set_num_threads(1)
-        model.generate(given, None, DRAWN, lambda *_: at_work.append(torch.get_num_threads()))
-        assert at_work[-1] == 1
+        assert threads_at_work() == {1}, "PyTorch was set to fewer"
+        set_cpu_threads(CORES + 1)
+        assert threads_at_work() == {CORES + 1}
     finally:
+        set_cpu_threads(0)
         torch.set_num_threads(before)
 
 
@@ -170,7 +176,7 @@ def test_a_file_in_place_of_its_directory_is_refused(tiny_checkpoint):
     ],
 )
 def test_a_device_or_precision_that_is_not_there_is_refused(tiny_checkpoint, setting, said):
-    with pytest.raises(ModelUnavailable, match=said):
+    with pytest.raises(SettingError, match=said):
         WorldModel.from_checkpoint(tiny_checkpoint, **setting)
 
 

@@ -253,12 +253,20 @@ def memory(spec: ModelSpec, args: argparse.Namespace) -> Iterator[Finding]:
     """What fits in which mode, with the peak that is expected."""
     import torch
 
-    from cosmos_ros.device.plan import MODES, free_memory, plan_memory
-    from cosmos_ros.needs import beside_a_rank, bytes_of_a_rank, needs_of
+    from cosmos_ros.device.devices import free_memory
+    from cosmos_ros.device.plan import MODES, plan_memory
+    from cosmos_ros.foresight import PIPELINE, needs_of
+    from cosmos_ros.world_model.tensor_parallel.sharded_transformer import TRANSFORMER_SHARE
 
     on_gpu = torch.cuda.is_available()
     try:
-        needs = needs_of(spec, tokenizer=args.tokenizer, guardrail=args.guardrail, bytes_per_weight=2 if on_gpu else 4)
+        needs = needs_of(
+            spec,
+            tokenizer=args.tokenizer,
+            guardrail=args.guardrail,
+            bytes_per_weight=2 if on_gpu else 4,
+            gpus=args.gpus if on_gpu else 1,
+        )
     except (ForesightError, OSError) as error:
         yield fail("memory", str(error))
         return
@@ -269,13 +277,12 @@ def memory(spec: ModelSpec, args: argparse.Namespace) -> Iterator[Finding]:
         except RuntimeError:
             yield note("memory", "not planned: a GPU does not answer")
             return
-        here = free[0]
         if args.gpus > 1:
-            yield ranks(args.gpus, bytes_of_a_rank(needs, args.gpus), free)
-            needs, here = beside_a_rank(needs, here, args.gpus)
-        yield from modes({mode: plan_memory(needs, here, mode) for mode in MODES}, host)
+            share = next(need.weights for need in needs if need.name == TRANSFORMER_SHARE)
+            yield ranks(args.gpus, share, free)
+        yield from modes({mode: plan_memory(needs, PIPELINE, free[0], mode) for mode in MODES}, host)
         return
-    peak = plan_memory(needs, free=host, mode="fast").peak
+    peak = plan_memory(needs, PIPELINE, free=host, mode="fast").peak
     text = f"expected peak {gigabytes(peak)} on the CPU of {gigabytes(host)} available"
     yield ok("memory", text) if peak <= host else fail("memory", text, "use a GPU, or a smaller checkpoint")
 

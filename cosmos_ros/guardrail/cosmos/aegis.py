@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from cosmos_ros import huggingface
-from cosmos_ros.device.memory import Part
+from cosmos_ros.device.placement import DeviceMemory
 from cosmos_ros.errors import GuardrailUnavailable
 from cosmos_ros.guardrail.cosmos.aegis_policy import CATEGORIES, question
 from cosmos_ros.guardrail.guard import PASSED, Judgement, OnDevice, PromptGuard, require_finite, sha256_of
@@ -43,7 +43,7 @@ class Aegis(OnDevice, PromptGuard):
         model.register_forward_hook(_require_finite_logits)
         model = _adapted(model, adapter)
         require_finite(folder, model)
-        self._part = Part(self.name, model, device)
+        self._part = DeviceMemory(device).hold(self.name, model)
 
     def judge(self, prompt: str) -> Judgement:
         return judgement_of(self._complete(question(prompt)))

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from cosmos_ros import huggingface
+from cosmos_ros.device.plan import Need
 from cosmos_ros.errors import GuardrailUnavailable
 from cosmos_ros.guardrail.cosmos import aegis, video_content
+from cosmos_ros.guardrail.guard import PROMPT_GUARD, VIDEO_GUARD
 
 PUBLISHED = "Cosmos-1.0-Guardrail"
 FETCH = f"hf download nvidia/{PUBLISHED}"
+# Bytes of activations at their peak, by bench/published_models.py.
+PROMPT_GUARD_WORK, VIDEO_GUARD_WORK = 750_000_000, 2_000_000_000
 # Below the folder.
 BLOCKLIST, AEGIS = "blocklist", "aegis"
 VIDEO_CONTENT, FACES = "video_content_safety_filter", Path("face_blur_filter") / "Resnet50_Final.pth"
@@ -57,6 +62,22 @@ def video_networks(home: Path) -> Networks:
 
 def prompt_networks(home: Path) -> Networks:
     return Networks((), ((home / AEGIS, aegis.BASE), (home / AEGIS, aegis.ADAPTER)))
+
+
+def needs_of(home: Path, takes_prompt: bool) -> tuple[Need, ...]:
+    """What the folder's guards take of the device, from the sizes of the files that they read. SigLIP's text half,
+    which is not used and is about as large as the half in use, is counted too.
+
+    Raises GuardrailUnavailable where a network's snapshot is not there.
+    """
+    needs = [Need(VIDEO_GUARD, _bytes_in(video_networks(home).weights()), work=VIDEO_GUARD_WORK)]
+    if takes_prompt:
+        needs.append(Need(PROMPT_GUARD, _bytes_in(prompt_networks(home).weights()), work=PROMPT_GUARD_WORK))
+    return tuple(needs)
+
+
+def _bytes_in(files: Iterable[Path]) -> int:
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def require_whole(home: Path, takes_prompt: bool) -> None:

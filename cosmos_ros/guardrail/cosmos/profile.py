@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from cosmos_ros.device.memory import resolve_device
+from cosmos_ros.device.devices import resolve_device
 from cosmos_ros.errors import GuardrailUnavailable
 from cosmos_ros.guardrail.cosmos.aegis import Aegis
 from cosmos_ros.guardrail.cosmos.blocklist import COSMOS_1_0, PREDICT1, Blocklist
@@ -25,7 +25,7 @@ def cosmos_guards(checkpoint: Path, folder: str | Path, device: str, takes_promp
     Both prompt guards are loaded for a model that takes text alone.
 
     Raises GuardrailUnavailable where the folder is not found, saying what to fetch, and where a guard does not load;
-    ModelUnavailable for a device that is not there.
+    SettingError for a device that is not there.
     """
     home = find_folder(checkpoint, folder)
     where = resolve_device(device)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cosmos_ros.device.memory import Part
+from cosmos_ros.device.placement import DeviceMemory
 from cosmos_ros.errors import GuardrailUnavailable
 from cosmos_ros.guardrail.cosmos.retinaface_network import RetinaFace
 from cosmos_ros.guardrail.face_blur import FaceDetector
@@ -34,7 +34,7 @@ class RetinaFaceDetector(OnDevice, FaceDetector):
     def __init__(self, file: Path, device: torch.device) -> None:
         self.weights = sha256_of([file], file.parent)
         self._device = device
-        self._part = Part("face_blur", load_network(file), device)
+        self._part = DeviceMemory(device).hold("face_blur", load_network(file))
         self._mean = torch.tensor(MEAN_BGR).view(3, 1, 1)
 
     @torch.inference_mode()

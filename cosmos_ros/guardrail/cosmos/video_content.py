@@ -17,7 +17,7 @@ from PIL import Image
 from torch import nn
 
 from cosmos_ros import huggingface
-from cosmos_ros.device.memory import Part
+from cosmos_ros.device.placement import DeviceMemory
 from cosmos_ros.guardrail.guard import PASSED, ContentGuard, Judgement, OnDevice, require_finite, sha256_of
 from cosmos_ros.guardrail_report import Verdict
 
@@ -59,7 +59,7 @@ class VideoContentGuard(OnDevice, ContentGuard):
         siglip = huggingface.load(huggingface.transformers().SiglipVisionModel, encoder, dtype=torch.float32)
         networks = nn.ModuleList([siglip, _load_classifier(classifier, width=siglip.config.hidden_size)])
         require_finite(folder, networks)
-        self._part = Part(self.name, networks, device)
+        self._part = DeviceMemory(device).hold(self.name, networks)
 
     def judge(self, frames: np.ndarray) -> Judgement:
         for index, logits in enumerate(self.logits(frames)):

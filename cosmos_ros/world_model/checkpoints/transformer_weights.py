@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cosmos_ros.device.memory import not_finite
+from cosmos_ros.device.devices import default_dtype
+from cosmos_ros.device.tensors import not_finite
 from cosmos_ros.errors import ModelUnavailable
 from cosmos_ros.world_model.checkpoints.recognition import config_from_shapes, listed, shape_problems
 from cosmos_ros.world_model.checkpoints.weight_files import (
@@ -213,10 +214,6 @@ def load_weights(
                 drop_pages(part)
     _refuse(checkpoint.path, "holds weights that are not finite", not_finite(weights))
     return weights
-
-
-def default_dtype(device: torch.device) -> torch.dtype:
-    return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
 def _weights_files(path: Path) -> list[Path]:

@@ -17,20 +17,25 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cosmos_ros.errors import ModelUnavailable
+from cosmos_ros.device.plan import Need
+from cosmos_ros.errors import SettingError
 from cosmos_ros.world_model.checkpoints.transformer_weights import load_weights, open_checkpoint
 from cosmos_ros.world_model.config import TransformerConfig
 from cosmos_ros.world_model.transformer import Transformer
+
+TRANSFORMER_SHARE = "share of the transformer"  # the part's name in a memory plan
+# Bytes of a rank's process beside its share: CUDA context and NCCL. Measured with bench/tensor_parallel.py.
+RANK_OVERHEAD = 2_300_000_000
 
 # What PyTorch 2.13 calls all_gather_single had a longer name before, of which it now warns.
 all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
 def require_divisible(config: TransformerConfig, ranks: int) -> None:
-    """Raises ModelUnavailable for a number of ranks over which the transformer cannot be cut into equal shares."""
+    """Raises SettingError for a number of ranks over which the transformer cannot be cut into equal shares."""
     possible = [n for n in range(1, config.n_kv_heads + 1) if _divides(config, n)]
     if ranks not in possible:
-        raise ModelUnavailable(
+        raise SettingError(
             f"gpus must be {' or '.join(map(str, possible))}, a number that divides this model's {config.n_kv_heads} "
             f"key-value heads, its feed-forward and its vocabulary; got {ranks}"
         )
@@ -38,6 +43,15 @@ def require_divisible(config: TransformerConfig, ranks: int) -> None:
 
 def _divides(config: TransformerConfig, ranks: int) -> bool:
     return not any(size % ranks for size in (config.n_kv_heads, config.ffn_hidden, config.vocab_in, config.vocab_out))
+
+
+def share_need(whole: Need, ranks: int) -> Need:
+    """What the process of one rank keeps on its device, whatever the rest of the plan says.
+
+    whole  of the transformer, as on one device
+    """
+    share = (whole.weights + whole.kept) // ranks + whole.work
+    return Need(TRANSFORMER_SHARE, weights=share + RANK_OVERHEAD)
 
 
 def load_share(

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cosmos_ros.errors import ForesightError, ModelUnavailable, RankLost
+from cosmos_ros.errors import ForesightError, RankLost, SettingError
 from cosmos_ros.world_model.config import TransformerConfig
 from cosmos_ros.world_model.decoding.engine import OnPass
 from cosmos_ros.world_model.decoding.sampling import Sampling
@@ -57,7 +57,7 @@ class TensorParallelDecoder:
     The weights live in the ranks' processes, and so on no device of this one. A generation raises ModelUnavailable or
     OutOfMemory as loading and decoding do, and RankLost where a rank has died or hung.
 
-    Raises ModelUnavailable where the transformer cannot be cut so, or the devices are not there.
+    Raises SettingError where the transformer cannot be cut so, or the devices are not there.
     """
 
     def __init__(
@@ -202,13 +202,13 @@ def _end(processes: list[BaseProcess], connections: list[Connection], folder: te
 def rank_devices(first: torch.device, gpus: int) -> list[torch.device]:
     """One for each rank, from the first on; the CPU for all, where that is it.
 
-    Raises ModelUnavailable where there are fewer.
+    Raises SettingError where there are fewer.
     """
     if first.type != "cuda":
         return [first] * gpus
     begin, there = first.index or 0, torch.cuda.device_count()
     if begin + gpus > there:
-        raise ModelUnavailable(
+        raise SettingError(
             f"gpus: {gpus} from {first} on are not there: this PyTorch sees {there} CUDA GPUs; ask for fewer"
         )
     return [torch.device("cuda", index) for index in range(begin, begin + gpus)]

@@ -7,6 +7,7 @@ are one (Cosmos Tokenizer DV8x16x16, arXiv:2501.03575, section 4).
 from __future__ import annotations
 
 import errno
+import math
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cosmos_ros.device.out_of_memory import is_out_of_memory
+from cosmos_ros.device.plan import Need
 from cosmos_ros.errors import ModelUnavailable, VideoBlocked
 
 ENCODER, DECODER, AUTOENCODER = "encoder.jit", "decoder.jit", "autoencoder.jit"
@@ -31,6 +33,9 @@ FETCH = (
 AUTOENCODER_PARTS = ("encoder", "quant_conv", "quantizer", "post_quant_conv", "decoder")
 TOKEN_DTYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 OUTPUT_FRAMES = 8  # at a time
+TOKENIZER = "tokenizer"  # the part's name in a memory plan
+# Activations at their peak, in bfloat16, for each pixel of a chunk of frames. Measured with bench/published_models.py.
+WORK_BYTES_PER_PIXEL = 75
 
 
 @dataclass(frozen=True)
@@ -221,6 +226,20 @@ def program_files(directory: Path) -> list[Path]:
     """What is loaded of a tokenizer's directory: encoder.jit and decoder.jit, or autoencoder.jit where it is alone."""
     pair, whole = [directory / ENCODER, directory / DECODER], directory / AUTOENCODER
     return [whole] if _exists(whole) and not all(map(_exists, pair)) else pair
+
+
+def tokenizer_need(directory: Path, chunking: Chunking, bytes_per_weight: int) -> Need:
+    """Of the programs in a tokenizer's directory, for a whole chunk at a time.
+
+    bytes_per_weight  2 in bfloat16, 4 in float32
+    """
+    pixels = chunking.n_frames * math.prod(chunking.frame_size)
+    files = [file for file in program_files(directory) if file.is_file()]
+    return Need(
+        TOKENIZER,
+        weights=sum(file.stat().st_size for file in files),
+        work=WORK_BYTES_PER_PIXEL * pixels * bytes_per_weight // 2,
+    )
 
 
 def _load_programs(directory: Path, device: torch.device, dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:

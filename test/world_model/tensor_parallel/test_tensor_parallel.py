@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cosmos_ros.errors import Canceled, ModelUnavailable, RankLost
+from cosmos_ros.errors import Canceled, ModelUnavailable, RankLost, SettingError
 from cosmos_ros.foresight import Foresight, ForesightConfig
 from cosmos_ros.rollout import Clip, Stage
 from cosmos_ros.world_model import Sampling, Transformer, TransformerConfig, WorldModel
@@ -216,7 +216,7 @@ def test_what_is_cut_is_all_but_the_norms(base, tmp_path):
 
 @pytest.mark.parametrize("gpus", [0, -1, 3, 8])
 def test_numbers_that_do_not_divide_the_heads_are_refused(gpus, tmp_path):
-    with pytest.raises(ModelUnavailable, match=rf"gpus must be 1 or 2 or 4, .* 4 key-value heads.*got {gpus}"):
+    with pytest.raises(SettingError, match=rf"gpus must be 1 or 2 or 4, .* 4 key-value heads.*got {gpus}"):
         decoder(tmp_path, BASE, gpus)
 
 
@@ -225,7 +225,7 @@ def test_published_models_may_be_cut_in_2_4_and_8(kind):
     for gpus in (1, 2, 4, 8):
         require_divisible(PUBLISHED_KINDS[kind].config, gpus)
     for gpus in (3, 5, 6, 7, 16):
-        with pytest.raises(ModelUnavailable, match="1 or 2 or 4 or 8"):
+        with pytest.raises(SettingError, match="1 or 2 or 4 or 8"):
             require_divisible(PUBLISHED_KINDS[kind].config, gpus)
 
 
@@ -256,7 +256,7 @@ def test_unloading_ends_the_processes(cut_foresight):
 
 
 def test_more_gpus_than_there_are_are_refused():
-    with pytest.raises(ModelUnavailable, match=r"gpus: 64 from cuda:0 on are not there"):
+    with pytest.raises(SettingError, match=r"gpus: 64 from cuda:0 on are not there"):
         TensorParallelDecoder(
             "",
             replace(BASE, n_heads=64, n_kv_heads=64, ffn_hidden=128),
@@ -268,5 +268,5 @@ def test_more_gpus_than_there_are_are_refused():
 
 @pytest.mark.parametrize("gpus", [0, 1.5, "two"])
 def test_what_is_no_number_of_gpus_is_refused(gpus):
-    with pytest.raises(ValueError, match="gpus must be a whole number"):
+    with pytest.raises(SettingError, match="gpus must be a whole number"):
         ForesightConfig(gpus=gpus)

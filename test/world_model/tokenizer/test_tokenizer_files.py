@@ -1,18 +1,27 @@
 """A tokenizer's files: where they are found, what is taken of them, and what is said where they are damaged."""
 
 import random
+import shutil
 import struct
 import subprocess
 import sys
 import zipfile
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from cosmos_ros.errors import ModelUnavailable
-from cosmos_ros.world_model.tokenizer.video_tokenizer import Chunking, VideoTokenizer, find_tokenizer, program_files
+from cosmos_ros.world_model import ModelSpec
+from cosmos_ros.world_model.tokenizer.video_tokenizer import (
+    Chunking,
+    VideoTokenizer,
+    find_tokenizer,
+    program_files,
+    tokenizer_need,
+)
 
 CHUNKING = Chunking(latent_shape=(5, 2, 3), compression=(8, 16, 16))
 
@@ -322,3 +331,13 @@ def test_a_directory_that_may_not_be_looked_into_is_named_with_the_reason(tmp_pa
         for search in (lambda: find_tokenizer(tmp_path, directory), lambda: load(directory)):
             with pytest.raises(ModelUnavailable, match=f"{directory}.*Permission denied"):
                 search()
+
+
+def test_an_autoencoder_counts_where_it_is_what_is_loaded(tiny_checkpoint, tmp_path):
+    directory = Path(shutil.copytree(tiny_checkpoint, tmp_path / "model"))
+    chunking = ModelSpec.of_checkpoint(directory).chunking
+    (directory / "autoencoder.jit").write_bytes(bytes(1234))
+    both = sum((directory / name).stat().st_size for name in ("encoder.jit", "decoder.jit"))
+    assert tokenizer_need(directory, chunking, bytes_per_weight=4).weights == both
+    (directory / "decoder.jit").unlink()
+    assert tokenizer_need(directory, chunking, bytes_per_weight=4).weights == 1234
