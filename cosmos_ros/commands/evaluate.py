@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--lpips-weights",
         default="",
         metavar="FILE",
-        help=f"adds LPIPS; {LPIPS_FILE}; its learned heads come with requirements/perceptual.txt",
+        help=f"adds LPIPS; {LPIPS_FILE}",
     )
     group.add_argument(
         "--fvd-weights",

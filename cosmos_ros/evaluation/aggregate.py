@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from scipy import stats
 
 from cosmos_ros.metrics.perceptual import FVD_CLIPS, frechet_distance
 
-METRICS = ("psnr", "ssim", "motion_error", "sampson", "lpips")  # the last only where its weights were given
-HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "motion_error": False, "sampson": False, "lpips": False}
+METRICS = ("psnr", "moving_psnr", "ssim", "motion_error", "sampson", "lpips")  # the last where its weights were given
+HIGHER_IS_BETTER = ("psnr", "moving_psnr", "ssim")
+OF_N = ("model_mean_of_n", "model_best_of_n")
 BASELINES = ("repeat_last_frame", "constant_flow", "tokenizer_round_trip")
 FAILURE_WORDS = {"solid_colour": "degraded to one solid colour", "sudden_object": "had a large object appear at once"}
 SOLID_COLOUR = "Solid_Colour"  # the class by which the embedded guardrail refuses a rollout
 RESAMPLES = 2000
 CONFIDENCE = 0.95
-_Z = 1.959963984540054  # of the 95 % normal interval
 
 
 def summarise(records: Sequence[Mapping]) -> dict:
@@ -37,10 +37,12 @@ def summarise(records: Sequence[Mapping]) -> dict:
     if measured:
         tables = _tables(measured)
         summary["rows"] = {row: {name: _interval(table) for name, table in by.items()} for row, by in tables.items()}
-        summary["against"] = {
-            row: {metric: _difference(tables["model"][metric], table) for metric, table in tables[row].items()}
-            for row in BASELINES
+        summary["against"] = {row: _against_row(tables["model"], tables[row]) for row in BASELINES}
+        # What several samples are worth: their mean and the best of them.
+        summary["of_n_against_floor"] = {
+            row: _against_row(tables[row], tables["repeat_last_frame"]) for row in OF_N if row in tables
         }
+        summary["moving_share"] = _bootstrap(np.array([record["moving_share"] for record in measured]))
         if "video_features" in measured[0]:
             summary["fvd"] = _frechet_video_distances(measured)
     summary["verdict"] = verdict(summary)
@@ -57,9 +59,15 @@ def verdict(summary: Mapping) -> list[str]:
     """What the numbers say, in sentences, the bad news as plainly as the good."""
     if not summary["windows"]:
         return ["No window could be evaluated: there is nothing to say about the model."]
-    sentences = [_against("repeat_last_frame", "repeating the last frame, the floor", summary)]
-    sentences.append(_against("constant_flow", "going on with constant optical flow", summary))
-    sentences.append(_ceiling(summary))
+    sentences = [
+        _against("repeat_last_frame", "repeating the last frame, the floor", summary),
+        _against("constant_flow", "going on with constant optical flow", summary),
+        *_samples(summary),
+    ]
+    if _above_floor(summary) < 0:
+        sentences.insert(0, _hopeless(summary))
+    else:
+        sentences.append(_ceiling(summary))
     if "fvd" in summary and summary["windows"] < FVD_CLIPS:
         sentences.append(f"FVD over {summary['windows']} windows means little: it takes about {FVD_CLIPS:,}.")
     for kind, words in FAILURE_WORDS.items():
@@ -79,29 +87,50 @@ def verdict(summary: Mapping) -> list[str]:
     return sentences
 
 
-def _ceiling(summary: Mapping) -> str:
-    model, ceiling, floor = (
-        summary["rows"][row]["psnr"]["mean"] for row in ("model", "tokenizer_round_trip", "repeat_last_frame")
-    )
-    ending = f", and {floor - ceiling:.2f} dB below the floor: no rollout of this model could beat that here"
+def _above_floor(summary: Mapping) -> float:
+    """By how much the tokenizer's round trip of the true future is better than the floor, dB PSNR."""
+    rows = summary["rows"]
+    return rows["tokenizer_round_trip"]["psnr"]["mean"] - rows["repeat_last_frame"]["psnr"]["mean"]
+
+
+def _hopeless(summary: Mapping) -> str:
     return (
-        f"Its tokenizer's round trip of the true future, the ceiling, lies {ceiling - model:.2f} dB PSNR above it"
-        f"{ending if ceiling < floor else ''}."
+        "No rollout of this model can beat repeating the last frame, the floor, here: its tokenizer's round trip of "
+        f"the true future, the ceiling, already lies {-_above_floor(summary):.2f} dB PSNR below it."
     )
+
+
+def _ceiling(summary: Mapping) -> str:
+    above = -summary["against"]["tokenizer_round_trip"]["psnr"]["mean"]
+    return f"Its tokenizer's round trip of the true future, the ceiling, lies {above:.2f} dB PSNR above it."
+
+
+def _samples(summary: Mapping) -> list[str]:
+    """What the mean and the best of several samples are worth; nothing where there is one."""
+    if "model_best_of_n" not in summary["of_n_against_floor"]:
+        return []
+    mean, best = (summary["of_n_against_floor"][row]["psnr"]["mean"] for row in OF_N)
+    return [f"Against the floor, the mean of its samples has {mean:+.2f} dB PSNR, and the best of them {best:+.2f} dB."]
 
 
 def _against(row: str, words: str, summary: Mapping) -> str:
-    difference = summary["against"][row]["psnr"]
-    ssim = summary["against"][row]["ssim"]["mean"]
-    mean, low, high = difference["mean"], difference["low"], difference["high"]
-    by = f"{mean:+.2f} dB PSNR"
-    by += f" (95 % interval {low:+.2f} to {high:+.2f})" if low is not None else " (one window: no interval)"
-    by += f" and {ssim:+.3f} SSIM in the mean over the horizon"
-    if mean <= 0:
-        return f"The model does not beat {words}: {by}."
-    if low is None or low <= 0:
-        return f"The model is ahead of {words}, but not beyond chance: {by}."
-    return f"The model beats {words}: {by}."
+    by = summary["against"][row]
+    psnr, better = by["psnr"], by["psnr"]["better"]
+    numbers = f"{_decibels(psnr)}, better in {better['count']} of {better['of']} windows"
+    if by["moving_psnr"]["mean"] is not None:
+        numbers += f"; {_decibels(by['moving_psnr'])} on the pixels that move"
+    numbers += f"; {by['ssim']['mean']:+.3f} SSIM"
+    if psnr["mean"] <= 0:
+        return f"The model does not beat {words}: {numbers}."
+    if psnr["low"] is None or psnr["low"] <= 0:
+        return f"The model is ahead of {words}, but not beyond chance: {numbers}."
+    return f"The model beats {words}: {numbers}."
+
+
+def _decibels(difference: Mapping) -> str:
+    mean, low, high = (difference[name] for name in ("mean", "low", "high"))
+    interval = f"95 % interval {low:+.2f} to {high:+.2f}" if low is not None else "one window: no interval"
+    return f"{mean:+.2f} dB PSNR ({interval})"
 
 
 def _tables(records: Sequence[Mapping]) -> dict[str, dict[str, np.ndarray]]:
@@ -111,8 +140,9 @@ def _tables(records: Sequence[Mapping]) -> dict[str, dict[str, np.ndarray]]:
     def table(curve: Callable[[Mapping, str], np.ndarray]) -> dict[str, np.ndarray]:
         return {metric: np.stack([curve(record, metric) for record in records]) for metric in metrics}
 
-    tables = {"model": table(_mean_of_samples)}
+    tables = {"model": table(_average_of_samples)}
     if len(records[0]["samples"]) > 1:
+        tables["model_mean_of_n"] = table(lambda record, metric: _array(record["mean_of_samples"][metric]))
         tables["model_best_of_n"] = table(_best_of_samples)
     for row in BASELINES:
         tables[row] = table(lambda record, metric, row=row: _array(record[row][metric]))
@@ -132,14 +162,15 @@ def _frechet_video_distances(records: Sequence[Mapping]) -> dict[str, float | No
     return {row: _number(frechet_distance(of_row, truth)) for row, of_row in features.items()}
 
 
-def _mean_of_samples(record: Mapping, metric: str) -> np.ndarray:
+def _average_of_samples(record: Mapping, metric: str) -> np.ndarray:
+    """The mean of the samples' curves: what one sample can expect."""
     return _mean(np.stack([_array(sample[metric]) for sample in record["samples"]]), axis=0)
 
 
 def _best_of_samples(record: Mapping, metric: str) -> np.ndarray:
     """The curve of the sample that is best in the mean over the horizon, by this metric."""
     curves = np.stack([_array(sample[metric]) for sample in record["samples"]])
-    means = _mean(curves, axis=1) * (1 if HIGHER_IS_BETTER[metric] else -1)
+    means = _mean(curves, axis=1) * _sign(metric)
     return curves[0 if np.isnan(means).all() else int(np.nanargmax(means))]
 
 
@@ -151,9 +182,19 @@ def _interval(table: np.ndarray) -> dict:
     }
 
 
-def _difference(model: np.ndarray, other: np.ndarray) -> dict:
-    """Model minus other, window by window."""
-    return _bootstrap(_mean(model - other, axis=1))
+def _against_row(row: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> dict:
+    """Metric -> row minus other, window by window, and in how many windows the row is the better one."""
+    against = {}
+    for metric, table in other.items():
+        differences = _mean(row[metric] - table, axis=1)
+        told = differences[~np.isnan(differences)]
+        better = _rate(int((told * _sign(metric) > 0).sum()), len(told))
+        against[metric] = _bootstrap(differences) | {"better": better}
+    return against
+
+
+def _sign(metric: str) -> int:
+    return 1 if metric in HIGHER_IS_BETTER else -1
 
 
 def _bootstrap(values: np.ndarray) -> dict:
@@ -161,8 +202,14 @@ def _bootstrap(values: np.ndarray) -> dict:
     values = values[~np.isnan(values)]
     if len(values) < 2:
         return {"mean": _number(values[0]) if len(values) else None, "low": None, "high": None}
-    picks = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
-    low, high = np.quantile(values[picks].mean(axis=1), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        random_state=np.random.default_rng(0),
+    ).confidence_interval
     return {"mean": _number(values.mean()), "low": _number(low), "high": _number(high)}
 
 
@@ -191,11 +238,8 @@ def _rate(count: int, of: int) -> dict:
     """A share with its 95 % Wilson interval."""
     if not of:
         return {"count": 0, "of": 0, "rate": None, "low": None, "high": None}
-    share, z2 = count / of, _Z**2
-    middle = (share + z2 / (2 * of)) / (1 + z2 / of)
-    half = _Z * math.sqrt(share * (1 - share) / of + z2 / (4 * of**2)) / (1 + z2 / of)
-    low, high = max(0.0, middle - half), min(1.0, middle + half)
-    return {"count": count, "of": of, "rate": _number(share), "low": _number(low), "high": _number(high)}
+    low, high = stats.binomtest(count, of).proportion_ci(CONFIDENCE, method="wilson")
+    return {"count": count, "of": of, "rate": _number(count / of), "low": _number(low), "high": _number(high)}
 
 
 def _mean(table: np.ndarray, axis: int | None = None) -> np.ndarray:

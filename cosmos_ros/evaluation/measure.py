@@ -121,11 +121,13 @@ def _measured(
     # Decoded frames are never as sharp as the camera's. What moves or appears in them is told from the decoded clip,
     # or the step from camera to decoder would count as motion and as an object that appears.
     decoded_camera, decoded_truth = round_trip.frames[:-n], round_trip.frames[-n:]
-    measure = _Measure(truth, fidelity.motion(camera[-1], truth), perceptual)
+    moving = fidelity.moving(camera[-1], truth)
+    measure = _Measure(truth, fidelity.motion(camera[-1], truth), moving, perceptual)
     # The floor stands still from the last frame on: it has no geometry that could be right or wrong.
     floor, flow = repeat_last(camera, n), constant_flow(camera, n)
     return {
         "crop": asdict(crop),
+        "moving_share": round(float(moving.any(axis=0).mean()), 5),
         "samples": [
             measure.row(decoded_camera, rollout.frames)
             | {
@@ -137,6 +139,7 @@ def _measured(
             }
             for rollout in rollouts
         ],
+        "mean_of_samples": measure.row(decoded_camera, _mean_of([rollout.frames for rollout in rollouts])),
         "repeat_last_frame": measure.row(repeat_last(camera, len(camera)), floor),
         "constant_flow": measure.row(camera, flow),
         "tokenizer_round_trip": measure.row(decoded_camera, decoded_truth)
@@ -159,21 +162,32 @@ def _measured(
 
 @dataclass(frozen=True)
 class _Measure:
-    """Holds frames against one window's truth, uint8 [n, H, W, 3], and its motion [n, H, W, 2]."""
+    """Holds frames against one window's truth, uint8 [n, H, W, 3].
+
+    motion  its optical flow, [n, h, w, 2]
+    moving  its pixels that have changed since the last camera frame, bool [n, H, W]
+    """
 
     truth: np.ndarray
     motion: np.ndarray
+    moving: np.ndarray
     perceptual: Perceptual
 
     def row(self, before: np.ndarray, frames: np.ndarray) -> dict[str, list[float | None]]:
         """Per horizon step; `before` are the frames that `frames` go on from."""
         return {
             "psnr": _rounded(fidelity.psnr(frames, self.truth)),
+            "moving_psnr": _rounded(fidelity.moving_psnr(frames, self.truth, self.moving)),
             "ssim": _rounded(fidelity.ssim(frames, self.truth)),
             "motion_error": _rounded(fidelity.endpoint_error(fidelity.motion(before[-1], frames), self.motion)),
             "sampson": _rounded(fidelity.sampson_error(before, frames)),
             **{name: _rounded(values) for name, values in self.perceptual.per_step(frames, self.truth).items()},
         }
+
+
+def _mean_of(rollouts: Sequence[np.ndarray]) -> np.ndarray:
+    """The pixel-wise mean of several rollouts uint8 [n, H, W, 3], as uint8. It is measured, and shown to nobody."""
+    return np.rint(np.mean(rollouts, axis=0, dtype=np.float32)).astype(np.uint8)
 
 
 def _failures(before: np.ndarray, frames: np.ndarray) -> list[dict]:

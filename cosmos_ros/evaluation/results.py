@@ -22,7 +22,7 @@ from cosmos_ros.files import write_whole
 from cosmos_ros.foresight import Foresight
 from cosmos_ros.world_model.checkpoints.weight_files import size_and_ends
 
-SCHEMA = "cosmos_ros/evaluation/1"  # of metrics.json; the number rises when a reader of the old one would be misled
+SCHEMA = "cosmos_ros/evaluation/2"  # of metrics.json; the number rises when a reader of the old one would be misled
 MODEL_FILES = (".safetensors", ".pt", ".jit", ".json")
 PACKAGES = ("cosmos_ros", "torch", "numpy", "opencv-python-headless", "scikit-image", "rosbags")
 

@@ -11,6 +11,8 @@ from skimage.transform import FundamentalMatrixTransform
 
 PSNR_CEILING = 60.0  # dB, of frames that are (nearly) identical: their PSNR is infinite and has no mean
 MOTION_WIDTH = 512  # pixels to which wider frames are reduced to tell their motion; numbers are the camera's pixels
+MOVING_LEVELS = 10  # of 255, in any channel: what a pixel differs by from the last camera frame where something moves
+MOVING_SHARE = 0.001  # of the pixels; where fewer move, it may be noise, and their PSNR says nothing
 SAMPSON_STEP = 4  # frames between the two of a pair: neighbours hardly move, and any geometry fits them
 SAMPSON_REACH = 3.0  # pixels; matches further from every epipolar geometry are mismatches or moving things
 MIN_MATCHES = 16  # twice what a fundamental matrix is determined by
@@ -21,6 +23,19 @@ RATIO = 0.75  # of the best to the second best descriptor distance (Lowe, IJCV 2
 def psnr(predicted: np.ndarray, true: np.ndarray) -> list[float]:
     """Of each frame over its three channels, dB, at most PSNR_CEILING. Means are taken over dB."""
     return [min(PSNR_CEILING, _psnr(a, b)) for a, b in zip(predicted, true, strict=True)]
+
+
+def moving(last: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """bool [n, H, W]: the pixels that have changed since the last camera frame, uint8 [H, W, 3], in each true frame."""
+    return np.stack([cv2.absdiff(frame, last).max(axis=-1) > MOVING_LEVELS for frame in true])
+
+
+def moving_psnr(predicted: np.ndarray, true: np.ndarray, mask: np.ndarray) -> list[float | None]:
+    """PSNR of each frame, dB, over the pixels of mask [n, H, W] alone; None where too few move."""
+    return [
+        _masked_psnr(a[where], b[where]) if where.mean() >= MOVING_SHARE else None
+        for a, b, where in zip(predicted, true, mask, strict=True)
+    ]
 
 
 def ssim(predicted: np.ndarray, true: np.ndarray) -> list[float]:
@@ -79,6 +94,12 @@ def warped(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
 
 def _psnr(a: np.ndarray, b: np.ndarray) -> float:
     return math.inf if np.array_equal(a, b) else float(peak_signal_noise_ratio(b, a, data_range=255))
+
+
+def _masked_psnr(a: np.ndarray, b: np.ndarray) -> float:
+    """Of pixels uint8 [m, 3]."""
+    error = float(np.square(a.astype(np.float32) - b).mean(dtype=np.float64))
+    return min(PSNR_CEILING, 10 * math.log10(255**2 / error)) if error else PSNR_CEILING
 
 
 def _luma(frame: np.ndarray) -> np.ndarray:

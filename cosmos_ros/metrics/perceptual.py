@@ -9,13 +9,13 @@ All frames are uint8 [n, H, W, 3] RGB.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 LPIPS_FILE = "torchvision's ImageNet weights of AlexNet, alexnet-owt-7be5be79.pth from download.pytorch.org/models"
@@ -23,8 +23,8 @@ FVD_FILE = "the I3D network as TorchScript, i3d_torchscript.pt, linked from gith
 FVD_CLIPS = 2048  # below about so many the distance between two sets of clips is mostly their small number
 SMALLEST = 31  # pixels, of an image from which AlexNet's second pooling still gives something
 
-_HEADS = Path("functional", "image", "lpips_models", "alex.pth")  # within torchmetrics
-_REMEDY = "the learned heads of LPIPS come with torchmetrics: python -m pip install -r requirements/perceptual.txt"
+# The learned weight of each channel of AlexNet's five stages, under the BSD licence that NOTICE repeats.
+_HEADS = Path(__file__).with_name("lpips_heads.safetensors")
 # The mean and spread of ImageNet's colours, for channels in [-1, 1], as LPIPS was trained with.
 _MEAN, _SPREAD = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
@@ -66,7 +66,8 @@ class Lpips:
         except Exception as error:  # whatever another kind of file makes of the loader
             raise BadWeights(f"{weights} cannot serve LPIPS ({_first_line(error)}); expected {LPIPS_FILE}") from error
         self._backbone = backbone.requires_grad_(False).to(device)
-        self._heads = [head.to(device) for head in _heads()]
+        heads = load_file(_HEADS, device=str(device))
+        self._heads = [heads[f"lin{stage}"][:, None, None] for stage in range(5)]
         self._mean, self._spread = (torch.tensor(values, device=device)[:, None, None] for values in (_MEAN, _SPREAD))
 
     def __call__(self, predicted: np.ndarray, true: np.ndarray) -> list[float | None]:
@@ -148,20 +149,6 @@ def _alexnet_features() -> nn.Sequential:
         nn.Conv2d(256, 256, 3, padding=1),
         nn.ReLU(),
     )
-
-
-def _heads() -> list[Tensor]:
-    """The learned weight of each channel of the five stages, [channels, 1, 1]."""
-    found = importlib.util.find_spec("torchmetrics")
-    if found is None:
-        raise BadWeights(f"--lpips-weights: {_REMEDY}")
-    # The package's file is read and its code is not run: that would want torchvision.
-    file = Path(found.submodule_search_locations[0]) / _HEADS
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        return [state[f"lin{stage}.model.1.weight"][0] for stage in range(5)]
-    except (OSError, KeyError) as error:
-        raise BadWeights(f"{file} does not hold them ({_first_line(error)}); {_REMEDY}") from error
 
 
 def _exact() -> AbstractContextManager[None]:

@@ -65,7 +65,7 @@ def timeless(metrics: dict) -> dict:
 
 def test_a_recording_is_evaluated_in_every_row(whole):
     metrics = metrics_of(whole)
-    assert metrics["complete"] and metrics["schema"] == "cosmos_ros/evaluation/1"
+    assert metrics["complete"] and metrics["schema"] == "cosmos_ros/evaluation/2"
     windows, summary = metrics["windows"], metrics["summary"]
     assert [window["time_ns"] - START for window in windows] == [800_000_000, 1_800_000_000, 2_800_000_000]
     assert summary["windows"] == 3 and not metrics["skipped"]
@@ -74,7 +74,7 @@ def test_a_recording_is_evaluated_in_every_row(whole):
     for window in windows:
         assert window["conditioning_stamps_ns"][-1] == window["time_ns"]
         for row in (window["samples"][0], *(window[name] for name in rows[1:4])):
-            assert all(len(row[metric]) == 24 for metric in ("psnr", "ssim", "motion_error", "sampson"))
+            assert all(len(row[metric]) == 24 for metric in ("psnr", "moving_psnr", "ssim", "motion_error", "sampson"))
     assert {"python", "torch", "numpy"} <= metrics["versions"].keys() and metrics["hardware"]["cpu"]
     assert metrics["model"]["name"] == "tiny" and metrics["model"]["guardrail"].startswith("embedded: ")
     lines = list(csv.DictReader((whole / "windows.csv").open()))

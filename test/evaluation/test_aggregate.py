@@ -13,6 +13,7 @@ STEPS = 4
 def curves(psnr: float, sampson: float | None = 0.2) -> dict:
     return {
         "psnr": [psnr - k for k in range(STEPS)],
+        "moving_psnr": [None, *([psnr - 9] * (STEPS - 1))],
         "ssim": [psnr / 50] * STEPS,
         "motion_error": [1 / psnr] * STEPS,
         "sampson": [sampson] * STEPS,
@@ -24,6 +25,8 @@ def record(i: int, model: list[float], floor: float = 20.0, failing: bool = Fals
     return {
         "key": f"000-{i}",
         "time_ns": i,
+        "moving_share": 0.1 * i,
+        "mean_of_samples": curves(sum(model) / len(model) + 1),
         "samples": [
             curves(psnr) | {"seed": s, "failures": failure if failing else [], "modified_by_guards": []}
             for s, psnr in enumerate(model)
@@ -61,8 +64,12 @@ def test_the_same_windows_give_the_same_summary_in_any_order_of_evaluation():
 
 
 def test_mean_of_n_and_best_of_n():
-    rows = summarise([record(0, [20.0, 26.0, 23.0]), record(1, [25.0, 19.0, 22.0])])["rows"]
+    summary = summarise([record(0, [20.0, 26.0, 23.0]), record(1, [25.0, 19.0, 22.0])])
+    rows, against = summary["rows"], summary["of_n_against_floor"]
+    assert [against[row]["psnr"]["mean"] for row in ("model_mean_of_n", "model_best_of_n")] == pytest.approx([3.5, 5.5])
+    assert "the mean of its samples has +3.50 dB PSNR, and the best of them +5.50 dB" in " ".join(summary["verdict"])
     assert rows["model"]["psnr"]["mean"] == pytest.approx((23.0 + 22.0) / 2 - 1.5)
+    assert rows["model_mean_of_n"]["psnr"]["mean"] == pytest.approx((24.0 + 23.0) / 2 - 1.5)
     assert rows["model_best_of_n"]["psnr"]["mean"] == pytest.approx((26.0 + 25.0) / 2 - 1.5)
     assert rows["model_best_of_n"]["motion_error"]["mean"] == pytest.approx((1 / 26 + 1 / 25) / 2, abs=1e-6)
 
@@ -125,9 +132,35 @@ def test_window_means():
     assert means["model"]["psnr"] == pytest.approx(23.5) and means["repeat_last_frame"]["sampson"] is None
 
 
-@pytest.mark.parametrize(("floor", "hopeless"), [(20.0, False), (33.0, True)])
-def test_a_tokenizer_that_loses_to_the_floor_by_itself_is_told_so(floor, hopeless):
-    summary = summarise([record(i, [19.0], floor=floor) for i in range(3)])
-    ceiling = next(sentence for sentence in summary["verdict"] if "the ceiling" in sentence)
-    assert "lies 11.00 dB PSNR above it" in ceiling
-    assert ("3.00 dB below the floor: no rollout of this model could" in ceiling) is hopeless
+def test_a_tokenizer_that_loses_to_the_floor_by_itself_is_told_so_first():
+    said = summarise([record(i, [19.0], floor=20.0) for i in range(3)])["verdict"]
+    assert any("the ceiling, lies 11.00 dB PSNR above it" in sentence for sentence in said)
+    assert not any("No rollout of this model can" in sentence for sentence in said)
+    said = summarise([record(i, [19.0], floor=33.0) for i in range(3)])["verdict"]
+    assert said[0].startswith("No rollout of this model can beat repeating the last frame")
+    assert said[0].endswith("the ceiling, already lies 3.00 dB PSNR below it.")
+
+
+def test_differences_are_paired_and_windows_better_than_the_floor_are_counted():
+    """Windows differ by 2 dB from each other, and by 1 dB from the floor each: the pairing tells."""
+    records = [record(i, [20.0 + 2 * i + 1], floor=20.0 + 2 * i) for i in range(4)] + [record(4, [19.0], floor=20.0)]
+    summary = summarise(records)
+    floor = summary["against"]["repeat_last_frame"]
+    for metric in ("psnr", "moving_psnr"):
+        assert floor[metric]["mean"] == pytest.approx(0.6)
+        assert -0.6 <= floor[metric]["low"] < floor[metric]["mean"] < floor[metric]["high"] <= 1
+        assert (floor[metric]["better"]["count"], floor[metric]["better"]["of"]) == (4, 5)
+    assert floor["motion_error"]["better"]["count"] == 4
+    assert "better in 4 of 5 windows; +0.60 dB PSNR (95 % interval" in summary["verdict"][0]
+    assert summary["moving_share"]["mean"] == pytest.approx(0.2)
+
+
+def test_intervals_are_those_of_our_own_formulas():
+    """What SciPy replaced: the same resamples of the windows, and Wilson's formula."""
+    values = np.random.default_rng(3).normal(25, 2, 17)
+    psnr = summarise([record(i, [value]) for i, value in enumerate(values)])["rows"]["model"]["psnr"]
+    picks = np.random.default_rng(0).integers(0, len(values), (2000, len(values)))
+    low, high = np.quantile((values - 1.5)[picks].mean(axis=1), [0.025, 0.975])
+    assert (psnr["low"], psnr["high"]) == pytest.approx((low, high), abs=2e-6)
+    false = summarise([record(i, [25.0]) for i in range(17)])["failures"]["truth"]["sudden_object"]
+    assert (false["low"], false["high"]) == pytest.approx((0.0, 0.184318), abs=1e-6)

@@ -118,6 +118,7 @@ def record(i: int) -> dict:
         steps = range(N_FUTURE)
         return {
             "psnr": [psnr - 0.1 * k for k in steps],
+            "moving_psnr": [None if k == 0 else psnr - 8 for k in steps],
             "ssim": [0.9 - 0.01 * k for k in steps],
             "motion_error": [0.5 + 0.01 * k for k in steps],
             "sampson": [None if k < 3 else 0.3 for k in steps],
@@ -129,6 +130,8 @@ def record(i: int) -> dict:
         "bag": "drive & park",
         "time_ns": 10**9 * i,
         "conditioning_stamps_ns": [10**9 * i],
+        "moving_share": 0.25,
+        "mean_of_samples": curves(23.0),
         "samples": [curves(22.0 + i) | {"seed": 0, "failures": [failure] * (i == 2), "modified_by_guards": []}],
         "repeat_last_frame": curves(20.0),
         "constant_flow": curves(21.0),
@@ -145,7 +148,7 @@ def report(tmp_path_factory, moving_scene) -> Path:
     pictures |= {"predicted": frames[9:][::-1], "truth": frames[9:], "difference": frames[9:]}
     records = [record(i) for i in range(5)]
     metrics = {
-        "schema": "cosmos_ros/evaluation/1",
+        "schema": "cosmos_ros/evaluation/2",
         "model": {"name": "a <model>", "frame_size": [120, 160], "guardrail": "embedded"},
         "plan": {"n_conditioning": 9, "n_future": N_FUTURE, "frame_rate": 20.0, "every_s": 1.0},
         "bags": [{"name": "drive & park", "bytes": 1}],
@@ -189,14 +192,14 @@ def test_it_holds_no_address_that_a_browser_would_fetch(report):
 
 
 def test_the_curves_show(browser):
-    """Four charts, each with its rows' curves inside the drawing, of more than one height, and bands around them."""
+    """Five charts, each with its rows' curves inside the drawing, of more than one height, and bands around them."""
     charts = browser.value(
         "[...document.querySelectorAll('.chart svg')].map(svg => [...svg.querySelectorAll('.curve')].map(curve => {"
         "const box = curve.getBBox(), frame = svg.getBoundingClientRect(), own = curve.getBoundingClientRect();"
         "return [box.width, own.left >= frame.left && own.right <= frame.right && own.top >= frame.top"
         " && own.bottom <= frame.bottom, getComputedStyle(curve).stroke]}))"
     )
-    assert [len(curves) for curves in charts] == [4, 4, 4, 5]  # the last has the true frames as well
+    assert [len(curves) for curves in charts] == [4, 4, 4, 4, 5]  # the last has the true frames as well
     for curves in charts:
         assert all(width > 300 and inside for width, inside, _ in curves)
         assert len({stroke for _, _, stroke in curves}) == len(curves) and "none" not in {c for _, _, c in curves}
@@ -221,7 +224,7 @@ def test_the_players_play(browser):
     assert titles == ["Best window", "Median window", "Worst window"]
     for i in range(3):
         player = f"document.querySelectorAll('.player')[{i}]"
-        pixels = f"[...{player}.querySelectorAll('canvas')].map(canvas => canvas.toDataURL()).join()"
+        pixels = f"[...{player}.querySelectorAll('.frame img')].map(image => image.src).join()"
         browser.value(f"{player}.querySelector('button').click()")
         seen = set()
         end = time.monotonic() + PATIENCE
@@ -240,7 +243,7 @@ def test_the_slider_goes_from_the_camera_to_the_prediction(browser):
         return browser.value(
             "(() => { const player = document.querySelector('.player'), slider = player.querySelector('input');"
             f"slider.value = {frame}; slider.dispatchEvent(new Event('input'));"
-            "const [left, middle] = [...player.querySelectorAll('canvas')].map(canvas => canvas.toDataURL());"
+            "const [left, middle] = [...player.querySelectorAll('.frame img')].map(image => image.src);"
             "return [player.querySelector('output').textContent, left === middle] })()"
         )
 
@@ -248,6 +251,28 @@ def test_the_slider_goes_from_the_camera_to_the_prediction(browser):
     assert at(8) == ["camera +0.00 s", True]
     assert at(9) == ["predicted +0.05 s, step 1", False]
     assert at(9 + N_FUTURE - 1) == [f"predicted +1.20 s, step {N_FUTURE}", False]
+
+
+def test_a_player_shows_the_middle_of_the_horizon_before_any_script_has_run_and_in_print(report, browser):
+    data = [
+        json.loads(text)
+        for text in re.findall(r'<script type="application/json">(.*predicted.*)</script>', report.read_text())
+    ]
+    stills = re.findall(r'<figure class="(\w+)">.*?src="data:image/jpeg;base64,([^"]+)"', report.read_text(), re.S)
+    assert len(data) == 3 and len(stills) == 9
+    for i, (name, still) in enumerate(stills):
+        assert still == data[i // 3][name][N_FUTURE // 2]
+    browser.call("Emulation.setScriptExecutionDisabled", value=True)
+    browser.call("Page.reload")
+    try:
+        browser.call("Emulation.setEmulatedMedia", media="print")
+        printed = browser.call("Page.printToPDF", printBackground=False)
+        assert len(base64.b64decode(printed["data"])) > 20_000
+    finally:
+        browser.call("Emulation.setEmulatedMedia", media="")
+        browser.call("Emulation.setScriptExecutionDisabled", value=False)
+        browser.call("Page.reload")
+        browser.until("[...document.querySelectorAll('.player')].every(player => player.dataset.ready)")
 
 
 def test_names_from_outside_are_text_and_not_markup(browser):

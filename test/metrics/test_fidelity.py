@@ -114,3 +114,18 @@ def test_tiny_images_are_measured_too():
     assert len(constant_flow(frames, 3)) == 3
     motion = metrics.motion(frames[0], frames[1:])
     assert motion.shape == (8, 12, 12, 2) and metrics.endpoint_error(motion, motion) == [0] * 8
+
+
+def test_pixels_that_move_are_told_by_the_truth_and_measured_alone():
+    last = np.full((20, 30, 3), 100, np.uint8)
+    true = np.stack([last, last.copy(), last.copy()])
+    true[1, :5, :6] = 110  # ten levels are not enough
+    true[2, :5, :6, 1] = 111
+    mask = metrics.moving(last, true)
+    assert mask.dtype == bool and mask.sum(axis=(1, 2)).tolist() == [0, 0, 30]
+    predicted = np.stack([last] * 3)
+    predicted[2, 10:] = 0  # wrong where nothing moves
+    assert metrics.moving_psnr(predicted, true, mask)[:2] == [None, None]
+    expected = 10 * np.log10(255**2 / (11**2 / 3))
+    assert metrics.moving_psnr(predicted, true, mask)[2] == pytest.approx(expected)
+    assert metrics.moving_psnr(true, true, mask)[2] == metrics.PSNR_CEILING

@@ -10,7 +10,6 @@ import scipy.linalg
 import torch
 from torch import nn
 
-from cosmos_ros.metrics import perceptual
 from cosmos_ros.metrics.perceptual import BadWeights, Lpips, Perceptual, VideoFeatures, frechet_distance
 
 RNG = np.random.default_rng(4)
@@ -134,9 +133,3 @@ def test_a_file_that_is_not_i3d_is_said_with_the_one_that_is(tmp_path, write):
 def test_a_file_that_is_not_there_is_said(tmp_path, metric):
     with pytest.raises(BadWeights, match="nowhere cannot serve"):
         metric(tmp_path / "nowhere", "cpu")
-
-
-def test_heads_that_are_not_installed_are_said(alexnet_weights, monkeypatch):
-    monkeypatch.setattr(perceptual.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(BadWeights, match="python -m pip install -r requirements/perceptual.txt"):
-        Lpips(alexnet_weights, "cpu")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import html
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from string import Template
+from statistics import mean
+from typing import NamedTuple
+
+import jinja2
 
 from cosmos_ros.evaluation.report.curves import Row, chart
 from cosmos_ros.metrics.perceptual import FVD_CLIPS, FVD_FILE, LPIPS_FILE
@@ -16,6 +17,7 @@ MINUS = "\N{MINUS SIGN}"
 ASSETS = Path(__file__).parent / "assets"
 ROWS = (
     Row("model", "Model"),
+    Row("model_mean_of_n", "Model, mean of its samples"),
     Row("model_best_of_n", "Model, best of its samples"),
     Row("tokenizer_round_trip", "Tokenizer round trip (ceiling)"),
     Row("constant_flow", "Constant optical flow"),
@@ -25,17 +27,32 @@ ROWS = (
 # metric -> title, unit, decimals
 METRICS = {
     "psnr": ("PSNR", "dB, higher is better", 2),
+    "moving_psnr": ("PSNR where it moves", "dB, higher is better", 2),
     "ssim": ("SSIM", "higher is better", 3),
     "motion_error": ("Motion error", "pixels per frame, lower is better", 2),
     "sampson": ("Sampson error", "pixels, near that of the true frames is best", 3),
     "lpips": ("LPIPS", "lower is better", 3),
 }
+COMPARED = ("psnr", "moving_psnr", "ssim", "motion_error", "lpips")  # a Sampson error has no better and worse
+DIFFERENCES = {
+    "Model, against the floor": ("against", "repeat_last_frame"),
+    "Model, against constant flow": ("against", "constant_flow"),
+    "Mean of its samples, against the floor": ("of_n_against_floor", "model_mean_of_n"),
+    "Best of its samples, against the floor": ("of_n_against_floor", "model_best_of_n"),
+}
 KINDS = {"solid_colour": "Degrades to one solid colour", "sudden_object": "Sudden large unexpected object"}
+PANELS = {"predicted": "Prediction", "truth": "What really happened", "difference": "Difference, twice as strong"}
 NOTES = (
     "All rows are measured on the same windows, on the part of the camera's image that the model sees, at the "
     "camera's pixel scale.",
     "PSNR is taken per frame over its three channels and averaged in dB, first over the horizon, then over windows; "
     "identical frames count as 60 dB. SSIM is of the luma, with a Gaussian window of 1.5 pixels (scikit-image).",
+    "A pixel moves where the true frame differs from the camera's last by more than 10 of 255 levels in a channel. "
+    "There the floor is wrong by definition: constant flow is the row to hold the model against. Frames in which less "
+    "than 0.1 % of the pixels move have no such number.",
+    "With several samples per window, the row of the model is the average over its samples of each metric; the mean "
+    "of its samples is the pixel-wise mean of their frames, measured like a rollout; the best of them is chosen by "
+    "each metric, knowing the truth.",
     "Motion error is the mean endpoint distance between the optical flow (DIS, OpenCV) of predicted frames and that "
     "of the true ones, each from frame to frame. Decoded frames go on from the decoded clip, so that the loss of "
     "sharpness in the decoder is no motion. Frames wider than 512 pixels are reduced to tell motion and matches; the "
@@ -44,8 +61,8 @@ NOTES = (
     "Sampson distance of matches within 3 pixels of it. It has no value where nothing moves.",
     "The tokenizer round trip encodes and decodes the true future: no prediction of this model can look better than "
     "its decoder. It passes the same guardrail as the predictions.",
-    "Intervals hold 95 % of 2000 bootstrap resamples of the windows. Windows that overlap or lie close together "
-    "resemble each other, so the true uncertainty is larger.",
+    "Intervals hold 95 % of 2000 bootstrap resamples of the windows (SciPy, percentiles). Windows that overlap or lie "
+    "close together resemble each other, so the true uncertainty is larger.",
     "A detector's false-alarm rate is how often it fires on the true future of these very windows; the tokenizer's "
     "round trip of it tells what lossy decoding alone sets off.",
 )
@@ -62,6 +79,16 @@ FVD_NOTES = {
     False: f"FVD is not reported: it needs weights that are not part of this package, {FVD_FILE} (--fvd-weights), and "
     f"about {FVD_CLIPS:,} windows to mean much.",
 }
+NOTHING = {"mean": None, "low": None, "high": None}
+
+
+class Column(NamedTuple):
+    """A column of the table; `of` gives a row's number in it: mean, low and high."""
+
+    title: str
+    unit: str
+    decimals: int
+    of: Callable[[str], Mapping]
 
 
 def render(metrics: Mapping, timing: Mapping, pictures: Callable[[str], Mapping], trouble: str) -> str:
@@ -70,208 +97,137 @@ def render(metrics: Mapping, timing: Mapping, pictures: Callable[[str], Mapping]
     pictures  window key -> what its player shows: JPEG frames in base64
     trouble   why the evaluation is not complete; empty where it is
     """
-    plan, summary = metrics["plan"], metrics["summary"]
+    summary = metrics["summary"]
     names = ", ".join(bag["name"] for bag in metrics["bags"])
-    facts = (
-        f"<b>{summary['windows']}</b> windows of <b>{plan['n_conditioning']}</b> camera frames and the "
-        f"<b>{plan['n_future']}</b> that followed, at <b>{plan['frame_rate']:g}</b> Hz · "
-        f"<b>{metrics['samples']}</b> {'sample' if metrics['samples'] == 1 else 'samples'} each, "
-        f"seed <b>{metrics['seed']}</b> · {metrics['time']['finished'][:16].replace('T', ' ')} UTC"
-    )
-    body = [_trouble(trouble), _verdict(summary)]
-    if summary["windows"]:
-        body += [_table(summary), _charts(summary, plan["frame_rate"]), _players(metrics["windows"], pictures)]
-        body += [_windows(metrics["windows"])]
-    if metrics["windows"]:
-        body += [_failures(metrics["windows"], summary)]
-    body += [_recordings(metrics), _notes(summary), _settings(metrics, timing)]
-    return Template((ASSETS / "report.html").read_text()).substitute(
-        title=html.escape(f"{metrics['model']['name']} on {names}"),
-        heading=html.escape(f"{metrics['model']['name']} on {names}"),
-        facts=facts,
+    measured = [window for window in metrics["windows"] if "samples" in window]
+    return _template().render(
+        title=f"{metrics['model']['name']} on {names}",
+        metrics=metrics,
+        summary=summary,
+        plan=metrics["plan"],
+        trouble=trouble,
+        mood=_mood(summary),
+        rows=[row for row in ROWS if row.key in summary["rows"]],
+        columns=_columns(summary),
+        differences=_differences(summary),
+        charts=_charts(summary, metrics["plan"]["frame_rate"]),
+        panels=PANELS,
+        players=_players(measured, pictures),
+        measured=measured,
+        kinds=KINDS,
+        failures=_failures(metrics["windows"]),
+        notes=(*NOTES, LPIPS_NOTES["lpips" in summary["rows"].get("model", ())], FVD_NOTES["fvd" in summary]),
+        run=_run(metrics, timing),
         css=(ASSETS / "report.css").read_text(),
         js=(ASSETS / "report.js").read_text(),
-        body="\n".join(body),
-        footer="Numbers and windows also stand in metrics.json and windows.csv beside this file.",
     )
 
 
-def _trouble(trouble: str) -> str:
-    if not trouble:
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(ASSETS), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["average"] = mean
+    environment.filters["decimals"] = lambda value, n: "–" if value is None else f"{value:.{n}f}"
+    environment.filters["signed"] = lambda value, n: "–" if value is None else _with_minus(f"{value:+.{n}f}")
+    environment.filters["minus"] = _with_minus
+    return environment.get_template("report.html")
+
+
+def _with_minus(text: str) -> str:
+    """With the sign that is as wide as a plus before every negative number."""
+    return re.sub(r"-(?=\d)", MINUS, text)
+
+
+def _mood(summary: Mapping) -> str:
+    """The colour of the verdict, by whether the floor is beaten."""
+    if not summary["windows"]:
         return ""
-    return f'<div class="card warning"><b>This evaluation is not complete</b>: {html.escape(trouble)}</div>'
+    floor = summary["against"]["repeat_last_frame"]["psnr"]
+    return "bad" if floor["mean"] <= 0 else "good" if (floor["low"] or 0) > 0 else ""
 
 
-def _verdict(summary: Mapping) -> str:
-    minus = re.compile(r"-(?=\d)")
-    sentences = "".join(f"<p>{minus.sub(MINUS, html.escape(sentence))}</p>" for sentence in summary["verdict"])
-    mood = ""
-    if summary["windows"]:
-        floor = summary["against"]["repeat_last_frame"]["psnr"]
-        mood = "bad" if floor["mean"] <= 0 else "good" if (floor["low"] or 0) > 0 else ""
-    return f'<div class="card verdict {mood}">{sentences}</div>'
-
-
-def _table(summary: Mapping) -> str:
-    metrics = {metric: words for metric, words in METRICS.items() if metric in summary["rows"]["model"]}
-    head = "".join(f"<th>{title}<small>{unit}</small></th>" for title, unit, _ in metrics.values())
+def _columns(summary: Mapping) -> list[Column]:
+    rows = summary["rows"]
+    columns = [
+        Column(*words, lambda row, metric=metric: rows[row].get(metric, NOTHING))
+        for metric, words in METRICS.items()
+        if metric in rows.get("model", ())
+    ]
     if "fvd" in summary:
-        head += f"<th>FVD<small>lower is better; of {summary['windows']} windows</small></th>"
-    lines = []
-    for row in _present(summary):
-        numbers = summary["rows"][row.key]
-        cells = "".join(_cell(numbers.get(metric), decimals) for metric, (_, _, decimals) in metrics.items())
-        if "fvd" in summary:
-            fvd = summary["fvd"].get(row.key)
-            cells += f"<td>{'–' if fvd is None else f'{fvd:.1f}'}</td>"
-        lines.append(f'<tr class="{row.key}"><td>{_swatch(row)}{row.label}</td>{cells}</tr>')
-    return (
-        "<section><h2>In the mean over the horizon</h2><div class='card scroll'><table><thead><tr><th></th>"
-        f"{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div></section>"
-    )
+        unit = f"lower is better; of {summary['windows']} windows"
+        columns.append(Column("FVD", unit, 1, lambda row: NOTHING | {"mean": summary["fvd"].get(row)}))
+    return columns
 
 
-def _cell(number: Mapping | None, decimals: int) -> str:
-    if number is None or number["mean"] is None:
-        return "<td>–</td>"
-    interval = f"{number['low']:.{decimals}f} to {number['high']:.{decimals}f}" if number["low"] is not None else ""
-    return f"<td>{number['mean']:.{decimals}f}<small>{interval}</small></td>"
+def _differences(summary: Mapping) -> dict:
+    """What the model gains over floor and flow, window by window: columns, and the lines that are there."""
+    names = [metric for metric in COMPARED if metric in summary["rows"].get("model", ())]
+    columns = {metric: Column(*METRICS[metric], lambda row: NOTHING) for metric in names}
+    lines = [
+        {"label": label, "numbers": [(columns[metric], summary[group][row][metric]) for metric in names]}
+        for label, (group, row) in DIFFERENCES.items()
+        if row in summary.get(group, ())
+    ]
+    return {"columns": list(columns.values()), "lines": lines}
 
 
-def _charts(summary: Mapping, frame_rate: float) -> str:
-    legend = "".join(f"<span>{_swatch(row)}{row.label}</span>" for row in _present(summary))
-    charts = "".join(
-        chart(
-            title,
-            unit,
-            ROWS,
-            {key: by[metric]["per_step"] for key, by in summary["rows"].items() if metric in by},
-            frame_rate,
-        )
-        for metric, (title, unit, _) in METRICS.items()
-        if metric in summary["rows"]["model"]
-    )
-    return (
-        "<section><h2>Over the horizon</h2>"
-        f'<div class="legend">{legend}</div><div class="charts">{charts}</div></section>'
-    )
-
-
-def _players(windows: Sequence[Mapping], pictures: Callable[[str], Mapping]) -> str:
-    ranked = sorted((w for w in windows if "samples" in w), key=lambda w: _psnr(w["samples"][0]))
-    chosen = {"Best window": ranked[-1], "Median window": ranked[(len(ranked) - 1) // 2], "Worst window": ranked[0]}
-    seen: set[str] = set()
-    players = []
-    for title, window in chosen.items():
-        if window["key"] not in seen:
-            seen.add(window["key"])
-            players.append(_player("The only window" if len(ranked) == 1 else title, window, pictures(window["key"])))
-    return (
-        "<section><h2>What it looks like</h2><p>The first sample of the windows with the best, median and worst PSNR. "
-        "The camera's frames come first, under a grey edge; predicted frames have an orange one.</p>"
-        f"{''.join(players)}</section>"
-    )
-
-
-def _player(title: str, window: Mapping, pictures: Mapping) -> str:
-    panels = {
-        "predicted": "Prediction",
-        "truth": "What really happened",
-        "difference": "Difference, twice as strong",
+def _charts(summary: Mapping, frame_rate: float) -> list:
+    curves = {
+        metric: {row: by[metric]["per_step"] for row, by in summary["rows"].items() if metric in by}
+        for metric in METRICS
     }
-    figures = "".join(
-        f'<figure class="{name}"><canvas></canvas><figcaption>{words}</figcaption></figure>'
-        for name, words in panels.items()
-    )
-    return (
-        f'<div class="card player"><div class="top"><h3>{title}</h3><span>{html.escape(window["bag"])} at '
-        f"{window['time_ns'] / 1e9:.2f} s · {_psnr(window['samples'][0]):.2f} dB, repeating the last frame "
-        f"{_psnr(window['repeat_last_frame']):.2f} dB</span></div>"
-        f'<div class="panels">{figures}</div><div class="controls"><button type="button">Play</button>'
-        '<input type="range" min="0" value="0" aria-label="frame"><output></output></div>'
-        f'<script type="application/json">{json.dumps(pictures)}</script></div>'
-    )
+    return [
+        chart(title, unit, ROWS, curves[metric], frame_rate)
+        for metric, (title, unit, _) in METRICS.items()
+        if metric in summary["rows"].get("model", ())
+    ]
 
 
-def _failures(windows: Sequence[Mapping], summary: Mapping) -> str:
-    columns = {"model": "Rollouts", "truth": "True futures", "tokenizer_round_trip": "Their tokenizer round trips"}
-    head = "".join(f"<th>{words}</th>" for words in columns.values())
-    rows = "".join(
-        f"<tr><td>{words}</td>{''.join(_rate(summary['failures'][name][kind]) for name in columns)}</tr>"
-        for kind, words in KINDS.items()
-    )
+def _players(measured: Sequence[Mapping], pictures: Callable[[str], Mapping]) -> list[dict]:
+    """The windows to look at, each once, with their pictures and the frame in the middle of the horizon."""
+    ranked = sorted(measured, key=lambda window: mean(window["samples"][0]["psnr"]))
+    if not ranked:
+        return []
+    chosen = {"Best window": ranked[-1], "Median window": ranked[(len(ranked) - 1) // 2], "Worst window": ranked[0]}
+    players: dict[str, dict] = {}
+    for title, window in chosen.items():
+        if window["key"] not in players:
+            shown = pictures(window["key"])
+            players[window["key"]] = {
+                "title": title if len(ranked) > 1 else "The only window",
+                "window": window,
+                "psnr": mean(window["samples"][0]["psnr"]),
+                "floor": mean(window["repeat_last_frame"]["psnr"]),
+                "pictures": shown,
+                "middle": len(shown["truth"]) // 2,
+            }
+    return list(players.values())
+
+
+def _failures(windows: Sequence[Mapping]) -> list[tuple[Mapping, str]]:
+    """Each window that failed, and in which way."""
     listed = [
-        f"<li>{_where(window)}, seed {sample['seed']}: "
-        f"{KINDS[failure['kind']].lower()} in frame {failure['frame']}: {html.escape(failure['detail'])}</li>"
+        (window, f", seed {sample['seed']}: {_words(failure)}")
         for window in windows
         for sample in window.get("samples", ())
         for failure in sample["failures"]
     ]
-    listed += [
-        f"<li>{_where(window)}: refused, {html.escape(window['refused']['message'])}</li>"
-        for window in windows
-        if "refused" in window
+    return listed + [
+        (window, f": refused, {window['refused']['message']}") for window in windows if "refused" in window
     ]
-    items = f"<ul>{''.join(listed)}</ul>" if listed else "<p>None.</p>"
-    return (
-        "<section><h2>Failures</h2><p>How often each detector fires: on rollouts, and falsely, on what the camera "
-        f"truly saw and on its round trip.</p><div class='card scroll'><table><thead><tr><th></th>{head}</tr></thead>"
-        f"<tbody>{rows}</tbody></table><details{' open' if len(listed) <= 12 else ''}><summary>{len(listed)} in the "
-        f"list</summary>{items}</details></div></section>"
-    )
 
 
-def _rate(rate: Mapping) -> str:
-    interval = f"95 %: {rate['low']:.0%} to {rate['high']:.0%}" if rate["of"] else ""
-    return f"<td>{rate['count']} of {rate['of']}<small>{interval}</small></td>"
+def _words(failure: Mapping) -> str:
+    return f"{KINDS[failure['kind']].lower()} in frame {failure['frame']}: {failure['detail']}"
 
 
-def _windows(windows: Sequence[Mapping]) -> str:
-    rows = "".join(
-        f"<tr><td>{html.escape(w['bag'])}</td><td>{w['time_ns'] / 1e9:.3f}</td><td>{_psnr(w['samples'][0]):.2f}</td>"
-        f"<td>{_psnr(w['repeat_last_frame']):.2f}</td><td>{_psnr(w['constant_flow']):.2f}</td>"
-        f"<td>{_psnr(w['tokenizer_round_trip']):.2f}</td></tr>"
-        for w in windows
-        if "samples" in w
-    )
-    head = "".join(f"<th>{words}</th>" for words in ("Time, s", "Model", "Floor", "Flow", "Ceiling"))
-    return (
-        "<section><h2>Windows</h2><details class='card'><summary>PSNR of every window, first sample, dB</summary>"
-        f"<div class='scroll'><table><thead><tr><th>Recording</th>{head}</tr></thead><tbody>{rows}</tbody></table>"
-        "</div></details></section>"
-    )
-
-
-def _recordings(metrics: Mapping) -> str:
-    items = []
-    for bag in metrics["recordings"]:
-        name = html.escape(bag["name"])
-        remarks = [bag["error"]] if "error" in bag else [*bag["losses"], *bag["notes"]]
-        topic = f" · {html.escape(bag['topic'])}" if "topic" in bag else ""
-        inner = "".join(f"<li>{html.escape(remark)}</li>" for remark in remarks)
-        items.append(f"<li><b>{name}</b>{topic}: {'<ul>' + inner + '</ul>' if inner else 'read whole'}</li>")
-    reasons = ", ".join(f"{count} × {reason}" for reason, count in metrics["skipped_by_reason"].items())
-    examples = {skip["reason"]: skip["message"] for skip in reversed(metrics["skipped"])}
-    detail = "".join(f"<li>{reason}: {html.escape(message)}</li>" for reason, message in examples.items())
-    skipped = f"<p>{len(metrics['skipped'])} windows were skipped: {reasons}. The first of each:</p><ul>{detail}</ul>"
-    none = "<p>No window was skipped.</p>"
-    return (
-        f"<section><h2>Recordings</h2><div class='card'><ul>{''.join(items)}</ul>"
-        f"{skipped if metrics['skipped'] else none}</div></section>"
-    )
-
-
-def _notes(summary: Mapping) -> str:
-    notes = (*NOTES, LPIPS_NOTES["lpips" in summary["rows"].get("model", ())], FVD_NOTES["fvd" in summary])
-    items = "".join(f"<li>{note}</li>" for note in notes)
-    return f"<section><h2>How this was measured</h2><ul>{items}</ul></section>"
-
-
-def _settings(metrics: Mapping, timing: Mapping) -> str:
+def _run(metrics: Mapping, timing: Mapping) -> dict[str, str]:
+    model = metrics["model"]
     per_window = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in timing["seconds_per_window"].items())
-    pairs = {
-        "Model": f"{metrics['model']['name']}, {metrics['model']['frame_size'][1]}x{metrics['model']['frame_size'][0]}",
-        "Guardrail": metrics["model"]["guardrail"],
+    return {
+        "Model": f"{model['name']}, {model['frame_size'][1]}x{model['frame_size'][0]}",
+        "Guardrail": model["guardrail"],
         "Sampling": f"seed {metrics['seed']}, temperature {_or_default(metrics['temperature'])}, "
         f"top-p {_or_default(metrics['top_p'])}",
         "A window every": f"{metrics['plan']['every_s']:g} s",
@@ -280,25 +236,7 @@ def _settings(metrics: Mapping, timing: Mapping) -> str:
         "Versions": ", ".join(f"{name} {value}" for name, value in metrics["versions"].items()),
         "Schema": metrics["schema"],
     }
-    rows = "".join(f"<dt>{name}</dt><dd>{html.escape(value)}</dd>" for name, value in pairs.items())
-    return f"<section><h2>Run</h2><div class='card'><dl>{rows}</dl></div></section>"
-
-
-def _present(summary: Mapping) -> list[Row]:
-    return [row for row in ROWS if row.key in summary["rows"]]
-
-
-def _swatch(row: Row) -> str:
-    return f'<span class="swatch" style="background:var(--{row.key})"></span>'
-
-
-def _psnr(numbers: Mapping) -> float:
-    return sum(numbers["psnr"]) / len(numbers["psnr"])
 
 
 def _or_default(value: float | None) -> str:
     return "as recommended" if value is None else f"{value:g}"
-
-
-def _where(window: Mapping) -> str:
-    return f"{html.escape(window['bag'])} at {window['time_ns'] / 1e9:.2f} s"

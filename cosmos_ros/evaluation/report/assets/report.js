@@ -23,7 +23,8 @@ for (const chart of document.querySelectorAll(".chart")) {
   svg.addEventListener("pointerleave", () => { cursor.style.visibility = tip.style.visibility = "hidden"; });
 }
 
-// Players: the camera's frames, then prediction, truth and difference side by side.
+// Players: the camera's frames, then prediction, truth and difference side by side. Without this script, and in print
+// before anything was played, each shows the still that it came with.
 for (const player of document.querySelectorAll(".player")) {
   const data = JSON.parse(player.querySelector("script").textContent);
   const load = (frames) => frames.map((frame) => {
@@ -31,28 +32,21 @@ for (const player of document.querySelectorAll(".player")) {
     image.src = "data:image/jpeg;base64," + frame;
     return image;
   });
-  const camera = load(data.camera);
+  // An image element stands in one place at a time, so that each panel has its own of the camera's frames.
   const panels = ["predicted", "truth", "difference"].map((name) => ({
-    name, frames: load(data[name]), canvas: player.querySelector(`.${name} canvas`),
+    name, frames: [...load(data.camera), ...load(data[name])], place: player.querySelector(`.${name} .frame`),
   }));
   const slider = player.querySelector("input"), output = player.querySelector("output");
   const button = player.querySelector("button");
-  const total = camera.length + data.truth.length;
+  const seen = data.camera.length, total = seen + data.truth.length;
   slider.max = total - 1;
 
   const show = (at) => {
-    const predicted = at - camera.length;
-    for (const { name, frames, canvas } of panels) {
-      const image = predicted >= 0 ? frames[predicted] : name === "difference" ? null : camera[at];
-      const pen = canvas.getContext("2d");
-      if (image && image.naturalWidth) {
-        canvas.width = image.naturalWidth;
-        canvas.height = image.naturalHeight;
-        pen.drawImage(image, 0, 0);
-      } else {
-        pen.clearRect(0, 0, canvas.width, canvas.height);
-      }
-      canvas.style.borderColor = name === "predicted" && predicted >= 0 ? "" : "var(--repeat_last_frame)";
+    const predicted = at - seen;
+    for (const { name, frames, place } of panels) {
+      place.replaceChildren(frames[at]);
+      frames[at].style.visibility = name === "difference" && predicted < 0 ? "hidden" : "";
+      place.classList.toggle("camera", predicted < 0);
     }
     const seconds = (predicted + 1) / data.frame_rate;
     output.textContent = (predicted < 0 ? "camera " : "predicted ") + (seconds < 0 ? "−" : "+")
@@ -69,9 +63,8 @@ for (const player of document.querySelectorAll(".player")) {
   };
   button.addEventListener("click", () => timer ? stop() : play());
   slider.addEventListener("input", () => { stop(); show(Number(slider.value)); });
-  Promise.all([...camera, ...panels.flatMap((panel) => panel.frames)].map((image) => image.decode())).then(() => {
-    for (const { canvas } of panels) { canvas.width = camera[0].naturalWidth; canvas.height = camera[0].naturalHeight; }
-    show(camera.length + Math.floor(data.truth.length / 2));
+  Promise.all(panels.flatMap((panel) => panel.frames).map((image) => image.decode())).then(() => {
+    show(seen + Math.floor(data.truth.length / 2));
     player.dataset.ready = "yes";
   });
 }
