@@ -7,20 +7,19 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from cosmos_ros.device.devices import free_memory, resolve_device, resolve_dtype
 from cosmos_ros.device.out_of_memory import out_of_memory_as_error
 from cosmos_ros.device.placement import DeviceMemory
-from cosmos_ros.device.plan import MODES, MemoryPlan, Need, Pipeline, plan_memory
-from cosmos_ros.errors import InvalidGoal, SettingError
+from cosmos_ros.device.plan import MemoryPlan, Need, Pipeline, plan_memory
+from cosmos_ros.errors import InvalidGoal
 from cosmos_ros.guardrail import Guardrail
 from cosmos_ros.guardrail.guard import PROMPT_GUARD, VIDEO_GUARD
 from cosmos_ros.rollout import Clip, GuardedRollout, Progress, Stage, StageTime
+from cosmos_ros.settings import ForesightConfig
 from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel, world_model
 from cosmos_ros.world_model.preprocessing import camera_view
 from cosmos_ros.world_model.text_encoder import TEXT_ENCODER
@@ -39,47 +38,6 @@ PIPELINE = Pipeline(
     parking_order=(TEXT_ENCODER, PROMPT_GUARD, VIDEO_GUARD, TOKENIZER, TRANSFORMER),
     once_per_prompt=(TEXT_ENCODER, PROMPT_GUARD),
 )
-
-
-@dataclass(frozen=True)
-class ForesightConfig:
-    """What a Foresight is made from; the node's parameters of the same names carry the same meaning.
-
-    checkpoint       directory in the published layout; empty: the small model that ships with this package
-    guardrail        Cosmos-1.0-Guardrail folder for a published checkpoint; empty: looked for beside it
-    tokenizer        directory with encoder.jit and decoder.jit, or autoencoder.jit; empty: in or beside the checkpoint
-    device           "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1"
-    dtype            "auto" (bfloat16 on CUDA, float32 on the CPU), "bfloat16", "float32"
-    memory           what waits in host memory while it does not work: "fast" (nothing), "balanced" (what works once
-                     per prompt), "low" (everything, one part on the GPU at a time), "auto" (as little as fits)
-    gpus             over how many GPUs, from `device` on, the transformer is cut; a number that divides its
-                     key-value heads. On the CPU: processes
-    guard_timeout    seconds that one guard may take before it counts as failed
-    """
-
-    checkpoint: str = ""
-    guardrail: str = ""
-    tokenizer: str = ""
-    device: str = "auto"
-    dtype: str = "auto"
-    memory: str = "auto"
-    gpus: int = 1
-    guard_timeout: float = 10.0
-
-    def __post_init__(self) -> None:
-        if self.memory not in MODES:
-            raise SettingError(f"memory must be one of {', '.join(MODES)}; got '{self.memory}'")
-        if not isinstance(self.gpus, int) or self.gpus < 1:
-            raise SettingError(f"gpus must be a whole number from 1 on; got {self.gpus!r}")
-
-    @classmethod
-    def of(cls, source: str | Path | Mapping) -> ForesightConfig:
-        """Read from a mapping or a YAML file of the fields above. Raises SettingError for a name that is no field."""
-        values = source if isinstance(source, Mapping) else yaml.safe_load(Path(source).read_text()) or {}
-        known = {f.name for f in fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise SettingError(f"unknown Foresight setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-        return cls(**values)
 
 
 class Foresight:

@@ -45,3 +45,11 @@ def cache_directory() -> Path:
         return Path.home() / ".cache" / "cosmos_ros"
     except RuntimeError:
         return Path(tempfile.gettempdir()) / f"cosmos_ros-{os.getuid()}"
+
+
+def expanded(path: str) -> str:
+    """The path with a leading ~ or ~user as that home; as it is where there is no such home."""
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError:
+        return path

@@ -6,6 +6,7 @@ when the node listens.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription
@@ -15,12 +16,17 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from cosmos_ros.errors import SettingError
+from cosmos_ros.paths import expanded
+from cosmos_ros.settings import truth
+
 SHARE = Path(__file__).absolute().parents[1]
 ARGUMENTS = {
-    "bag": (str(SHARE / "data" / "sample_bag"), "directory of a rosbag2 recording, MCAP or SQLite"),
-    "image_topic": ("/camera/image_raw", "the recorded camera topic"),
-    "rate": ("1.0", "times the recorded speed"),
-    "loop": ("false", "true: begin again at the end"),
+    "bag": (str(SHARE / "data" / "sample_bag"), "Directory of a rosbag2 recording, MCAP or SQLite, or its file."),
+    "image_topic": ("/camera/image_raw", "The recorded camera topic."),
+    "rate": ("1.0", "Times the recorded speed."),
+    "loop": ("false", "true: begin again at the end."),
+    "use_sim_time": ("true", "true: the node's time is the recording's. false: the computer's."),
 }
 
 
@@ -29,22 +35,34 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(name, default_value=default, description=description)
         for name, (default, description) in ARGUMENTS.items()
     ]
-    node = IncludeLaunchDescription(
-        PythonLaunchDescriptionSource(str(SHARE / "launch" / "foresight.launch.py")),
-        launch_arguments={"image_topic": LaunchConfiguration("image_topic"), "use_sim_time": "true"}.items(),
-    )
+    # What is declared here and what the user gives reaches it as well: an include shares the launch's arguments.
+    node = IncludeLaunchDescription(PythonLaunchDescriptionSource(str(SHARE / "launch" / "foresight.launch.py")))
     return LaunchDescription([*declarations, node, OpaqueFunction(function=play)])
 
 
 def play(context: LaunchContext) -> list[Action]:
+    """The player. Raises SettingError for an argument that cannot be what it is."""
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
-    loop = ["--loop"] if given["loop"].lower() in ("true", "1") else []
+    bag = Path(expanded(given["bag"]))
+    if not bag.exists():
+        raise FileNotFoundError(f"bag must be a rosbag2 recording; there is none at {bag}")
+    loop = ["--loop"] if truth("loop", given["loop"]) else []
     return [
         Node(
             package="cosmos_ros",
             executable="bag_player",
-            arguments=[given["bag"], "--rate", given["rate"], "--wait-for", given["image_topic"], *loop],
+            arguments=[str(bag), "--rate", speed(given["rate"]), "--wait-for", given["image_topic"], *loop],
             output="screen",
             emulate_tty=True,
         )
     ]
+
+
+def speed(rate: str) -> str:
+    try:
+        fits = math.isfinite(float(rate)) and float(rate) > 0
+    except ValueError:
+        fits = False
+    if not fits:
+        raise SettingError(f"rate must be a number above 0; got {rate!r}")
+    return rate

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from cosmos_ros import Clip, Foresight
-from cosmos_ros.errors import Canceled, InvalidGoal, ModelUnavailable, SettingError
-from cosmos_ros.foresight import ForesightConfig
+from cosmos_ros.errors import Canceled, InvalidGoal, ModelUnavailable
 from cosmos_ros.rollout import NANOSECONDS, Crop, Stage
 
 RATE = 10.0
@@ -167,14 +166,7 @@ def test_a_checkpoint_that_is_not_there_is_named(tmp_path):
         Foresight.from_config({"checkpoint": str(tmp_path / "nowhere")})
 
 
-def test_settings_come_from_a_yaml_file(tmp_path, tiny_checkpoint):
+def test_a_foresight_is_made_from_a_yaml_file(tmp_path, tiny_checkpoint):
     file = tmp_path / "foresight.yaml"
     file.write_text(f"checkpoint: {tiny_checkpoint}\ndevice: cpu\n")
     assert Foresight.from_config(file).spec.name == "tiny"
-    file.write_text("")
-    assert ForesightConfig.of(file) == ForesightConfig()
-
-
-def test_a_setting_that_does_not_exist_is_named():
-    with pytest.raises(SettingError, match="chekpoint.*known are checkpoint"):
-        ForesightConfig.of({"chekpoint": "somewhere"})

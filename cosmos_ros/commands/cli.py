@@ -30,9 +30,9 @@ def main(argv: list[str] | None = None) -> int:
         # Only the chosen command's module is imported: `doctor` must run where torch does not.
         if argv[:1] == [name]:
             importlib.import_module(module).add_arguments(command)
-    args = parser.parse_args(argv)
     logging.basicConfig(format="%(message)s")  # what the package logs goes to standard error
     logging.getLogger("cosmos_ros").setLevel(logging.INFO)
+    args = parser.parse_args(argv)
     try:
         with _sigterm_as_ctrl_c():
             return importlib.import_module(COMMANDS[args.command][0]).run(args)

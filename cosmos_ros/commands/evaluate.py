@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cosmos_ros.commands.arguments import add_model_arguments, foresight_config
+from cosmos_ros.commands.flags import add_flags, config_of
 from cosmos_ros.errors import ForesightError
 from cosmos_ros.evaluation import workers
 from cosmos_ros.evaluation.measure import Outcome, Settings
@@ -24,6 +24,7 @@ from cosmos_ros.foresight import Foresight
 from cosmos_ros.metrics.perceptual import FVD_CLIPS, FVD_FILE, LPIPS_FILE, BadWeights, Perceptual
 from cosmos_ros.recordings.bag import BadRecording, Recording
 from cosmos_ros.recordings.windows import Plan, Skipped, Window, WindowMaker
+from cosmos_ros.settings import ClipConfig, ForesightConfig, SamplingConfig, settings_of
 
 INTERRUPTED = 130
 
@@ -34,10 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-topic", default="", help="default: the only image topic of each bag")
     parser.add_argument("--every", type=float, default=1.0, metavar="S", help=f"from window to window {default}")
     parser.add_argument("--samples", type=int, default=1, metavar="N", help=f"rollouts per window {default}")
+    parser.add_argument("--seed", type=int, default=0, help=f"of the first sample {default}")
     parser.add_argument("--prompt", default="", help="for models that take text")
-    parser.add_argument(
-        "--max-age", type=float, default=1.0, metavar="S", help=f"of a clip's last frame, as in the node {default}"
-    )
     parser.add_argument("--out", type=Path, default=Path("evaluation"), help=f"folder {default}")
     parser.add_argument("--resume", action="store_true", help="go on with the evaluation in --out")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="default: one per GPU, or per core up to 4")
@@ -56,7 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"adds FVD, which means little below about {FVD_CLIPS:,} windows; {FVD_FILE}: a program, so take it from "
         "nobody you do not trust",
     )
-    add_model_arguments(parser)
+    add_flags(parser, "clips, as the node picks them", settings_of(ClipConfig))
+    add_flags(parser, "sampling", settings_of(SamplingConfig))
+    add_flags(parser, "model", settings_of(ForesightConfig))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,36 +74,39 @@ class Evaluation:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._args = args
+        model, clips = config_of(args, ForesightConfig), config_of(args, ClipConfig)
+        sampling = config_of(args, SamplingConfig).chosen()
         self._settings = Settings(
-            foresight_config(args),
-            args.seed,
-            args.samples,
-            args.temperature,
-            args.top_p,
-            args.prompt,
-            args.lpips_weights,
-            args.fvd_weights,
+            model,
+            seed=args.seed,
+            samples=args.samples,
+            **sampling,
+            prompt=args.prompt,
+            lpips_weights=args.lpips_weights,
+            fvd_weights=args.fvd_weights,
         )
         Perceptual(args.lpips_weights, args.fvd_weights, "cpu")  # a wrong file is told before anything runs
         foresight = Foresight(self._settings.foresight)
         spec = foresight.spec
         n_conditioning = max(spec.conditioning_lengths)
         self._plan = Plan(
-            frame_rate=args.frame_rate or spec.frame_rate,
+            frame_rate=clips.frame_rate or spec.frame_rate,
             n_conditioning=n_conditioning,
             n_future=spec.new_frames(n_conditioning),
             every_s=args.every,
-            max_age_s=args.max_age,
+            max_age_s=clips.max_age,
         )
-        model = describe_model(foresight)
-        self._model_bytes = model["bytes"]
+        described = describe_model(foresight)
+        self._model_bytes = described["bytes"]
         settings = {
             "schema": SCHEMA,
-            "model": model,
+            "model": described,
             "plan": asdict(self._plan),
             "bags": [describe_bag(Path(bag)) for bag in args.bags],
             "image_topic": args.image_topic,
-            **{name: getattr(args, name) for name in ("seed", "samples", "temperature", "top_p", "prompt", "dtype")},
+            **{name: getattr(args, name) for name in ("seed", "samples", "prompt")},
+            **sampling,
+            **{each.name: getattr(model, each.name) for each in settings_of(ForesightConfig) if each.decides},
             **{
                 name: fingerprint(Path(getattr(args, name)))
                 for name in ("lpips_weights", "fvd_weights")
@@ -143,7 +147,7 @@ class Evaluation:
     def _outcomes(self, windows: Iterator[Window]) -> Iterator[Outcome]:
         if self._args.ray is not None:
             return workers.over_ray(windows, self._settings, self._args.workers, self._args.ray)
-        n = self._args.workers or workers.default_workers(self._settings.foresight.device, self._model_bytes)
+        n = self._args.workers or workers.default_workers(self._settings.foresight, self._model_bytes)
         return workers.over_processes(windows, self._settings, n)
 
     def _windows(self, bar: tqdm) -> Iterator[Window]:
@@ -181,9 +185,8 @@ def _problem(args: argparse.Namespace) -> str:
     for name in ("every", "samples"):
         if not getattr(args, name) > 0:
             return f"--{name} must be positive; got {getattr(args, name)}"
-    for name in ("workers", "max_age", "frame_rate"):
-        if not getattr(args, name) >= 0:
-            return f"--{name.replace('_', '-')} must not be negative; got {getattr(args, name)}"
+    if args.workers < 0:
+        return f"--workers must not be negative; got {args.workers}"
     if args.ray is not None and importlib.util.find_spec("ray") is None:
         return "--ray needs Ray, which is not installed: python -m pip install -r requirements/ray.txt"
     return ""

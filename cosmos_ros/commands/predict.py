@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from tqdm import tqdm
 
-from cosmos_ros.commands.arguments import add_model_arguments, foresight_config
+from cosmos_ros.commands.flags import add_flags, config_of
+from cosmos_ros.device.threads import set_cpu_threads
 from cosmos_ros.errors import ForesightError, GuardrailUnavailable, ModelUnavailable
 from cosmos_ros.files import write_whole
 from cosmos_ros.foresight import Foresight
@@ -18,6 +20,7 @@ from cosmos_ros.recordings.bag import BadRecording
 from cosmos_ros.recordings.inputs import BadInput, Job, free_name, jobs, read_clip
 from cosmos_ros.recordings.rollout_writer import write_contact_sheet, write_mp4
 from cosmos_ros.rollout import Clip, GuardedRollout, Progress
+from cosmos_ros.settings import SETTINGS, ClipConfig, ForesightConfig, NodeConfig, SamplingConfig, settings_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,23 +33,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="NAME.mp4, .png and .json per input")
     parser.add_argument("--prompt", default="", help="for models that take text")
     parser.add_argument("--image-topic", default="", help="of recordings; default: their only image topic")
-    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="over how many the model is cut")
-    add_model_arguments(parser)
+    parser.add_argument("--seed", type=int, default=0, help="same seed: same rollout (default: 0)")
+    add_flags(parser, "clips", [SETTINGS["frame_rate"]])
+    add_flags(parser, "sampling", settings_of(SamplingConfig))
+    add_flags(parser, "model", [*settings_of(ForesightConfig), SETTINGS["cpu_threads"]])
 
 
 def run(args: argparse.Namespace) -> int:
     try:
-        foresight = Foresight(replace(foresight_config(args), gpus=args.gpus))
-        foresight.load()
-    except (ForesightError, ValueError) as error:
+        run = _Run(args)
+        run.foresight.load()
+    except ForesightError as error:
         return _complain(str(error))
     todo = list(jobs(args.inputs, args.prompt))
-    taken: set[str] = set()
     status = 0
     with tqdm(total=len(todo), unit="input", bar_format="{l_bar}{bar}| {n:.2f}/{total} [{elapsed}<{remaining}]") as bar:
         for done, job in enumerate(todo):
             try:
-                name = _predict(job, args, foresight, taken, lambda progress, done=done: _show(bar, done, progress))
+                name = run.predict(job, lambda progress, done=done: _show(bar, done, progress))
                 tqdm.write(f"{job.origin} -> {args.out / name}.mp4")
             except (ModelUnavailable, GuardrailUnavailable) as error:
                 return _complain(str(error))  # the next input would fare no better
@@ -56,25 +60,30 @@ def run(args: argparse.Namespace) -> int:
     return status
 
 
-def _predict(job: Job | BadInput, args: argparse.Namespace, foresight: Foresight, taken: set[str], on_progress) -> str:
-    """Predict from one input and write what came; the name of the outputs."""
-    if isinstance(job, BadInput):
-        raise job
-    rate = args.frame_rate or foresight.spec.frame_rate
-    clip = read_clip(job.path, rate, max(foresight.spec.conditioning_lengths), args.image_topic)
-    rollout = foresight.predict(
-        clip,
-        job.prompt,
-        seed=args.seed,
-        temperature=args.temperature,
-        top_p=args.top_p,
-        on_progress=on_progress,
-    )
-    name = free_name(job.path, args.out, taken)
-    write_mp4(args.out / f"{name}.mp4", clip, rollout)
-    write_contact_sheet(args.out / f"{name}.png", clip, rollout)
-    write_whole(args.out / f"{name}.json", json.dumps(_facts(job, clip, rollout), indent=1))
-    return name
+class _Run:
+    """What is the same for all inputs. Raises ForesightError."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._out, self._image_topic = args.out, args.image_topic
+        self._sampling = config_of(args, SamplingConfig).chosen() | {"seed": args.seed}
+        frame_rate = config_of(args, ClipConfig).frame_rate
+        set_cpu_threads(config_of(args, NodeConfig).cpu_threads)
+        self.foresight = Foresight(config_of(args, ForesightConfig))
+        self._frame_rate = frame_rate or self.foresight.spec.frame_rate
+        self._taken: set[str] = set()
+
+    def predict(self, job: Job | BadInput, on_progress: Callable[[Progress], None]) -> str:
+        """Predict from one input and write what came; the name of the outputs."""
+        if isinstance(job, BadInput):
+            raise job
+        n_conditioning = max(self.foresight.spec.conditioning_lengths)
+        clip = read_clip(job.path, self._frame_rate, n_conditioning, self._image_topic)
+        rollout = self.foresight.predict(clip, job.prompt, **self._sampling, on_progress=on_progress)
+        name = free_name(job.path, self._out, self._taken)
+        write_mp4(self._out / f"{name}.mp4", clip, rollout)
+        write_contact_sheet(self._out / f"{name}.png", clip, rollout)
+        write_whole(self._out / f"{name}.json", json.dumps(_facts(job, clip, rollout), indent=1))
+        return name
 
 
 def _facts(job: Job, clip: Clip, rollout: GuardedRollout) -> dict:

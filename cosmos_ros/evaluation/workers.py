@@ -15,15 +15,17 @@ import torch
 from cosmos_ros.device.threads import set_cpu_threads
 from cosmos_ros.evaluation.measure import Outcome, Settings, WindowEvaluator
 from cosmos_ros.recordings.windows import Window
+from cosmos_ros.settings import ForesightConfig
 
 WORKER_BYTES = 10**9  # what a worker takes besides its model: PyTorch, OpenCV, a window's pixels
 
 
-def default_workers(device: str, model_bytes: int) -> int:
-    """One per GPU; on the CPU one per core, up to 4 and as many as the memory holds models of this size."""
-    if device == "auto" and torch.cuda.is_available():
-        return torch.cuda.device_count()
-    if device.startswith("cuda"):
+def default_workers(config: ForesightConfig, model_bytes: int) -> int:
+    """One per GPU, or per `gpus` of them; on the CPU one per core, up to 4 and as many as the memory holds models of
+    this size."""
+    if config.device == "auto" and torch.cuda.is_available():
+        return max(1, torch.cuda.device_count() // config.gpus)
+    if config.device.startswith("cuda"):
         return 1
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     fitting = free // (2 * model_bytes + WORKER_BYTES)
@@ -65,9 +67,10 @@ def over_ray(windows: Iterable[Window], settings: Settings, workers: int, addres
 
     ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
     there = ray.cluster_resources()
-    gpus = int(there.get("GPU", 0)) if settings.foresight.device != "cpu" else 0
-    places = gpus or int(there["CPU"])
-    actor = ray.remote(num_cpus=1, num_gpus=min(gpus, 1))(_RayEvaluator)
+    each = settings.foresight.gpus  # GPUs of one worker
+    places = int(there.get("GPU", 0)) // each if settings.foresight.device != "cpu" else 0
+    actor = ray.remote(num_cpus=1, num_gpus=each if places else 0)(_RayEvaluator)
+    places = places or int(there["CPU"])
     try:
         pool = ActorPool([actor.remote(settings) for _ in range(min(workers or places, places))])
         for window in windows:
@@ -93,13 +96,14 @@ _worker: dict[str, Any] = {}
 
 
 def _start(settings: Settings, started: Any) -> None:
-    """Make this process a worker: the i-th, on GPU i modulo their number where the device is left open."""
+    """Make this process a worker: the i-th, on the i-th GPU, or `gpus` of them, where the device is left open."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     _one_thread()
     with started.get_lock():
         index, started.value = started.value, started.value + 1
     if settings.foresight.device == "auto" and torch.cuda.is_available():
-        device = f"cuda:{index % torch.cuda.device_count()}"
+        places = max(1, torch.cuda.device_count() // settings.foresight.gpus)
+        device = f"cuda:{index % places * settings.foresight.gpus}"
         settings = replace(settings, foresight=replace(settings.foresight, device=device))
     _worker["settings"] = settings
 

@@ -18,7 +18,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import rclpy
 from rclpy.exceptions import InvalidHandle, ParameterException
@@ -28,7 +28,7 @@ from unique_identifier_msgs.msg import UUID
 
 from cosmos_ros.device.threads import set_cpu_threads
 from cosmos_ros.errors import ForesightError
-from cosmos_ros.foresight import Foresight, ForesightConfig
+from cosmos_ros.foresight import Foresight
 from cosmos_ros.frame_buffer import FrameBuffer
 from cosmos_ros.msg import Rollout
 from cosmos_ros.node.camera_subscription import CameraSubscription
@@ -54,6 +54,7 @@ from cosmos_ros.node.rollout_publisher import Camera, RolloutPublisher
 from cosmos_ros.node.timers import steady_timer
 from cosmos_ros.queue import Job, PredictionQueue
 from cosmos_ros.rollout import GuardedRollout
+from cosmos_ros.settings import ForesightConfig, SamplingConfig
 
 # One for the camera, one that waits for the running goal's end, one for a transition; the rest for all that is brief.
 EXECUTOR_THREADS = 6
@@ -166,8 +167,7 @@ class ForesightNode(LifecycleNode):
 
     def _configure(self) -> None:
         parameters = self._settings
-        settings = {field.name: parameters[field.name] for field in fields(ForesightConfig)}
-        foresight = Foresight(ForesightConfig(**settings))
+        foresight = Foresight(parameters.of(ForesightConfig))
         frame_rate = parameters["frame_rate"] or foresight.spec.frame_rate
         longest_clip_s = max(foresight.spec.conditioning_lengths) / frame_rate
         buffer = FrameBuffer(frame_rate, parameters["max_age"], max(parameters["history"], longest_clip_s))
@@ -217,8 +217,7 @@ class ForesightNode(LifecycleNode):
 
     def _or_default(self, name: str, requested: float | None) -> float | None:
         """The request's value; where it has none the parameter's; where that is negative, None: the model's own."""
-        value = self._settings[name] if requested is None else requested
-        return value if value >= 0 else None
+        return self._settings.of(SamplingConfig).chosen()[name] if requested is None else requested
 
     def _statuses(self) -> list[Status]:
         configured, now_ns = self._configured, self.get_clock().now().nanoseconds

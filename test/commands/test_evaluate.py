@@ -38,7 +38,7 @@ def evaluate(tiny_checkpoint, tmp_path, capsys):
 
     def call(*bags: Path, options: tuple[str, ...] = ()) -> tuple[int, dict | None, str]:
         folder = tmp_path / "out"
-        arguments = ["evaluate", *map(str, bags), "--out", str(folder), "--model", str(tiny_checkpoint)]
+        arguments = ["evaluate", *map(str, bags), "--out", str(folder), "--checkpoint", str(tiny_checkpoint)]
         status = cli.main([*arguments, "--device", "cpu", "--workers", "1", *options])
         metrics = folder / "metrics.json"
         return status, json.loads(metrics.read_text()) if metrics.exists() else None, capsys.readouterr().err
@@ -50,7 +50,7 @@ def evaluate(tiny_checkpoint, tmp_path, capsys):
 def whole(bag, tiny_checkpoint, tmp_path_factory) -> Path:
     """The folder of one evaluation of the bag by one worker. Do not change its files."""
     folder = tmp_path_factory.mktemp("evaluation") / "whole"
-    arguments = ["evaluate", str(bag), "--out", str(folder), "--model", str(tiny_checkpoint)]
+    arguments = ["evaluate", str(bag), "--out", str(folder), "--checkpoint", str(tiny_checkpoint)]
     assert cli.main([*arguments, "--device", "cpu", "--workers", "1"]) == 0
     return folder
 
@@ -184,8 +184,11 @@ def test_nothing_to_evaluate_is_an_error_and_still_a_report(
         (("--every", "0"), "--every must be positive"),
         (("--samples", "0"), "--samples must be positive"),
         (("--workers", "-1"), "--workers must not be negative"),
+        (("--checkpoint", "/nowhere"), "/nowhere"),
         (("--model", "/nowhere"), "/nowhere"),
-        (("--top-p", "2"), "top_p must lie in (0, 1]"),
+        (("--gpus", "0"), "gpus must be a whole number from 1 to 64; got 0"),
+        (("--memory", "huge"), "memory must be one of auto, fast, balanced, low; got 'huge'"),
+        (("--top-p", "2"), "top_p must be a number from -1 to 1, but not 0; got 2.0"),
     ],
 )
 def test_settings_that_make_no_sense_are_said(evaluate, bag, options, said):
@@ -209,7 +212,7 @@ def learned(alexnet_weights, i3d_weights) -> tuple[str, ...]:
 def with_learned(bag, tiny_checkpoint, learned, tmp_path_factory) -> Path:
     """As `whole`, with LPIPS and FVD. Do not change its files."""
     folder = tmp_path_factory.mktemp("evaluation") / "learned"
-    arguments = ["evaluate", str(bag), "--out", str(folder), "--model", str(tiny_checkpoint), *learned]
+    arguments = ["evaluate", str(bag), "--out", str(folder), "--checkpoint", str(tiny_checkpoint), *learned]
     assert cli.main([*arguments, "--device", "cpu", "--workers", "1"]) == 0
     return folder
 
@@ -254,7 +257,7 @@ def test_a_wrong_weights_file_is_said_with_the_right_one_at_once(evaluate, bag, 
 
 def test_interrupting_leaves_a_report_of_what_is_there(bag, tmp_path, tiny_checkpoint):
     folder = tmp_path / "out"
-    arguments = ["evaluate", str(bag), "--out", str(folder), "--model", str(tiny_checkpoint), "--device", "cpu"]
+    arguments = ["evaluate", str(bag), "--out", str(folder), "--checkpoint", str(tiny_checkpoint), "--device", "cpu"]
     arguments += ["--every", "0.01", "--workers", "1"]  # 200 windows: it will not be done by then
     run = subprocess.Popen(
         [sys.executable, "-m", "cosmos_ros.commands.cli", *arguments],

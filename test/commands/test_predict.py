@@ -21,7 +21,7 @@ def predict(tiny_checkpoint, tmp_path, capsys):
     """predict(*inputs) -> (exit status, what was said on stderr); outputs go to tmp_path/out"""
 
     def call(*inputs: Path | str, options: tuple[str, ...] = ()) -> tuple[int, str]:
-        arguments = ["predict", *map(str, inputs), "--out", str(tmp_path / "out"), "--model", str(tiny_checkpoint)]
+        arguments = ["predict", *map(str, inputs), "--out", str(tmp_path / "out"), "--checkpoint", str(tiny_checkpoint)]
         status = cli.main([*arguments, "--device", "cpu", *options])
         return status, capsys.readouterr().err
 
@@ -160,9 +160,12 @@ def test_what_cannot_be_predicted_from(tmp_path, moving_scene, predict):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--model", "/nowhere"), "/nowhere"),
-        (("--gpus", "0"), "gpus must be a whole number from 1 on; got 0"),
+        (("--checkpoint", "/nowhere"), "/nowhere"),
+        (("--gpus", "0"), "gpus must be a whole number from 1 to 64; got 0"),
         (("--gpus", "3"), "gpus must be 1 or 2"),
+        (("--gpus", "two"), "gpus must be a whole number from 1 to 64; got 'two'"),
+        (("--frame-rate", "-1"), "frame_rate must be a number from 0 to 240 Hz; got -1.0"),
+        (("--model", "/elsewhere"), "/elsewhere"),
     ],
 )
 def test_a_model_that_cannot_be_had_ends_it_at_once(predict, tmp_path, moving_scene, options, words):

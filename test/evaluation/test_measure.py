@@ -44,7 +44,16 @@ def test_windows_whose_pixels_are_no_numbers_count_as_refused_and_the_others_are
     grey = np.full((20, 48, 64, 3), 170, np.uint8)
     frames = np.concatenate([grey, moving_scene(33)])
     bag = write_bag(tmp_path / "bag", frames, [START + k * 10**8 for k in range(len(frames))])
-    options = ["--out", str(tmp_path / "out"), "--model", str(breaking_checkpoint), "--device", "cpu", "--workers", "1"]
+    options = [
+        "--out",
+        str(tmp_path / "out"),
+        "--checkpoint",
+        str(breaking_checkpoint),
+        "--device",
+        "cpu",
+        "--workers",
+        "1",
+    ]
     assert cli.main(["evaluate", str(bag), *options]) == 0
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["complete"]

@@ -4,27 +4,43 @@ from __future__ import annotations
 
 import itertools
 
+import ament_index_python.packages
 import pytest
+import rclpy
 import yaml
+from rclpy.context import Context
 
+from cosmos_ros.node.parameters import Parameters
 from cosmos_ros.paths import share_directory
+from cosmos_ros.settings import SETTINGS
 
 SHARE = share_directory()
 NO_LAUNCH = "launch and launch_ros are not on PyPI: source an installed ROS 2 to run this"
 
 
 @pytest.fixture
-def resolve():
-    """resolve(file, **arguments) -> {executable: its name, arguments and remappings} of all that it would start"""
+def description():
+    """description(file, **arguments) -> (the launch context, the entities of the file)"""
     launch = pytest.importorskip("launch", reason=NO_LAUNCH)
-    launch_ros = pytest.importorskip("launch_ros.actions", reason=NO_LAUNCH)
     sources = pytest.importorskip("launch.launch_description_sources", reason=NO_LAUNCH)
 
-    def resolve(file, **arguments):
+    def load(file, **arguments):
         context = launch.LaunchContext()
         context.launch_configurations.update(arguments)
         source = sources.PythonLaunchDescriptionSource(str(SHARE / "launch" / file))
-        started, waiting = {}, list(source.get_launch_description(context).entities)
+        return context, list(source.get_launch_description(context).entities)
+
+    return load
+
+
+@pytest.fixture
+def resolve(description):
+    """resolve(file, **arguments) -> {executable: what launch would start it with} of all that the file starts"""
+    launch_ros = pytest.importorskip("launch_ros.actions", reason=NO_LAUNCH)
+
+    def resolve(file, **arguments):
+        context, waiting = description(file, **arguments)
+        started = {}
         while waiting:
             entity = waiting.pop(0)
             if isinstance(entity, launch_ros.Node):
@@ -45,7 +61,26 @@ def described(node, context) -> dict:
         "name": node.node_name,
         "arguments": list(itertools.takewhile(lambda word: word != "--ros-args", words)),
         "remappings": dict(node.expanded_remapping_rules or []),
+        "parameter files": [file for file, is_file in node._Node__expanded_parameter_arguments if is_file],
     }
+
+
+@pytest.fixture
+def parameters(resolve):
+    """parameters(file, **arguments) -> the values that a node has which is started with what launch passes on"""
+    context = Context()
+
+    def values(file, **arguments):
+        node = resolve(file, **arguments)["foresight_node"]
+        passed = [word for path in node["parameter files"] for word in ("--params-file", path)]
+        namespace, _, name = node["name"].rpartition("/")
+        rclpy.init(context=context, args=["--ros-args", *passed, "-r", f"__ns:={namespace or '/'}"])
+        ros = rclpy.create_node(name, context=context)
+        declared = Parameters(ros, is_configured=lambda: False)
+        return {name: declared[name] for name in (*SETTINGS, "use_sim_time")}
+
+    yield values
+    rclpy.try_shutdown(context=context)
 
 
 def test_the_node_hears_the_camera_it_is_given(resolve):
@@ -61,11 +96,105 @@ def test_compressed_images_have_their_camera_info_beside_the_raw_ones(resolve):
     assert started["foresight_node"]["remappings"]["camera_info"] == "/front/camera_info"
 
 
-def test_rviz_comes_on_demand_and_follows_namespace_and_camera(resolve):
+def test_every_setting_is_an_argument(description):
+    actions = pytest.importorskip("launch.actions", reason=NO_LAUNCH)
+    _, entities = description("foresight.launch.py")
+    declared = {each.name: each for each in entities if isinstance(each, actions.DeclareLaunchArgument)}
+    assert declared.keys() >= SETTINGS.keys()
+    assert declared["gpus"].description.startswith(SETTINGS["gpus"].description)
+
+
+def test_without_arguments_the_node_has_what_the_shipped_file_says(parameters):
+    defaults = {name: setting.default for name, setting in SETTINGS.items()}
+    assert parameters("foresight.launch.py") == defaults | {"use_sim_time": False}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"checkpoint": "1e5"}, "1e5"),
+        ({"checkpoint": "007"}, "007"),
+        ({"tokenizer": "on"}, "on"),
+        ({"guardrail": "a: [b, 'c\" d'"}, "a: [b, 'c\" d'"),
+        ({"gpus": "4"}, 4),
+        ({"max_age": "2"}, 2.0),
+        ({"autostart": "False"}, False),
+        ({"when_busy": "queue"}, "queue"),
+        ({"device": "cuda:1"}, "cuda:1"),
+        ({"use_sim_time": "true"}, True),
+    ],
+)
+@pytest.mark.parametrize("namespace", ["", "robot1"])
+def test_a_value_reaches_the_node_as_what_it_is(parameters, given, expected, namespace):
+    (name,) = given
+    assert parameters("foresight.launch.py", namespace=namespace, **given)[name] == expected
+
+
+def test_a_home_is_expanded(parameters, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text("/**:\n  ros__parameters:\n    max_age: 7.0\n")
+    values = parameters("foresight.launch.py", params_file="~/mine.yaml", checkpoint="~/model", guardrail="/a/~b")
+    assert values["checkpoint"] == f"{tmp_path}/model" and values["guardrail"] == "/a/~b" and values["max_age"] == 7.0
+
+
+@pytest.mark.parametrize("node", ["/**", "/foresight", "foresight"])
+def test_an_argument_goes_before_the_file_and_what_is_not_given_is_left_as_the_file_says(parameters, tmp_path, node):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"{node}:\n  ros__parameters:\n    gpus: 2\n    memory: low\n    use_sim_time: true\n")
+    values = parameters("foresight.launch.py", params_file=str(file), gpus="4")
+    assert (values["gpus"], values["memory"], values["use_sim_time"]) == (4, "low", True)
+
+
+@pytest.mark.parametrize(
+    ("file", "given", "words"),
+    [
+        ("foresight.launch.py", {"gpus": "four"}, "gpus must be a whole number from 1 to 64; got 'four'"),
+        ("foresight.launch.py", {"gpus": "0"}, "gpus must be a whole number from 1 to 64; got 0"),
+        ("foresight.launch.py", {"device": "banana"}, "device must be auto, cpu, cuda or cuda:N; got 'banana'"),
+        ("foresight.launch.py", {"top_p": "0"}, "top_p must be a number from -1 to 1, but not 0; got 0.0"),
+        ("foresight.launch.py", {"autostart": "perhaps"}, "autostart must be true or false; got 'perhaps'"),
+        ("foresight.launch.py", {"use_sim_time": "yes!"}, "use_sim_time must be true or false"),
+        ("foresight.launch.py", {"rviz": "maybe"}, "rviz must be true or false; got 'maybe'"),
+        (
+            "foresight.launch.py",
+            {"params_file": "/nowhere.yaml"},
+            "params_file must be a file .* none at /nowhere.yaml",
+        ),
+        ("replay.launch.py", {"rate": "fast"}, "rate must be a number above 0; got 'fast'"),
+        ("replay.launch.py", {"rate": "nan"}, "rate must be a number above 0"),
+        ("replay.launch.py", {"loop": "twice"}, "loop must be true or false; got 'twice'"),
+        ("replay.launch.py", {"bag": "/nowhere"}, "bag must be a rosbag2 recording; there is none at /nowhere"),
+        ("replay.launch.py", {"gpus": "four"}, "gpus must be"),
+    ],
+)
+def test_what_cannot_be_names_itself_and_nothing_starts(resolve, file, given, words):
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
+        resolve(file, **given)
+
+
+@pytest.fixture
+def rviz2(monkeypatch):
+    """rviz2 is installed, whatever this machine has."""
+    monkeypatch.setattr(ament_index_python.packages, "get_package_prefix", lambda name: "/opt/ros/jazzy")
+
+
+def test_rviz_comes_on_demand_and_follows_namespace_and_camera(resolve, rviz2):
     started = resolve("foresight.launch.py", image_topic="/front/image_raw", namespace="robot1", rviz="true")
     assert started["foresight_node"]["name"] == "/robot1/foresight"
     assert started["rviz2"]["remappings"]["/image"] == "/front/image_raw"
     assert str(SHARE / "rviz" / "foresight.rviz") in started["rviz2"]["arguments"]
+
+
+def test_without_rviz_the_node_starts_with_a_warning(resolve, monkeypatch, caplog):
+    log = pytest.importorskip("launch.logging", reason=NO_LAUNCH).get_logger("foresight")
+    monkeypatch.setattr(log, "handlers", [caplog.handler])  # launch's own go past pytest's
+
+    def absent(name):
+        raise ament_index_python.packages.PackageNotFoundError(name)
+
+    monkeypatch.setattr(ament_index_python.packages, "get_package_prefix", absent)
+    assert set(resolve("foresight.launch.py", rviz="true")) == {"foresight_node"}
+    assert "rviz2 is not installed" in caplog.text and "WARNING" in caplog.text
 
 
 def test_replay_plays_the_sample_bag_into_the_node(resolve):
@@ -74,6 +203,15 @@ def test_replay_plays_the_sample_bag_into_the_node(resolve):
     assert started["foresight_node"]["remappings"]["image"] == "/camera/image_raw"
     bag = str(SHARE / "data" / "sample_bag")
     assert started["bag_player"]["arguments"] == [bag, "--rate", "2.0", "--wait-for", "/camera/image_raw"]
+
+
+def test_replay_runs_on_the_recordings_time_unless_it_is_told_not_to(parameters):
+    assert parameters("replay.launch.py")["use_sim_time"] is True
+
+
+def test_replay_can_run_on_the_computers_time(parameters):
+    values = parameters("replay.launch.py", use_sim_time="false", max_age="0")
+    assert values["use_sim_time"] is False and values["max_age"] == 0.0
 
 
 def test_rviz_shows_camera_rollout_and_contact_sheet():

@@ -1,19 +1,16 @@
-"""The table of parameters: what ships is what it says, and what it forbids cannot be set."""
+"""The settings as parameters: they describe themselves to ROS, and what the table forbids cannot be set."""
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import pytest
 import rclpy
-import yaml
 from rclpy.context import Context
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.parameter import Parameter
 
-from cosmos_ros.foresight import ForesightConfig
-from cosmos_ros.node.parameters import DECLARATIONS, Parameters, When, as_yaml
+from cosmos_ros.node.parameters import Parameters
 from cosmos_ros.paths import share_directory
+from cosmos_ros.settings import SETTINGS, ForesightConfig, Setting, Value, When
 
 
 @pytest.fixture
@@ -32,36 +29,28 @@ def declared():
     rclpy.try_shutdown(context=context)
 
 
-def test_the_shipped_file_is_the_table():
-    """To renew it: python -m cosmos_ros.node.parameters > config/foresight.yaml"""
-    assert (share_directory() / "config" / "foresight.yaml").read_text() == as_yaml()
-
-
-def test_the_shipped_file_names_every_parameter_with_its_default():
-    values = yaml.safe_load(as_yaml())["/**"]["ros__parameters"]
-    assert values == {declaration.name: declaration.default for declaration in DECLARATIONS}
-
-
 def test_a_node_started_with_the_shipped_file_is_the_default_one():
     context = Context()
     rclpy.init(context=context, args=["--ros-args", "--params-file", str(share_directory() / "config/foresight.yaml")])
     node = rclpy.create_node("foresight", context=context)
     parameters = Parameters(node, is_configured=lambda: False)
-    assert {d.name: parameters[d.name] for d in DECLARATIONS} == {d.name: d.default for d in DECLARATIONS}
+    assert {name: parameters[name] for name in SETTINGS} == {each.name: each.default for each in SETTINGS.values()}
     rclpy.try_shutdown(context=context)
 
 
-def test_everything_that_a_foresight_is_made_from_is_a_parameter():
-    assert {field.name for field in fields(ForesightConfig)} <= {declaration.name for declaration in DECLARATIONS}
+def test_a_table_is_read_whole_with_the_home_expanded(declared, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/robot")
+    _, parameters = declared(checkpoint="~/model", gpus=2)
+    assert parameters.of(ForesightConfig) == ForesightConfig(checkpoint="/home/robot/model", gpus=2)
 
 
 def test_every_parameter_describes_itself_to_ros(declared):
     node, _ = declared()
-    for declaration in DECLARATIONS:
-        descriptor = node.describe_parameter(declaration.name)
-        assert descriptor.description == declaration.description
-        assert declaration.when.value in descriptor.additional_constraints
-        assert descriptor.read_only is (declaration.when is When.START)
+    for setting in SETTINGS.values():
+        descriptor = node.describe_parameter(setting.name)
+        assert descriptor.description == setting.description
+        assert setting.constraints in descriptor.additional_constraints
+        assert setting.when.value in descriptor.additional_constraints
 
 
 @pytest.mark.parametrize(
@@ -80,6 +69,13 @@ def test_every_parameter_describes_itself_to_ros(declared):
         ("image_transport", "theora"),
         ("image_reliability", ""),
         ("dtype", "int8"),
+        ("device", "banana"),
+        ("device", "cuda:"),
+        ("device", "CPU"),
+        ("top_p", 0.0),
+        ("top_p", -0.0),
+        ("gpus", 0),
+        ("checkpoint", "model\0"),
     ],
 )
 def test_what_is_out_of_range_is_refused(declared, name, value):
@@ -97,17 +93,43 @@ def test_what_is_out_of_range_at_the_start_names_the_parameter(declared):
         declared(max_age="long")
 
 
-def test_autostart_is_read_only(declared):
-    node, _ = declared()
-    assert "read-only" in node.set_parameters([Parameter("autostart", value=False)])[0].reason
+def test_what_is_read_at_the_start_cannot_be_set(declared):
+    node, parameters = declared()
+    answer = node.set_parameters([Parameter("autostart", value=False)])[0]
+    assert not answer.successful and "autostart is read-only" in answer.reason and parameters["autostart"] is True
 
 
-def test_what_is_read_at_configure_cannot_be_set_while_it_is_in_use(declared):
+def other(setting: Setting) -> Value:
+    """A value that the setting may have and has not."""
+    if setting.choices:
+        return next(choice for choice in setting.choices if choice != setting.default)
+    if isinstance(setting.default, str):
+        return "cpu" if setting.name == "device" else "elsewhere"
+    return setting.default + 1
+
+
+@pytest.mark.parametrize("name", [each.name for each in SETTINGS.values() if each.when is When.CONFIGURE])
+def test_what_is_read_at_configure_cannot_be_changed_while_it_is_in_use(declared, name):
     node, parameters = declared()
     node.configured = True
-    for declaration in DECLARATIONS:
-        if declaration.when is When.CONFIGURE:
-            answer = node.set_parameters([Parameter(declaration.name, value=declaration.default)])[0]
-            assert not answer.successful and "clean up" in answer.reason
+    answer = node.set_parameters([Parameter(name, value=other(SETTINGS[name]))])[0]
+    assert not answer.successful and name in answer.reason and "clean up" in answer.reason
+    node.configured = False
+    assert node.set_parameters([Parameter(name, value=other(SETTINGS[name]))])[0].successful
+    assert parameters[name] == other(SETTINGS[name])
+
+
+def test_what_is_read_anew_for_every_goal_can_always_be_changed(declared):
+    node, parameters = declared()
+    node.configured = True
     assert node.set_parameters([Parameter("when_busy", value="queue")])[0].successful
     assert parameters["when_busy"] == "queue"
+
+
+def test_a_value_that_a_parameter_has_already_can_always_be_set(declared):
+    """As `ros2 param load` does with a whole file, that of the running node among them."""
+    node, parameters = declared()
+    node.configured = True
+    now = [Parameter(name, value=parameters[name]) for name in SETTINGS]
+    assert [answer.reason for answer in node.set_parameters(now)] == [""] * len(SETTINGS)
+    assert node.set_parameters_atomically(now).successful

@@ -1,0 +1,53 @@
+"""Command-line flags made from the settings: one flag for each, under the setting's name."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+
+from cosmos_ros.settings import SETTINGS, C, Setting, Value, renamed, settings_of
+
+
+def add_flags(parser: argparse.ArgumentParser, title: str, settings: Iterable[Setting]) -> None:
+    """A group of flags. A flag that is not given leaves its setting at the default."""
+    group = parser.add_argument_group(title)
+    for each in settings:
+        facts = "; ".join(filter(None, (each.constraints, f"default: {_words(each.default)}")))
+        words = f"{each.description} [{facts}]".replace("%", "%%")
+        group.add_argument(each.flag, metavar=_metavar(each), help=words)
+        for old in each.formerly:
+            parser.add_argument(_flag(old), dest=each.name, action=_Renamed, help=argparse.SUPPRESS)
+
+
+def config_of(args: argparse.Namespace, table: type[C]) -> C:
+    """One table as the flags say. Raises SettingError."""
+    given = {each.name: getattr(args, each.name, None) for each in settings_of(table)}
+    return table(**{name: SETTINGS[name].parse(text) for name, text in given.items() if text is not None})
+
+
+class _Renamed(argparse.Action):
+    """A flag's old name: it works, with a warning."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, args: argparse.Namespace, text: str, flag: str | None = None
+    ) -> None:
+        renamed(flag or "", _flag(self.dest))
+        setattr(args, self.dest, text)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _metavar(setting: Setting) -> str:
+    if setting.path:
+        return "DIR"
+    if setting.unit:
+        return setting.unit.upper()
+    return {bool: "BOOL", int: "N", float: "X", str: "WORD"}[type(setting.default)]
+
+
+def _words(value: Value) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value) or "empty"
