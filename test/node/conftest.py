@@ -63,8 +63,8 @@ class Robot:
         self.action = ActionClient(self.ros, Predict, "foresight/predict")
         self.feedback: list[Predict.Feedback] = []
         self._filmed: dict[int, int] = {}  # stamp -> which frame of the film it is
-        self._executor = SingleThreadedExecutor(context=self.context)
-        self._executor.add_node(self.ros)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.ros)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
@@ -73,7 +73,7 @@ class Robot:
         while not self._closing.is_set():
             # A test may destroy, from its own thread, what is just about to be waited for.
             with contextlib.suppress(InvalidHandle):
-                self._executor.spin_once(timeout_sec=0.1)
+                self.executor.spin_once(timeout_sec=0.1)
 
     def close(self) -> None:
         self._closing.set()
@@ -92,7 +92,7 @@ class Robot:
 
         Sent on the thread that hears the answer: the client drops one that comes before it has noted the request.
         """
-        return self.done(self.done(self._executor.create_task(request)))
+        return self.done(self.done(self.executor.create_task(request)))
 
     def call(self, service_type: type, name: str, **request: object) -> object:
         client = self.ros.create_client(service_type, name)
@@ -289,6 +289,11 @@ def _ready() -> Callable[[ForesightNode, Robot], None]:
 @pytest.fixture(scope="session", name="running_node")
 def _running_node() -> Callable[..., contextlib.AbstractContextManager[ForesightNode]]:
     return running_node
+
+
+@pytest.fixture(scope="session", name="running_robot")
+def _running_robot() -> Callable[..., contextlib.AbstractContextManager[Robot]]:
+    return running_robot
 
 
 @pytest.fixture(scope="session", name="listening")

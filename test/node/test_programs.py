@@ -253,6 +253,34 @@ def test_the_node_ends_on_a_terminate_signal_too(start, tiny_checkpoint, wait_fo
     assert "Traceback" not in node.said()
 
 
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=lambda stop: stop.name)
+def test_a_node_that_is_stopped_answers_its_goals_first(start, domain, tiny_checkpoint, wait_for, running_robot, stop):
+    with running_robot(domain, "stopping") as robot:
+        parameters = {"checkpoint": tiny_checkpoint, "when_busy": "queue", "max_age": 0.0, "history": 600.0}
+        given = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
+        node = start("foresight_node", "--ros-args", "-r", "__ns:=/stopping", *given)
+        wait_for(lambda: "activate: done" in node.said(), "the active node")
+        wait_for(robot.images.get_subscription_count, "its subscription")
+        for i in range(9):
+            robot.images.publish(robot.image(START_NS + i * PERIOD_NS))
+        wait_for(lambda: robot.predict().error_code == Predict.Result.NONE, "nine frames in the buffer")
+        goals = [robot.send() for _ in range(8)]  # services keep ten answers for a client
+        results = [robot.executor.create_task(goal.get_result_async) for goal in goals]
+        wait_for(lambda: any(each.done() and each.result().done() for each in results), "the first answers")
+        node.send_signal(stop)
+        time.sleep(0.05)
+        node.send_signal(stop)  # as somebody who does not like to wait
+        answers = [robot.done(robot.done(each)).result for each in results]
+        assert node.wait(120) == 0, node.said()
+    refused = [answer for answer in answers if answer.error_code != Predict.Result.NONE]
+    assert refused, "it served all goals before the signal came"
+    assert {(answer.error_code, answer.error_msg) for answer in refused} == {
+        (Predict.Result.NOT_ACTIVE, "the node is shutting down")
+    }
+    for unwanted in ("Traceback", "never retrieved", "failed unexpectedly"):
+        assert unwanted not in node.said()
+
+
 def test_a_parameter_out_of_range_ends_the_node_with_one_line(start):
     node = start("foresight_node", "--ros-args", "-p", "when_busy:=panic")
     assert node.wait(120) == 1
