@@ -10,7 +10,7 @@ import bisect
 import enum
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -22,7 +22,8 @@ from cosmos_ros.errors import InvalidGoal, NoFrames, StaleFrames, UnevenFrames
 from cosmos_ros.images import BadImage
 from cosmos_ros.rollout import NANOSECONDS, Clip
 
-CONDITIONING_FRAMES = 9
+FASTEST_CAMERA_HZ = 240  # stamps that creep, as of a driver that takes ms for µs, must not fill the memory
+MAX_BYTES = 2**30
 
 _stamp = attrgetter("stamp_ns")
 
@@ -33,6 +34,7 @@ class StampedFrame:
 
     stamp_ns  acquisition time, nanoseconds
     load      uint8 [height, width, 3] RGB; called for frames that a clip uses, and only then. May raise BadImage
+    n_bytes   what it holds in memory until then
     """
 
     stamp_ns: int
@@ -41,6 +43,7 @@ class StampedFrame:
     width: int
     encoding: str
     load: Callable[[], np.ndarray]
+    n_bytes: int = 0
 
     @property
     def source(self) -> tuple:
@@ -59,6 +62,7 @@ def frame_of(message: Any, max_pixels: int = images.MAX_PIXELS) -> StampedFrame:
         width=info.width,
         encoding=info.encoding,
         load=lambda: images.to_rgb(message, max_pixels),
+        n_bytes=len(message.data),
     )
 
 
@@ -94,29 +98,47 @@ class FrameBuffer:
     - Another size, encoding or frame_id empties it too. A new encoding could be converted, but it means that the
       camera or its driver was set up anew, and a clip across that moment would show a jump that never happened.
     - Frames that share a stamp are one frame: the first stays. A frame without a stamp is dropped.
+    - Stamps alone do not bound the memory, for they may creep: the oldest frames also go where there are more than a
+      camera of 240 Hz gives in `history_s`, or more than `max_bytes` of them.
 
-    frame_rate  Hz, of the clips: the model's
-    max_age_s   how old the newest frame may be, seconds; 0: any age
-    history_s   how far back `until` can reach, seconds; memory is history_s times the camera's data rate
+    frame_rate            Hz, of the clips: the model's
+    max_age_s             how old the newest frame may be, seconds; 0: any age
+    history_s             how far back `until` can reach, seconds; memory is history_s times the camera's data rate
+    conditioning_lengths  how many frames a clip may have: the model's spec knows
+    max_bytes             of all frames together; the newest one stays whatever its size
 
     Raises ValueError for settings that are not finite and positive, and for a history that cannot hold a clip.
     """
 
-    def __init__(self, frame_rate: float, max_age_s: float, history_s: float) -> None:
+    def __init__(
+        self,
+        frame_rate: float,
+        max_age_s: float,
+        history_s: float,
+        *,
+        conditioning_lengths: Collection[int],
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
         for name, value in {"frame_rate": frame_rate, "max_age_s": max_age_s, "history_s": history_s}.items():
             if not (math.isfinite(value) and value >= 0) or (value == 0 and name != "max_age_s"):
                 raise ValueError(f"{name} must be positive and finite; got {value}")
-        if history_s * frame_rate < CONDITIONING_FRAMES - 0.5:
+        self.longest_clip = max(conditioning_lengths)
+        if history_s * frame_rate < self.longest_clip - 0.5:
             raise ValueError(
-                f"history_s must hold a clip, {CONDITIONING_FRAMES} frames at {frame_rate:g} Hz: at least "
-                f"{CONDITIONING_FRAMES / frame_rate:.3f} s; got {history_s}"
+                f"history_s must hold a clip, {self.longest_clip} frames at {frame_rate:g} Hz: at least "
+                f"{self.longest_clip / frame_rate:.3f} s; got {history_s}"
             )
         self.frame_rate = frame_rate
         self.max_age_ns = round(max_age_s * NANOSECONDS)
         self.history_ns = round(history_s * NANOSECONDS)
-        self.period_ns = NANOSECONDS / frame_rate
-        self._reach_ns = math.ceil(self.period_ns / 2)
+        # Whole nanoseconds, as all stamps: a float64 holds a stamp of today to 256 ns only.
+        self.period_ns = math.ceil(NANOSECONDS / frame_rate)
+        self._reach_ns = math.ceil(NANOSECONDS / frame_rate / 2)
+        self._max_frames = math.ceil(history_s * max(FASTEST_CAMERA_HZ, 2 * frame_rate))
+        self._max_bytes = max_bytes
         self._frames: list[StampedFrame] = []  # stamps rise
+        self._n_bytes = 0
+        self._full = ""
         self._lock = threading.Lock()
 
     def add(self, frame: StampedFrame) -> Added:
@@ -124,11 +146,11 @@ class FrameBuffer:
         with self._lock:
             happened = self._judge(frame)
             if happened in RESTARTS:
-                self._frames = [frame]
+                self._keep([frame])
             elif happened in (Added.ADDED, Added.LATE):
                 bisect.insort(self._frames, frame, key=_stamp)
-                oldest = self._frames[-1].stamp_ns - self.history_ns
-                del self._frames[: bisect.bisect_left(self._frames, oldest, key=_stamp)]
+                self._n_bytes += frame.n_bytes
+                self._trim()
             return happened
 
     def judge(self, frame: StampedFrame) -> Added:
@@ -139,7 +161,7 @@ class FrameBuffer:
     def clear(self) -> None:
         """Forget all frames, as after a jump of the clock."""
         with self._lock:
-            self._frames = []
+            self._keep([])
 
     def state(self) -> BufferState:
         with self._lock:
@@ -149,12 +171,18 @@ class FrameBuffer:
         oldest, newest = frames[0].stamp_ns, frames[-1].stamp_ns
         return BufferState(len(frames), oldest, newest, _rate(frames))
 
-    def clip(self, n: int = CONDITIONING_FRAMES, until_ns: int | None = None, now_ns: int | None = None) -> Clip:
+    @property
+    def full(self) -> str:
+        """Why it holds less than its history; empty where it does not."""
+        return self._full
+
+    def clip(self, n: int | None = None, until_ns: int | None = None, now_ns: int | None = None) -> Clip:
         """n frames at the model's rate, the last of them the newest, or the newest not after `until_ns`.
 
         Each frame is the nearest to its ideal time, within half a period, and none serves twice; of two equally
         near the later is taken. A frame whose pixels turn out to be unreadable is forgotten and the clip picked anew.
 
+        n         None: as many as the model's longest clip has
         until_ns  None or 0: the newest. The frame that it names may be up to max_age older than it
         now_ns    the robot's time; without `until_ns` the newest frame may be up to max_age away from it.
                   None: there is no clock to hold the stamps against (a recording)
@@ -163,13 +191,14 @@ class FrameBuffer:
         StaleFrames, UnevenFrames (a frame is missing: says which and by how much).
         """
         until_ns = until_ns or None
+        n = n or self.longest_clip
         while True:
             with self._lock:
                 frames = list(self._frames)
             self._check_until(until_ns, now_ns)
             frames = _not_after(frames, until_ns)
             self._check_age(frames[-1].stamp_ns, until_ns, now_ns)
-            ideals = [frames[-1].stamp_ns - round(back * self.period_ns) for back in range(n)]
+            ideals = [frames[-1].stamp_ns - self._periods_ns(back) for back in range(n)]
             if (clip := self._load(self._pick(frames, ideals, "conditioning frame"))) is not None:
                 return clip
 
@@ -181,9 +210,29 @@ class FrameBuffer:
         while True:
             with self._lock:
                 frames = self._frames[bisect.bisect_right(self._frames, stamp_ns, key=_stamp) :]
-            ideals = [stamp_ns + round(k * self.period_ns) for k in range(n, 0, -1)]
+            ideals = [stamp_ns + self._periods_ns(k) for k in range(n, 0, -1)]
             if (clip := self._load(self._pick(frames, ideals, "frame"))) is not None:
                 return clip
+
+    def _periods_ns(self, n: int) -> int:
+        return round(n * NANOSECONDS / self.frame_rate)
+
+    def _keep(self, frames: list[StampedFrame]) -> None:
+        self._frames, self._n_bytes, self._full = frames, sum(frame.n_bytes for frame in frames), ""
+
+    def _trim(self) -> None:
+        """Let the oldest frames go that are too old, too many, or too large together."""
+        frames, self._full = self._frames, ""
+        surplus = bisect.bisect_left(frames, frames[-1].stamp_ns - self.history_ns, key=_stamp)
+        if len(frames) - surplus > self._max_frames:
+            surplus = len(frames) - self._max_frames
+            self._full = f"{self._max_frames} frames, the most that it keeps"
+        self._n_bytes -= sum(frame.n_bytes for frame in frames[:surplus])
+        while self._n_bytes > self._max_bytes and surplus < len(frames) - 1:
+            self._n_bytes -= frames[surplus].n_bytes
+            surplus += 1
+            self._full = f"{self._max_bytes / 2**20:.0f} MiB of frames, the most that it keeps"
+        del frames[:surplus]
 
     def _judge(self, frame: StampedFrame) -> Added:
         frames = self._frames
@@ -243,10 +292,10 @@ class FrameBuffer:
     def _why_missing(self, frames: list[StampedFrame], free: int, ideals: list[int], ideal: int) -> str:
         if not free or ideal < frames[0].stamp_ns:
             begins = f", which begin {_seconds(frames[0].stamp_ns - ideal)} after that frame's time" if frames else ""
-            return (
-                f"the buffer holds {len(frames)} frames{begins} ({ideal} ns); a camera must have run for "
-                f"{_seconds(ideals[0] - ideals[-1])}"
-            )
+            remedy = f"a camera must have run for {_seconds(ideals[0] - ideals[-1])}"
+            if full := self._full:
+                remedy = f"it is full, with {full}; by its stamps the camera gives {_rate(frames):.0f} Hz"
+            return f"the buffer holds {len(frames)} frames{begins} ({ideal} ns); {remedy}"
         nearest = min(abs(frame.stamp_ns - ideal) for frame in frames[:free])
         return (
             f"the nearest free frame is {_seconds(nearest)} from its time {ideal} ns, half a period is "
@@ -260,11 +309,11 @@ class FrameBuffer:
         except _Unreadable as unreadable:
             self._forget(unreadable.frame)
             return None
-        return Clip(pixels, tuple(map(_stamp, chosen)), self.frame_rate)
+        return Clip(pixels, tuple(map(_stamp, chosen)), self.frame_rate, chosen[-1].frame_id)
 
     def _forget(self, frame: StampedFrame) -> None:
         with self._lock:
-            self._frames = [kept for kept in self._frames if kept is not frame]
+            self._keep([kept for kept in self._frames if kept is not frame])
 
 
 class _Unreadable(Exception):

@@ -66,6 +66,7 @@ class Clip:
     frames      uint8 [n, H, W, 3], RGB, as the camera gave them; n is 9 (video) or 1 (image)
     stamps_ns   n acquisition times, nanoseconds, rising
     frame_rate  Hz, the rate of the frames and of the rollout that follows them
+    frame_id    of the camera that took all of them
 
     Raises InvalidGoal where these do not fit together.
     """
@@ -73,6 +74,7 @@ class Clip:
     frames: np.ndarray
     stamps_ns: tuple[int, ...]
     frame_rate: float
+    frame_id: str = ""
 
     def __post_init__(self) -> None:
         shape, dtype = self.frames.shape, self.frames.dtype

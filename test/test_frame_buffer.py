@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 
 import numpy as np
@@ -18,6 +19,7 @@ MS = 1_000_000
 START = 1_700_000_000_000_000_000
 RATE = 10.0
 PERIOD = 100 * MS
+LENGTHS = (9, 1)  # as the published models have them
 
 
 def frame(stamp: int, width: int = 4, encoding: str = "rgb8", frame_id: str = "camera") -> StampedFrame:
@@ -33,7 +35,7 @@ def unreadable(stamp: int) -> StampedFrame:
 
 
 def filled(stamps: list[int], max_age_s: float = 0.5, history_s: float = 10.0) -> FrameBuffer:
-    buffer = FrameBuffer(RATE, max_age_s, history_s)
+    buffer = FrameBuffer(RATE, max_age_s, history_s, conditioning_lengths=LENGTHS)
     for stamp in stamps:
         buffer.add(frame(stamp))
     return buffer
@@ -161,7 +163,7 @@ def test_late_frames_within_one_period_are_sorted_in():
     stamps = steady(12)
     swapped = stamps.copy()
     swapped[6], swapped[7] = swapped[7], swapped[6]
-    buffer = FrameBuffer(RATE, 0.5, 10.0)
+    buffer = FrameBuffer(RATE, 0.5, 10.0, conditioning_lengths=LENGTHS)
     happened = [buffer.add(frame(stamp)) for stamp in swapped]
     assert happened[7] is Added.LATE and happened.count(Added.ADDED) == 11
     assert buffer.clip().stamps_ns == tuple(stamps[-9:])
@@ -193,9 +195,64 @@ def test_history_is_bounded_by_time():
     assert buffer.state() == (21, stamps[-21], stamps[-1], RATE)
 
 
+@pytest.mark.parametrize("rate", [7.0, 10.0, 24.0, 25.0, 29.97, 30.0, 60.0])
+@pytest.mark.parametrize("newest", range(START, START + 2000, 117))
+def test_one_period_before_the_newest_is_late_and_no_jump_back(rate, newest):
+    """Stamps of today are too large for float64 to tell one nanosecond from the next."""
+    for early in (round(1e9 / rate), int(1e9 / rate)):
+        buffer = FrameBuffer(rate, 0.5, 10.0, conditioning_lengths=LENGTHS)
+        buffer.add(frame(newest))
+        assert buffer.judge(frame(newest - early)) is Added.LATE
+        assert buffer.judge(frame(newest - early - 2)) is Added.JUMPED_BACK
+
+
+def test_stamps_that_creep_fill_no_more_memory_than_the_fastest_camera():
+    """33 µs from frame to frame, as of a driver that takes milliseconds for microseconds."""
+    stamps = steady(3000, 33_333)
+    buffer = filled(stamps, history_s=2.0)
+    assert buffer.state()[:3] == (480, stamps[-480], stamps[-1])
+    assert "480 frames" in buffer.full
+    with pytest.raises(UnevenFrames, match=r"full, with 480 frames.*gives 30000 Hz"):
+        buffer.clip()
+    buffer.clear()
+    assert buffer.full == ""
+
+
+def test_large_frames_are_bounded_by_their_bytes():
+    def large(stamp: int) -> StampedFrame:
+        return dataclasses.replace(frame(stamp), n_bytes=2**20)
+
+    buffer = FrameBuffer(RATE, 0.5, 10.0, conditioning_lengths=LENGTHS, max_bytes=12 * 2**20)
+    stamps = steady(30)
+    for stamp in stamps:
+        buffer.add(large(stamp))
+    assert buffer.state()[:3] == (12, stamps[-12], stamps[-1]) and "12 MiB" in buffer.full
+    assert buffer.clip().stamps_ns == tuple(stamps[-9:])
+    huge = dataclasses.replace(frame(stamps[-1] + PERIOD), n_bytes=2**30)
+    assert buffer.add(huge) is Added.ADDED
+    assert buffer.state().frames == 1, "the newest stays"
+    for stamp in steady(9):
+        buffer.add(large(stamp))  # a jump back: it starts afresh, its bytes too
+    assert buffer.state().frames == 9 and not buffer.full
+
+
+def test_a_clip_carries_its_cameras_frame_id():
+    buffer = filled(steady(9))
+    buffer.add(frame(0, frame_id="another"))  # dropped
+    assert buffer.clip().frame_id == "camera"
+
+
+def test_a_model_with_other_conditioning_lengths():
+    buffer = FrameBuffer(2.0, 0.5, 2.5, conditioning_lengths=(5, 1))
+    stamps = steady(6, 500 * MS)
+    for stamp in stamps:
+        buffer.add(frame(stamp))
+    assert buffer.clip().stamps_ns == tuple(stamps[-5:])
+
+
 def test_an_unreadable_frame_gives_way_to_its_neighbour():
     stamps = steady(40, 50 * MS)
-    buffer = FrameBuffer(RATE, 0.5, 10.0)
+    buffer = FrameBuffer(RATE, 0.5, 10.0, conditioning_lengths=LENGTHS)
     for i, stamp in enumerate(stamps):
         buffer.add(unreadable(stamp) if i == 31 else frame(stamp))
     picked = buffer.clip().stamps_ns
@@ -203,7 +260,7 @@ def test_an_unreadable_frame_gives_way_to_its_neighbour():
 
 
 def test_an_unreadable_frame_without_a_neighbour_is_a_missing_one():
-    buffer = FrameBuffer(RATE, 0.5, 10.0)
+    buffer = FrameBuffer(RATE, 0.5, 10.0, conditioning_lengths=LENGTHS)
     for i, stamp in enumerate(steady(9)):
         buffer.add(unreadable(stamp) if i == 3 else frame(stamp))
     with pytest.raises(UnevenFrames, match="frame 4 of 9"):
@@ -242,7 +299,7 @@ def test_clearing_forgets():
 )
 def test_settings_that_make_no_sense(settings):
     with pytest.raises(ValueError, match="must"):
-        FrameBuffer(*settings)
+        FrameBuffer(*settings, conditioning_lengths=LENGTHS)
 
 
 def test_messages_become_frames_without_conversion():
@@ -258,7 +315,7 @@ def test_messages_become_frames_without_conversion():
 
 def test_adding_while_clips_are_read():
     """The camera's callback adds while a prediction reads: every clip is whole, and no frame is lost."""
-    buffer = FrameBuffer(RATE, 0.0, 1000.0)
+    buffer = FrameBuffer(RATE, 0.0, 1000.0, conditioning_lengths=LENGTHS)
     stamps = steady(3000)
     for stamp in stamps[:9]:
         buffer.add(frame(stamp))

@@ -129,7 +129,8 @@ def _video(path: Path) -> Iterator[StampedFrame]:
 
 
 def _last_clip(frames: Iterable[StampedFrame], frame_rate: float, n_conditioning: int) -> Clip:
-    buffer = FrameBuffer(frame_rate, max_age_s=0.0, history_s=(n_conditioning + 1) / frame_rate)
+    history_s = (n_conditioning + 1) / frame_rate
+    buffer = FrameBuffer(frame_rate, max_age_s=0.0, history_s=history_s, conditioning_lengths=(n_conditioning,))
     for frame in frames:
         buffer.add(frame)
     return buffer.clip(n_conditioning)

@@ -83,7 +83,9 @@ class WindowMaker:
         self.notes: list[str] = []
         self._bag, self._index, self._done = bag, index, done
         margin_s = (PAUSE + 3) * plan.period_ns / NANOSECONDS
-        self._buffer = FrameBuffer(plan.frame_rate, plan.max_age_s, plan.span_s + margin_s)
+        self._buffer = FrameBuffer(
+            plan.frame_rate, plan.max_age_s, plan.span_s + margin_s, conditioning_lengths=(plan.n_conditioning,)
+        )
         self._due: int | None = None
         self._newest = 0
         self._dropped: dict[Added, int] = {}

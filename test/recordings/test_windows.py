@@ -45,7 +45,7 @@ def test_a_window_is_what_the_live_node_would_pick_and_what_then_happened():
     frames = [frame(stamp) for stamp in steady(6.0)]
     windows, _, _ = made(frames)
     for window in windows:
-        live = FrameBuffer(10.0, max_age_s=1.0, history_s=3.0)
+        live = FrameBuffer(10.0, max_age_s=1.0, history_s=3.0, conditioning_lengths=(9, 1))
         for each in frames:
             if each.stamp_ns <= window.time_ns + S // 2:
                 live.add(each)
