@@ -17,6 +17,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from cosmos_ros.frame_buffer import Added, FrameBuffer, frame_of
 from cosmos_ros.images import BadImage
+from cosmos_ros.node.camera_infos import CameraInfos
+from cosmos_ros.node.log import Complaints
 from cosmos_ros.node.timers import steady_timer
 
 MESSAGE_TYPES = {"raw": Image, "compressed": CompressedImage}
@@ -25,6 +27,7 @@ DEPTH = 30  # a second at 30 Hz: bridges what Python's lock holds up, as while a
 WATCH_PERIOD_S = 0.2  # in which a publisher that comes or goes is noticed
 SILENCE_S = 5.0  # without an image for so long: say why
 RATE_WINDOW_S = 2.0  # over which the incoming rate is taken
+SETTLE_S = 1.0  # after a change of subscription: the outgoing one has the same images, the new one knows none before
 WORTH_A_WARNING = (Added.DUPLICATE, Added.UNSTAMPED, Added.JUMPED_BACK, Added.CHANGED)
 
 
@@ -44,11 +47,13 @@ class CameraSubscription:
         self.topic = node.resolve_topic_name("image")
         self._message_type = MESSAGE_TYPES[transport]
         self._asked_reliability = RELIABILITIES.get(reliability)  # None: auto
-        self._warned: set[str] = set()
+        self._complaints = Complaints(self._log.warning)
         self._arrivals: collections.deque[float] = collections.deque(maxlen=1000)
-        self._last_arrival = time.monotonic()
-        self.info: CameraInfo | None = None
-        self.frame_id = ""  # of the newest frame in the buffer
+        self._last_arrival = self._last_usable = time.monotonic()
+        self._first_arrival: float | None = None
+        self._last_fault = ""  # why the last image that could not be used could not
+        self._settled = 0.0  # by time.monotonic(): when the subscription has been the only one for a while
+        self.infos = CameraInfos(self._complaints)
         self.counts: collections.Counter[str] = collections.Counter()  # of what became of each image
 
         # The images have a callback group to themselves: whatever else the node does, the next one is taken at once.
@@ -60,7 +65,7 @@ class CameraSubscription:
         self._infos = node.create_subscription(
             CameraInfo,
             "camera_info",
-            self._on_info,
+            self.infos.add,
             QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
             callback_group=others,
         )
@@ -85,6 +90,33 @@ class CameraSubscription:
         """Seconds since an image arrived, or since the subscription was made."""
         return time.monotonic() - self._last_arrival
 
+    @property
+    def unusable_s(self) -> float:
+        """Seconds since an image came into the buffer, or since the subscription was made."""
+        return time.monotonic() - self._last_usable
+
+    @property
+    def trouble(self) -> str:
+        """Why the buffer gets no images; empty where it does, or where it is too early to say."""
+        if self.silent_s > SILENCE_S:
+            return f"no image on {self.topic} for {self.silent_s:.0f} s: {self._why_silent()}"
+        if self.unusable_s > SILENCE_S and self._last_fault:
+            return f"none of the images on {self.topic} could be used for {self.unusable_s:.0f} s: {self._last_fault}"
+        return ""
+
+    def why_empty(self) -> str:
+        """Why there is no frame to predict from."""
+        if self._first_arrival is None:
+            return f"no image has arrived on {self.topic} yet: {self._why_silent()}"
+        fates = ", ".join(f"{count} {fate}" for fate, count in sorted(self.counts.items()))
+        last = f"; the last one that could not be used: {self._last_fault}" if self._last_fault else ""
+        return f"no usable image is there; of those that came on {self.topic}: {fates}{last}"
+
+    @property
+    def info(self) -> CameraInfo | None:
+        """The newest calibration. What goes with a clip is `infos.at(...)`."""
+        return self.infos.newest
+
     def destroy(self) -> None:
         self._jump.unregister()
         self._node.destroy_timer(self._watch_timer)
@@ -103,45 +135,56 @@ class CameraSubscription:
         )
 
     def _on_image(self, message: Image | CompressedImage) -> None:
-        if self.silent_s > SILENCE_S:
-            self._warned.discard("silence")  # the next silence is another one
+        self._complaints.well("silence")
         self._last_arrival = time.monotonic()
+        self._first_arrival = self._first_arrival or self._last_arrival
         self._arrivals.append(self._last_arrival)
         try:
             frame = frame_of(message)
         except BadImage as bad:
             self.counts[bad.cause] += 1
-            self._warn_once(bad.cause, f"images on {self.topic} are ignored: {bad}")
+            self._last_fault = str(bad)
+            self._complaints.say(bad.cause, f"images on {self.topic} are ignored: {bad}")
             return
         added = self._buffer.add(frame)
+        if added is Added.DUPLICATE and self._last_arrival < self._settled:
+            return  # the outgoing subscription had it
         self.counts[added.name.lower()] += 1
-        self.frame_id = frame.frame_id
+        if added in (Added.DUPLICATE, Added.UNSTAMPED):
+            self._last_fault = added.value
+        else:
+            self._last_usable = self._last_arrival
         if added in WORTH_A_WARNING:
-            self._warn_once(added.name, f"image on {self.topic} with stamp {frame.stamp_ns} ns: {added.value}")
-
-    def _on_info(self, info: CameraInfo) -> None:
-        self.info = info
+            text = f"image on {self.topic} with stamp {frame.stamp_ns} ns: {added.value}{self._who_else()}"
+            self._complaints.say(added.name, text)
 
     def _on_lost(self, event: QoSMessageLostInfo) -> None:
+        if time.monotonic() < self._settled:
+            return  # what a new subscription counts as lost came before it
         self.counts["lost on the way"] += event.total_count_change
         remedy = "give the camera's process and this one more shared memory, see config/fastdds_large_images.xml"
         if self._reliability is ReliabilityPolicy.BEST_EFFORT:
             remedy = f"publish them reliably, or {remedy}"
-        self._warn_once("lost", f"images on {self.topic} get lost on the way ({self.reliability}): {remedy}")
+        self._complaints.say("lost", f"images on {self.topic} get lost on the way ({self.reliability}): {remedy}")
 
     def _on_time_jump(self, _: object) -> None:
         self._buffer.clear()
-        self._warn_once("clock", "the clock was set back or exchanged: the frame buffer starts afresh")
+        self.infos.clear()
+        self._complaints.say("clock", "the clock was set back or exchanged: the frame buffer starts afresh")
 
     def _watch(self) -> None:
         reliability = self._fitting_reliability()
         if reliability is not self._reliability:
             outgoing, self._reliability = self._images, reliability
+            self._settled = time.monotonic() + SETTLE_S
             self._images = self._subscribe()
             self._node.destroy_subscription(outgoing)
             self._log.info(f"subscribed to {self.topic} as {self.reliability}, like its publisher")
         if self.silent_s > SILENCE_S:
-            self._warn_once("silence", f"no image on {self.topic} for {SILENCE_S:g} s: {self._why_silent()}")
+            why = self._why_silent()
+            self._complaints.say("silence", f"no image on {self.topic} for {self.silent_s:.0f} s: {why}")
+        elif why := self.why_no_info():
+            self._complaints.say("camera_info", f"~/camera_info stays silent: {why}")
 
     def _fitting_reliability(self) -> ReliabilityPolicy:
         if self._asked_reliability is not None:
@@ -157,19 +200,35 @@ class CameraSubscription:
         if not publishers:
             return "nobody publishes it; remap `image` to the camera's topic"
         expected = f"sensor_msgs/msg/{self._message_type.__name__}"
-        if others := sorted({publisher.topic_type for publisher in publishers} - {expected}):
-            return f"its publisher sends {', '.join(others)}, this node expects {expected}; set `image_transport`"
-        theirs = ", ".join(sorted({publisher.qos_profile.reliability.name.lower() for publisher in publishers}))
+        fitting = [publisher for publisher in publishers if publisher.topic_type == expected]
+        if not fitting:
+            others = ", ".join(sorted({publisher.topic_type for publisher in publishers}))
+            return f"its publisher sends {others}, this node expects {expected}; set `image_transport`"
+        theirs = ", ".join(sorted({publisher.qos_profile.reliability.name.lower() for publisher in fitting}))
         qos = f"the publisher's QoS is {theirs}, ours is {self.reliability}"
         if self.reliability == "reliable" and "best_effort" in theirs:
             return f"{qos}; set `image_reliability` to auto or best_effort"
         return f"{qos}, which fit; it sends nothing, or nothing survives the way"
 
-    def _warn_once(self, cause: str, message: str) -> None:
-        """Once per cause, not per frame."""
-        if cause not in self._warned:
-            self._warned.add(cause)
-            self._log.warning(message)
+    def why_no_info(self) -> str:
+        """Why no calibration has come; empty where one has, or where it is too early to say."""
+        if self.info is not None or not self._first_arrival or time.monotonic() < self._first_arrival + SILENCE_S:
+            return ""
+        topic = self._infos.topic_name
+        publishers = self._node.get_publishers_info_by_topic(topic)
+        if not publishers:
+            return f"nobody publishes {topic}; remap `camera_info`, if the camera has one"
+        types = ", ".join(sorted({publisher.topic_type for publisher in publishers}))
+        if "sensor_msgs/msg/CameraInfo" not in types:
+            return f"the publisher of {topic} sends {types}, this node expects sensor_msgs/msg/CameraInfo"
+        return f"nothing has come on {topic}, though somebody publishes it"
+
+    def _who_else(self) -> str:
+        """The publishers, where there are several: their frames cannot be told apart."""
+        names = sorted(
+            f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}" for publisher in self._publishers()
+        )
+        return f"; {len(names)} publish it: {', '.join(names)}" if len(names) > 1 else ""
 
 
 def fitting_reliability(publishers: list[TopicEndpointInfo]) -> ReliabilityPolicy:

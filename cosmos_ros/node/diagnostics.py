@@ -12,11 +12,11 @@ from rclpy.node import Node
 
 from cosmos_ros.device.devices import resolve_device
 from cosmos_ros.foresight import Foresight
-from cosmos_ros.frame_buffer import BufferState
+from cosmos_ros.frame_buffer import FrameBuffer
 from cosmos_ros.guardrail import Guardrail
 from cosmos_ros.guardrail_report import Verdict
 from cosmos_ros.msg import GuardrailStatus
-from cosmos_ros.node.camera_subscription import SILENCE_S, CameraSubscription
+from cosmos_ros.node.camera_subscription import CameraSubscription
 from cosmos_ros.node.predict_action import PredictAction
 from cosmos_ros.node.timers import steady_timer
 from cosmos_ros.queue import PredictionQueue
@@ -65,21 +65,24 @@ def node_status(state: str, trouble: str) -> Status:
     return Status("node", ERROR if trouble else OK, trouble or state, {"state": state})
 
 
-def camera_status(camera: CameraSubscription, buffer: BufferState, now_ns: int) -> Status:
+def camera_status(camera: CameraSubscription, frame_buffer: FrameBuffer, now_ns: int) -> Status:
     """What arrives, what became of it, what the buffer holds."""
-    silent = camera.silent_s > SILENCE_S
-    summary = f"no image on {camera.topic} for {camera.silent_s:.0f} s" if silent else f"{camera.rate:.1f} images/s"
+    buffer, trouble = frame_buffer.state(), camera.trouble
+    if full := frame_buffer.full:
+        trouble = trouble or f"the buffer is full, with {full}"
+    summary = trouble or f"{camera.rate:.1f} images/s"
     values = {
         "topic": camera.topic,
         "reliability": camera.reliability,
         "images per second": f"{camera.rate:.1f}",
         "buffered frames": buffer.frames,
+        "camera_info": camera.why_no_info() or ("has not come yet" if camera.info is None else "is there"),
     }
     if buffer.frames:
         values["buffered seconds"] = f"{(buffer.newest_ns - buffer.oldest_ns) / NANOSECONDS:.2f}"
         values["newest frame's age in seconds"] = f"{(now_ns - buffer.newest_ns) / NANOSECONDS:.2f}"
     values |= {f"images {fate}": count for fate, count in sorted(camera.counts.items())}
-    return Status("camera", WARN if silent else OK, summary, values)
+    return Status("camera", WARN if trouble else OK, summary, values)
 
 
 def model_status(foresight: Foresight) -> Status:

@@ -27,7 +27,7 @@ from rclpy.signals import SignalHandlerOptions
 from unique_identifier_msgs.msg import UUID
 
 from cosmos_ros.device.threads import set_cpu_threads
-from cosmos_ros.errors import ForesightError
+from cosmos_ros.errors import ForesightError, NoFrames
 from cosmos_ros.foresight import Foresight
 from cosmos_ros.frame_buffer import FrameBuffer
 from cosmos_ros.msg import Rollout
@@ -170,7 +170,12 @@ class ForesightNode(LifecycleNode):
         foresight = Foresight(parameters.of(ForesightConfig))
         frame_rate = parameters["frame_rate"] or foresight.spec.frame_rate
         longest_clip_s = max(foresight.spec.conditioning_lengths) / frame_rate
-        buffer = FrameBuffer(frame_rate, parameters["max_age"], max(parameters["history"], longest_clip_s))
+        buffer = FrameBuffer(
+            frame_rate,
+            parameters["max_age"],
+            max(parameters["history"], longest_clip_s),
+            conditioning_lengths=foresight.spec.conditioning_lengths,
+        )
         camera = CameraSubscription(
             self, buffer, transport=parameters["image_transport"], reliability=parameters["image_reliability"]
         )
@@ -200,8 +205,13 @@ class ForesightNode(LifecycleNode):
         request, configured = job.request, self._configured
         n_frames = configured.foresight.spec.conditioning_lengths[1 if request.from_image else 0]
         now_ns = self.get_clock().now().nanoseconds
-        clip = configured.buffer.clip(n_frames, until_ns=request.until_ns, now_ns=now_ns)
-        camera = Camera(configured.camera.frame_id, clip.frames.shape[1:3], configured.camera.info)
+        try:
+            clip = configured.buffer.clip(n_frames, until_ns=request.until_ns, now_ns=now_ns)
+        except NoFrames as error:
+            raise error if configured.buffer.state().frames else NoFrames(configured.camera.why_empty()) from error
+        camera = Camera(
+            clip.frame_id, clip.frames.shape[1:3], configured.camera.infos.at(clip.stamps_ns[-1], clip.frame_id)
+        )
         rollout = configured.foresight.predict(
             clip,
             request.prompt,
@@ -224,7 +234,7 @@ class ForesightNode(LifecycleNode):
         statuses = [node_status(self.state, self._trouble), goals_status(self._queue, self._action)]
         if configured is not None:
             statuses += [
-                camera_status(configured.camera, configured.buffer.state(), now_ns),
+                camera_status(configured.camera, configured.buffer, now_ns),
                 model_status(configured.foresight),
                 guardrail_status(configured.foresight.guardrail, self._action.last_status),
             ]

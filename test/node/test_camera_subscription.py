@@ -11,9 +11,12 @@ from rclpy.exceptions import InvalidHandle
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from cosmos_ros.node import camera_subscription
+from cosmos_ros.node.camera_infos import CameraInfos
+from cosmos_ros.node.diagnostics import WARN
+from cosmos_ros.node.log import Complaints
 
 BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 PERIOD_NS = 100_000_000
@@ -95,6 +98,90 @@ def test_a_second_silence_is_told_again(blind, wait_for, monkeypatch):
         photograph(robot, node, publisher, wait_for)
         monkeypatch.setattr(camera_subscription, "SILENCE_S", 0.3)
         wait_for(lambda times=times: len(robot.warnings(node, said)) >= times, f"silence told {times} times")
+
+
+def test_another_reason_for_the_silence_is_told_in_log_diagnostics_and_goals(blind, wait_for, monkeypatch):
+    monkeypatch.setattr(camera_subscription, "SILENCE_S", 0.3)
+    robot, node = blind()
+    wait_for(lambda: robot.warnings(node, "nobody publishes it"), "the first reason")
+    assert "nobody publishes it" in robot.expect(Predict.Result.NO_FRAMES).error_msg
+    robot.ros.create_publisher(CompressedImage, "image", 10)
+    reason = "its publisher sends sensor_msgs/msg/CompressedImage"
+    wait_for(lambda: robot.warnings(node, reason), "the second reason")
+    assert reason in robot.expect(Predict.Result.NO_FRAMES).error_msg
+    status = diagnosed(node)
+    assert status.level == WARN and reason in status.summary
+
+
+def test_images_that_cannot_be_used_are_counted_with_the_reason(blind, wait_for, monkeypatch):
+    robot, node = blind(image_reliability="reliable")
+    robot.images = robot.ros.create_publisher(Image, "image", 10)
+    camera = node._configured.camera
+    wait_for(lambda: node.count_publishers(camera.topic), "the publisher")
+    wait_for(robot.images.get_subscription_count, "the subscription")
+    for _ in range(3):
+        robot.images.publish(robot.image(0))
+    robot.images.publish(robot.image(time.time_ns(), encoding="martian"))
+    wait_for(lambda: camera.counts.total() == 4, "four images")
+    said = robot.expect(Predict.Result.NO_FRAMES).error_msg
+    assert "3 unstamped" in said and "martian" in said
+    monkeypatch.setattr(camera_subscription, "SILENCE_S", 0.0)
+    monkeypatch.setattr(camera, "_last_arrival", math.inf)
+    status = diagnosed(node)
+    assert status.level == WARN and "none of the images" in status.summary and "martian" in status.summary
+
+
+def test_a_dropped_image_does_not_rename_the_next_rollout(blind, wait_for):
+    robot, node = blind(image_reliability="reliable", max_age=30.0)
+    robot.images = robot.ros.create_publisher(Image, "image", 10)
+    wait_for(robot.images.get_subscription_count, "the subscription")
+    robot.film(node)
+    stranger = robot.image(0)
+    stranger.header.frame_id = "stranger"
+    robot.images.publish(stranger)
+    wait_for(lambda: node._configured.camera.counts["unstamped"], "the stranger")
+    assert robot.predict().rollout.header.frame_id == "camera_optical"
+
+
+def test_the_outgoing_subscriptions_images_are_no_duplicates(blind, wait_for, monkeypatch):
+    robot, node = blind(image_reliability="reliable")
+    camera = node._configured.camera
+    image = robot.image(time.time_ns())
+    camera._on_image(image)
+    monkeypatch.setattr(camera, "_settled", math.inf)
+    camera._on_image(image)
+    assert camera.counts["duplicate"] == 0
+    monkeypatch.setattr(camera, "_settled", 0.0)
+    camera._on_image(image)
+    assert camera.counts["duplicate"] == 1
+    assert len(robot.warnings(node, "its stamp is there already")) == 1
+
+
+def test_a_calibration_goes_with_the_clip_that_it_was_made_for():
+    infos = CameraInfos(complaints := Complaints((said := []).append))
+
+    def info(stamp_s: int, focal_length: float, frame_id: str = "camera") -> CameraInfo:
+        made = CameraInfo(k=[focal_length, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0])
+        made.header.stamp.sec, made.header.frame_id = stamp_s, frame_id
+        return made
+
+    assert infos.at(0, "camera") is None and infos.newest is None
+    for stamp_s in range(10, 20):
+        infos.add(info(stamp_s, 100.0))
+    infos.add(info(20, 200.0))
+    assert infos.at(15 * 10**9, "camera").k[0] == infos.at(20 * 10**9 - 1, "camera").k[0] == 100.0
+    assert infos.at(20 * 10**9, "camera").k[0] == 200.0
+    assert infos.at(0, "camera").k[0] == 100.0, "before the first: the first"
+    infos.add(info(30, 300.0, "other"))
+    assert infos.at(40 * 10**9, "camera").k[0] == 200.0
+    assert infos.at(40 * 10**9, "third") is None and "camera_info of 'other' is not used" in said[0]
+    infos.clear()
+    assert infos.at(0, "other").k[0] == 300.0 and complaints
+
+
+def diagnosed(node):
+    (status,) = (status for status in node._statuses() if status.subject == "camera")
+    return status
 
 
 @pytest.fixture
