@@ -12,8 +12,6 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
-from tqdm import tqdm
-
 from cosmos_ros.commands.flags import add_flags, config_of
 from cosmos_ros.errors import ForesightError
 from cosmos_ros.evaluation import workers
@@ -22,6 +20,7 @@ from cosmos_ros.evaluation.results import SCHEMA, Results, describe_bag, describ
 from cosmos_ros.evaluation.store import OtherEvaluation, Store
 from cosmos_ros.foresight import Foresight
 from cosmos_ros.metrics.perceptual import FVD_CLIPS, FVD_FILE, LPIPS_FILE, BadWeights, Perceptual
+from cosmos_ros.progress_bar import ProgressBar
 from cosmos_ros.recordings.bag import BadRecording, Recording
 from cosmos_ros.recordings.windows import Plan, Skipped, Window, WindowMaker
 from cosmos_ros.settings import ClipConfig, ForesightConfig, SamplingConfig, settings_of
@@ -121,7 +120,7 @@ class Evaluation:
         """Evaluate, then write the report: of what is there, where the run is interrupted or fails."""
         status, trouble = 0, ""
         try:
-            with tqdm(unit="window", initial=len(self._done), desc="evaluating") as bar:
+            with ProgressBar(unit="window", initial=len(self._done), desc="evaluating") as bar:
                 self._evaluate(bar)
         except KeyboardInterrupt:
             status, trouble = INTERRUPTED, "interrupted; go on with --resume"
@@ -137,7 +136,7 @@ class Evaluation:
             _failed(self._results.why_nothing(self._plan.span_s, summary["refused"]))
         return status or int(not summary["windows"])
 
-    def _evaluate(self, bar: tqdm) -> None:
+    def _evaluate(self, bar: ProgressBar) -> None:
         with contextlib.closing(self._outcomes(self._windows(bar))) as outcomes:
             for outcome in outcomes:
                 self._store.keep(outcome)
@@ -150,7 +149,7 @@ class Evaluation:
         n = self._args.workers or workers.default_workers(self._settings.foresight, self._model_bytes)
         return workers.over_processes(windows, self._settings, n)
 
-    def _windows(self, bar: tqdm) -> Iterator[Window]:
+    def _windows(self, bar: ProgressBar) -> Iterator[Window]:
         """Of all bags, those that are not done yet; what else is to say of a bag goes to the results."""
         bar.total = 0
         for index, path in enumerate(self._args.bags):
@@ -159,7 +158,7 @@ class Evaluation:
                 topic = recording.image_topic(self._args.image_topic)
             except BadRecording as error:
                 self._results.bags.append({"name": Path(path).name, "error": str(error)})
-                tqdm.write(f"cosmos_ros evaluate: {error}", file=sys.stderr)
+                ProgressBar.write(f"cosmos_ros evaluate: {error}", file=sys.stderr)
                 continue
             bar.total += self._expected(recording)
             maker = WindowMaker(recording.name, index, self._plan, self._done)
@@ -173,7 +172,7 @@ class Evaluation:
                 else:
                     yield window
             for loss in recording.losses:
-                tqdm.write(f"{recording.name}: {loss}", file=sys.stderr)
+                ProgressBar.write(f"{recording.name}: {loss}", file=sys.stderr)
 
     def _expected(self, recording: Recording) -> int:
         """Windows that an unbroken recording of this length holds."""

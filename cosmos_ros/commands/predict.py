@@ -8,16 +8,17 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-
-from tqdm import tqdm
+from typing import Any
 
 from cosmos_ros.commands.flags import add_flags, config_of
 from cosmos_ros.device.threads import set_cpu_threads
 from cosmos_ros.errors import ForesightError, GuardrailUnavailable, ModelUnavailable
 from cosmos_ros.files import write_whole
 from cosmos_ros.foresight import Foresight
+from cosmos_ros.progress_bar import ProgressBar
 from cosmos_ros.recordings.bag import BadRecording
 from cosmos_ros.recordings.inputs import BadInput, Job, free_name, jobs, read_clip
+from cosmos_ros.recordings.rollout_json import RolloutFacts
 from cosmos_ros.recordings.rollout_writer import write_contact_sheet, write_mp4
 from cosmos_ros.rollout import Clip, GuardedRollout, Progress
 from cosmos_ros.settings import SETTINGS, ClipConfig, ForesightConfig, NodeConfig, SamplingConfig, settings_of
@@ -47,11 +48,13 @@ def run(args: argparse.Namespace) -> int:
         return _complain(str(error))
     todo = list(jobs(args.inputs, args.prompt))
     status = 0
-    with tqdm(total=len(todo), unit="input", bar_format="{l_bar}{bar}| {n:.2f}/{total} [{elapsed}<{remaining}]") as bar:
+    with ProgressBar(
+        total=len(todo), unit="input", bar_format="{l_bar}{bar}| {n:.2f}/{total} [{elapsed}<{remaining}]"
+    ) as bar:
         for done, job in enumerate(todo):
             try:
                 name = run.predict(job, lambda progress, done=done: _show(bar, done, progress))
-                tqdm.write(f"{job.origin} -> {args.out / name}.mp4")
+                ProgressBar.write(f"{job.origin} -> {args.out / name}.mp4")
             except (ModelUnavailable, GuardrailUnavailable) as error:
                 return _complain(str(error))  # the next input would fare no better
             except (BadInput, BadRecording, ForesightError, OSError) as error:
@@ -86,27 +89,20 @@ class _Run:
         return name
 
 
-def _facts(job: Job, clip: Clip, rollout: GuardedRollout) -> dict:
+def _facts(job: Job, clip: Clip, rollout: GuardedRollout) -> dict[str, Any]:
     """What the rollout is, for whoever finds the video later."""
     return {
-        "input": str(job.path),
-        "prompt": rollout.prompt,
-        "model": rollout.model,
-        "seed": rollout.seed,
-        "frame_rate": rollout.frame_rate,
+        "input": str(job.path.absolute()),
+        **RolloutFacts.of(rollout).as_json(),
         "camera_size": list(clip.frames.shape[1:3]),
         "crop": asdict(rollout.crop),
-        "conditioning_stamps_ns": list(rollout.conditioning_stamps_ns),
-        "stamps_ns": list(rollout.stamps_ns),
-        "guardrail": asdict(rollout.guardrail),
-        "seconds": {time.stage.name.lower(): round(time.seconds, 3) for time in rollout.timing},
     }
 
 
-def _show(bar: tqdm, done: int, progress: Progress) -> None:
+def _show(bar: ProgressBar, done: int, progress: Progress) -> None:
     bar.update(done + progress.fraction - bar.n)
 
 
 def _complain(message: str) -> int:
-    tqdm.write(f"cosmos_ros predict: {message}", file=sys.stderr)
+    ProgressBar.write(f"cosmos_ros predict: {message}", file=sys.stderr)
     return 1

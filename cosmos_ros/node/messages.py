@@ -13,10 +13,12 @@ from unique_identifier_msgs.msg import UUID
 
 from cosmos_ros.action import Predict
 from cosmos_ros.errors import InvalidGoal
-from cosmos_ros.guardrail_report import GuardrailReport
-from cosmos_ros.msg import GuardDecision, GuardrailStatus, Rollout, StageTime
+from cosmos_ros.guardrail_report import GuardDecision, GuardrailReport, Verdict
+from cosmos_ros.msg import GuardDecision as GuardDecisionMessage
+from cosmos_ros.msg import GuardrailStatus, Rollout, StageTime
 from cosmos_ros.queue import Request
 from cosmos_ros.recordings.contact_sheet import contact_sheet
+from cosmos_ros.recordings.rollout_json import RolloutFacts
 from cosmos_ros.rollout import NANOSECONDS, Crop, GuardedRollout, Progress
 
 MAX_SAMPLES = 16
@@ -95,6 +97,26 @@ def rollout_message(rollout: GuardedRollout, goal_id: UUID, frame_id: str) -> Ro
     )
 
 
+def rollout_facts(message: Rollout) -> RolloutFacts:
+    """What a received rollout says of itself besides its pixels."""
+    return RolloutFacts(
+        model=message.model,
+        seed=message.seed,
+        prompt=message.prompt,
+        frame_rate=message.frame_rate,
+        conditioning_stamps_ns=tuple(nanoseconds_of(stamp) for stamp in message.conditioning_stamps),
+        stamps_ns=tuple(nanoseconds_of(frame.header.stamp) for frame in message.frames),
+        timing_s={time.stage: time.seconds for time in message.timing},
+        guardrail=GuardrailReport(
+            message.guardrail.profile,
+            tuple(
+                GuardDecision(each.guard, Verdict(each.verdict), each.detail, each.weights, each.milliseconds / 1000)
+                for each in message.guardrail.decisions
+            ),
+        ),
+    )
+
+
 def without_frames(message: Rollout) -> Rollout:
     """The same rollout but for its pixels."""
     bare = copy.copy(message)
@@ -112,7 +134,7 @@ def guardrail_status(report: GuardrailReport) -> GuardrailStatus:
     return GuardrailStatus(
         profile=report.profile,
         decisions=[
-            GuardDecision(
+            GuardDecisionMessage(
                 guard=decision.guard,
                 verdict=int(decision.verdict),
                 detail=decision.detail,

@@ -13,7 +13,6 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,18 +24,19 @@ from rclpy.utilities import remove_ros_args
 
 from cosmos_ros import images
 from cosmos_ros.action import Predict
-from cosmos_ros.errors import ForesightError
 from cosmos_ros.files import check_place, write_whole
-from cosmos_ros.guardrail_report import Verdict
 from cosmos_ros.msg import Rollout
-from cosmos_ros.node.messages import nanoseconds_of, time_message
+from cosmos_ros.node.messages import nanoseconds_of, rollout_facts, time_message
+from cosmos_ros.progress_bar import ProgressBar
 from cosmos_ros.rollout import NANOSECONDS, Stage
 
 # What a node answers that has only just started, until it is up and has seen the camera for a second.
 NOT_YET = ("NOT_ACTIVE", "NO_FRAMES", "UNEVEN_FRAMES")
 CONDITIONS = {"video": Predict.Goal.VIDEO, "image": Predict.Goal.IMAGE}
 FRAMES_FILE, FACTS_FILE = "frames.npy", "rollout.json"
-BAR_WIDTH = 30
+STAGES = {int(stage): stage.name.lower().replace("_", " ") for stage in Stage}
+_CONSTANTS = [name for name in dir(type(Predict.Result)) if name.isupper() and not name.startswith("_")]
+ERROR_NAMES = {getattr(Predict.Result, name): name for name in _CONSTANTS}
 ARRIVAL_NS = NANOSECONDS // 2  # by which an image may come later than the clock reaches its stamp
 FAREWELL_S = 1.0  # in which the last answer of a node that has left may still be on its way
 
@@ -90,10 +90,10 @@ class PredictClient(Node):
         rclpy.spin_once(self, timeout_sec=0.1)
 
     def _ask(self, goal: Predict.Goal) -> Predict.Result:
-        bar = ProgressBar()
+        progress = GoalProgress()
         self._last_served = time.monotonic()
         try:
-            sent = self._client.send_goal_async(goal, feedback_callback=lambda message: bar.show(message.feedback))
+            sent = self._client.send_goal_async(goal, feedback_callback=lambda message: progress.show(message.feedback))
             while not sent.done():
                 self._listen()
             handle, canceled = sent.result(), False
@@ -105,7 +105,7 @@ class PredictClient(Node):
                 self._listen()
             return answer.result().result
         finally:
-            bar.close()
+            progress.close()
 
     def _listen(self) -> None:
         """Take what the node has to say, while it owes an answer. Raises NoNode once it is gone."""
@@ -116,48 +116,40 @@ class PredictClient(Node):
             raise NoNode("the node that served foresight/predict went away with the goal; its log says why")
 
 
-class ProgressBar:
-    """One line that is drawn over on a terminal; elsewhere a line per stage."""
+class GoalProgress:
+    """The goal's progress on the standard error, with a line for every stage where that is no terminal."""
 
     def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
+        self._bar: ProgressBar | None = None
         self._stage: int | None = None
 
     def show(self, feedback: Predict.Feedback) -> None:
-        line = f"{self._filled(feedback.progress)} {100 * feedback.progress:3.0f} %  {_words(feedback)}"
-        if self._terminal:
-            print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
-        elif feedback.stage != self._stage:
-            print(line, file=sys.stderr, flush=True)
+        if self._bar is None:
+            self._bar = ProgressBar(total=100, bar_format="{percentage:3.0f} %|{bar:30}| {elapsed}  {desc}")
+        self._bar.set_description_str(_words(feedback), refresh=False)
+        self._bar.update(100 * feedback.progress - self._bar.n)
+        if feedback.stage != self._stage:
+            self._bar.refresh()
         self._stage = feedback.stage
 
     def close(self) -> None:
-        if self._terminal and self._stage is not None:
-            print(file=sys.stderr)
-
-    @staticmethod
-    def _filled(progress: float) -> str:
-        full = round(BAR_WIDTH * progress)
-        return "[" + "#" * full + "." * (BAR_WIDTH - full) + "]"
+        if self._bar is not None:
+            self._bar.close()
 
 
 def _words(feedback: Predict.Feedback) -> str:
-    words = Stage(feedback.stage).name.lower().replace("_", " ")
+    """What is being done, as far as this client's version knows the stage."""
+    words = STAGES.get(feedback.stage, f"stage {feedback.stage}")
     if feedback.stage == Stage.GENERATING:
-        remaining = nanoseconds_of(feedback.remaining) / NANOSECONDS
-        words += f", {feedback.frames_ready} frames, {feedback.tokens_per_second:.0f} tokens/s, {remaining:.0f} s left"
+        words += f", {feedback.frames_ready} frames, {feedback.tokens_per_second:.0f} tokens/s"
+    if (remaining_ns := nanoseconds_of(feedback.remaining)) > 0:
+        words += f", {remaining_ns / NANOSECONDS:.0f} s left"
     return words
 
 
 def error_name(code: int) -> str:
     """The name of an error code of Predict's result; NONE for a rollout."""
-    return next((error.code for error in _errors() if getattr(Predict.Result, error.code) == code), "NONE")
-
-
-def _errors(base: type[ForesightError] = ForesightError) -> Iterator[type[ForesightError]]:
-    yield base
-    for error in base.__subclasses__():
-        yield from _errors(error)
+    return ERROR_NAMES.get(code, f"error {code}")
 
 
 def write(rollout: Rollout, folder: Path) -> None:
@@ -169,30 +161,8 @@ def write(rollout: Rollout, folder: Path) -> None:
 
 
 def summary(rollout: Rollout) -> dict:
-    """What a rollout says but for its pixels. Stamps are nanoseconds."""
-    return {
-        "model": rollout.model,
-        "seed": rollout.seed,
-        "prompt": rollout.prompt,
-        "frame_rate": round(rollout.frame_rate, 6),
-        "frame_id": rollout.header.frame_id,
-        "conditioning_stamps_ns": [nanoseconds_of(stamp) for stamp in rollout.conditioning_stamps],
-        "stamps_ns": [nanoseconds_of(frame.header.stamp) for frame in rollout.frames],
-        "timing_s": {time.stage: round(time.seconds, 4) for time in rollout.timing},
-        "guardrail": {
-            "profile": rollout.guardrail.profile,
-            "decisions": [
-                {
-                    "guard": decision.guard,
-                    "verdict": Verdict(decision.verdict).name,
-                    "detail": decision.detail,
-                    "weights": decision.weights,
-                    "milliseconds": round(decision.milliseconds, 2),
-                }
-                for decision in rollout.guardrail.decisions
-            ],
-        },
-    }
+    """What a rollout says of itself besides its pixels, and the frame_id under which it was published."""
+    return rollout_facts(rollout).as_json() | {"frame_id": rollout.header.frame_id}
 
 
 def _arguments(args: list[str] | None) -> argparse.Namespace:
