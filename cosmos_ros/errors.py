@@ -87,6 +87,12 @@ class ModelUnavailable(ForesightError):
     code = "MODEL_UNAVAILABLE"
 
 
+class NotFinite(ForesightError):
+    """The model computed something that is no finite number: nothing of the rollout may leave."""
+
+    code = "MODEL_UNAVAILABLE"
+
+
 class RankLost(ForesightError):
     """One of the processes that run the model on several GPUs died or hung. The next prediction starts them anew."""
 

@@ -43,6 +43,13 @@ class NotWritten(OSError):
         return self.strerror
 
 
+class NotOrdinary(OSError):
+    """Something that is no ordinary file; reads as a sentence."""
+
+    def __str__(self) -> str:
+        return self.strerror
+
+
 def write_whole(path: str | Path, data: bytes | memoryview | str) -> None:
     """Write the file so that readers find the old one or the new one, never half of it. Makes the folder.
 
@@ -75,10 +82,13 @@ def check_place(path: str | Path) -> None:
 
 
 def check_regular(path: str | Path) -> None:
-    """Raise OSError unless this is an ordinary file, or a link to one: opening a pipe or a device may never end."""
+    """Raise NotOrdinary, an OSError, unless this is an ordinary file, or a link to one.
+
+    Opening a pipe or a device may never end.
+    """
     path = Path(path)
     if (kind := stat.S_IFMT(path.stat().st_mode)) != stat.S_IFREG:
-        raise OSError(errno.EINVAL, f"{path} is {_KINDS.get(kind, 'no ordinary file')}, not an ordinary file")
+        raise NotOrdinary(errno.EINVAL, f"{path} is {_KINDS.get(kind, 'no ordinary file')}, not an ordinary file")
 
 
 class _Draft:

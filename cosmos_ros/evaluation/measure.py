@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from cosmos_ros.device.devices import resolve_device
-from cosmos_ros.errors import VideoBlocked
+from cosmos_ros.errors import NotFinite, VideoBlocked
 from cosmos_ros.foresight import Foresight, ForesightConfig
 from cosmos_ros.guardrail_report import Verdict
 from cosmos_ros.metrics import fidelity
@@ -81,7 +81,7 @@ class WindowEvaluator:
             rollouts = [self._predict(window, sample) for sample in range(self.settings.samples)]
             predicted = time.monotonic()
             round_trip = self._round_trip(window)
-        except VideoBlocked as error:
+        except (VideoBlocked, NotFinite) as error:
             return Outcome(window.key, record | {"refused": _refusal(error)}, "")
         record |= _measured(window, rollouts, round_trip, self.perceptual)
         pictures = _pictures(window, rollouts[0])
@@ -105,7 +105,7 @@ class WindowEvaluator:
         return self.foresight.reconstruct(whole, self.settings.prompt)
 
 
-def _refusal(error: VideoBlocked) -> dict:
+def _refusal(error: VideoBlocked | NotFinite) -> dict:
     decisions = error.report.decisions if error.report is not None else ()
     reasons = [decision.detail for decision in decisions if decision.verdict is Verdict.REFUSED]
     return {"code": error.code, "message": str(error), "reasons": reasons}

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from cosmos_ros.errors import VideoBlocked
+from cosmos_ros.errors import NotFinite, VideoBlocked
 from cosmos_ros.files import write_whole
 from cosmos_ros.foresight import Foresight, ForesightConfig
 from cosmos_ros.rollout import NANOSECONDS, Clip, GuardedRollout
@@ -18,6 +18,7 @@ from cosmos_ros.training.datasets.simulated import FRAME_RATE
 EVERY = 4  # frames from column to column
 PICTURES = 6  # at most
 SEED = 0
+Refused = VideoBlocked | NotFinite
 
 
 def true_clips(clips: Tensor) -> list[Clip]:
@@ -43,21 +44,21 @@ def write_pictures(checkpoint: Path, clips: Sequence[Clip], folder: Path, device
         write_picture(folder / f"clip{i:02d}.png", clip, n, [round_trip, rollout])
 
 
-def write_picture(path: Path, truth: Clip, n_seen: int, below: Sequence[GuardedRollout | VideoBlocked]) -> None:
+def write_picture(path: Path, truth: Clip, n_seen: int, below: Sequence[GuardedRollout | Refused]) -> None:
     """The true frames after the first n, and below them what was made of these; each row ends with the same frame."""
     top = _row(truth.frames[n_seen:])
     rows = [
-        _refusal(row, top) if isinstance(row, VideoBlocked) else _row(_guarded(row)[n_seen - len(truth.frames) :])
+        _refusal(row, top) if isinstance(row, Refused) else _row(_guarded(row)[n_seen - len(truth.frames) :])
         for row in below
     ]
     picture = cv2.cvtColor(np.concatenate([top, *rows]), cv2.COLOR_RGB2BGR)
     write_whole(path, cv2.imencode(".png", picture)[1].tobytes())
 
 
-def _unless_refused(make: Callable[[], GuardedRollout]) -> GuardedRollout | VideoBlocked:
+def _unless_refused(make: Callable[[], GuardedRollout]) -> GuardedRollout | Refused:
     try:
         return make()
-    except VideoBlocked as refusal:
+    except (VideoBlocked, NotFinite) as refusal:
         return refusal
 
 
@@ -72,7 +73,7 @@ def _row(frames: np.ndarray) -> np.ndarray:
     return np.concatenate(list(frames[EVERY - 1 :: EVERY]), axis=1)
 
 
-def _refusal(refusal: VideoBlocked, like: np.ndarray) -> np.ndarray:
+def _refusal(refusal: Refused, like: np.ndarray) -> np.ndarray:
     """A black row of the same size, with the reason."""
     row = np.zeros_like(like)
     height = row.shape[0]

@@ -19,7 +19,7 @@ from cosmos_ros.device.out_of_memory import return_memory
 from cosmos_ros.device.placement import DeviceMemory
 from cosmos_ros.device.plan import Need
 from cosmos_ros.device.threads import cpu_threads
-from cosmos_ros.errors import ModelUnavailable, VideoBlocked
+from cosmos_ros.errors import ModelUnavailable, NotFinite
 from cosmos_ros.world_model.checkpoints.transformer_weights import (
     config_of,
     load_transformer,
@@ -34,13 +34,9 @@ from cosmos_ros.world_model.preprocessing import to_model_input
 from cosmos_ros.world_model.tensor_parallel.sharded_transformer import share_need
 from cosmos_ros.world_model.tensor_parallel.tensor_parallel import TensorParallelDecoder
 from cosmos_ros.world_model.text_encoder import CONTEXT_LENGTH, TextEncoder, find_t5, text_encoder_need
-from cosmos_ros.world_model.tokenizer.video_tokenizer import (
-    TOKENIZER,
-    Chunking,
-    VideoTokenizer,
-    find_tokenizer,
-    tokenizer_need,
-)
+from cosmos_ros.world_model.tokenizer.chunking import Chunking
+from cosmos_ros.world_model.tokenizer.programs import find_tokenizer
+from cosmos_ros.world_model.tokenizer.video_tokenizer import TOKENIZER, VideoTokenizer, tokenizer_need
 from cosmos_ros.world_model.transformer import TRANSFORMER, transformer_need
 
 PUBLISHED_FRAME_RATE = 25.0  # Hz, at which the published pipeline writes its output
@@ -216,7 +212,7 @@ class WorldModel:
             tokens = self.tokenize(np.zeros((n_conditioning, *spec.frame_size, 3), np.uint8))
             with contextlib.suppress(_WarmedUp):
                 self.generate(tokens, context, sampling, enough)
-        with contextlib.suppress(VideoBlocked):  # whatever this makes of tokens that nobody asked for
+        with contextlib.suppress(NotFinite):  # whatever this makes of tokens that nobody asked for
             for _ in self.decode(torch.zeros(spec.config.n_tokens, dtype=torch.long), n_conditioning=0):
                 pass
 

@@ -70,6 +70,7 @@ MAY_DECODE_TOKENS = {
     "cosmos_ros.world_model": "the model itself, which foresight alone imports: test_layers.py",
     "cosmos_ros.world_model.world_model": "the model itself",
     "cosmos_ros.world_model.tokenizer.video_tokenizer": "the model itself",
+    "cosmos_ros.world_model.tokenizer.programs": "the model itself",
     "cosmos_ros.training.tokenizer_network": "the tokenizer that is trained",
     "cosmos_ros.commands.train": "hands the networks on, to be trained, exported and measured",
     "cosmos_ros.training.tokenizer": "makes losses and PSNR of reconstructions",

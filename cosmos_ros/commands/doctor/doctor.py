@@ -183,7 +183,7 @@ def parts(spec: ModelSpec, args: argparse.Namespace) -> Iterator[Finding]:
 
 
 def tokenizer(spec: ModelSpec, directory: str) -> Finding:
-    from cosmos_ros.world_model.tokenizer.video_tokenizer import FETCH, find_tokenizer, program_files
+    from cosmos_ros.world_model.tokenizer.programs import FETCH, find_tokenizer, program_files
 
     def look() -> str:
         home = find_tokenizer(spec.directory, directory)

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cosmos_ros.errors import ModelUnavailable, VideoBlocked
-from cosmos_ros.world_model.tokenizer.video_tokenizer import Chunking, VideoTokenizer, to_levels
+from cosmos_ros.errors import ModelUnavailable, NotFinite
+from cosmos_ros.world_model.tokenizer.chunking import Chunking
+from cosmos_ros.world_model.tokenizer.video_tokenizer import VideoTokenizer, to_levels
 
 CHUNKING = Chunking(latent_shape=(5, 2, 3), compression=(8, 16, 16))
 VOCABULARY = 64
@@ -320,5 +321,5 @@ def test_a_frame_size_beyond_all_numbers_is_refused(tmp_path):
 def test_pixels_that_only_some_tokens_make_not_finite_are_refused_when_they_come(tmp_path):
     tokenizer = load(write(tmp_path, decoder=PaintBlackAsNotANumber()))
     next(tokenizer.decode(torch.ones(30, dtype=torch.long), 9))
-    with pytest.raises(VideoBlocked, match="not finite"):
+    with pytest.raises(NotFinite, match="no finite numbers"):
         next(tokenizer.decode(torch.zeros(30, dtype=torch.long), 9))
