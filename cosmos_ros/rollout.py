@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import NoReturn
+from typing import NoReturn, SupportsIndex
 
 import numpy as np
 
@@ -140,5 +140,5 @@ class GuardedRollout:
     def __deepcopy__(self, memo: dict) -> GuardedRollout:
         return self
 
-    def __reduce_ex__(self, protocol: int) -> NoReturn:
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         raise TypeError("a GuardedRollout stays in its process; publish it, write it to a file, or send numbers")

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -143,7 +143,7 @@ class Evaluation:
                 self._results.seconds[outcome.key] = outcome.seconds
                 bar.update()
 
-    def _outcomes(self, windows: Iterator[Window]) -> Iterator[Outcome]:
+    def _outcomes(self, windows: Iterator[Window]) -> Generator[Outcome, None, None]:
         if self._args.ray is not None:
             return workers.over_ray(windows, self._settings, self._args.workers, self._args.ray)
         n = self._args.workers or workers.default_workers(self._settings.foresight, self._model_bytes)

@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     ) as bar:
         for done, job in enumerate(todo):
             try:
+                if isinstance(job, BadInput):
+                    raise job
                 name = run.predict(job, lambda progress, done=done: _show(bar, done, progress))
                 ProgressBar.write(f"{job.origin} -> {args.out / name}.mp4")
             except (ModelUnavailable, GuardrailUnavailable) as error:
@@ -75,10 +77,8 @@ class _Run:
         self._frame_rate = frame_rate or self.foresight.spec.frame_rate
         self._taken: set[str] = set()
 
-    def predict(self, job: Job | BadInput, on_progress: Callable[[Progress], None]) -> str:
+    def predict(self, job: Job, on_progress: Callable[[Progress], None]) -> str:
         """Predict from one input and write what came; the name of the outputs."""
-        if isinstance(job, BadInput):
-            raise job
         n_conditioning = max(self.foresight.spec.conditioning_lengths)
         clip = read_clip(job.path, self._frame_rate, n_conditioning, self._image_topic)
         rollout = self.foresight.predict(clip, job.prompt, **self._sampling, on_progress=on_progress)

@@ -72,7 +72,9 @@ def train(args: argparse.Namespace) -> int:
     journal = Journal(args.output / "training.jsonl")
     device = torch.device(args.device)
     torch.set_float32_matmul_precision("high")
-    tokenizer, transformer = (model.to(device) for model in first_models(args.start_from))
+    tokenizer, transformer = first_models(args.start_from)
+    tokenizer.to(device)
+    transformer.to(device)
     with tempfile.TemporaryDirectory(dir=scratch_directory()) as scratch:
         validation = film_validation(args, Path(scratch) / "validation", device)
         journal.note(stage="validation filmed", clips=len(validation))

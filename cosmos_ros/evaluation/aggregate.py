@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from scipy import stats
@@ -145,9 +146,13 @@ def _tables(records: Sequence[Mapping]) -> dict[str, dict[str, np.ndarray]]:
         tables["model_mean_of_n"] = table(lambda record, metric: _array(record["mean_of_samples"][metric]))
         tables["model_best_of_n"] = table(_best_of_samples)
     for row in BASELINES:
-        tables[row] = table(lambda record, metric, row=row: _array(record[row][metric]))
+        tables[row] = table(partial(_of_row, row))
     tables["truth"] = {"sampson": np.stack([_array(record["truth"]["sampson"]) for record in records])}
     return tables
+
+
+def _of_row(row: str, record: Mapping, metric: str) -> np.ndarray:
+    return _array(record[row][metric])
 
 
 def _frechet_video_distances(records: Sequence[Mapping]) -> dict[str, float | None]:

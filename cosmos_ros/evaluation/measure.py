@@ -223,4 +223,4 @@ def _jpegs(frames: np.ndarray) -> list[str]:
         cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, PLAYER_QUALITY])[1]
         for frame in small
     )
-    return [base64.b64encode(jpeg).decode() for jpeg in coded]
+    return [base64.b64encode(jpeg.tobytes()).decode() for jpeg in coded]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import replace
 from typing import Any
@@ -32,7 +32,7 @@ def default_workers(config: ForesightConfig, model_bytes: int) -> int:
     return max(1, min(4, len(os.sched_getaffinity(0)), fitting))
 
 
-def over_processes(windows: Iterable[Window], settings: Settings, workers: int) -> Iterator[Outcome]:
+def over_processes(windows: Iterable[Window], settings: Settings, workers: int) -> Generator[Outcome, None, None]:
     """Outcomes as they come, in any order. Raises what a worker raises; BrokenProcessPool where one died."""
     context = multiprocessing.get_context("spawn")
     started = context.Value("i", 0)
@@ -51,7 +51,7 @@ def over_processes(windows: Iterable[Window], settings: Settings, workers: int) 
                 yield from (future.result() for future in done)
         except BaseException:
             # A window may take minutes: whoever interrupts does not wait for it.
-            queue = pool._call_queue
+            queue = pool._call_queue  # type: ignore[attr-defined]
             pool.shutdown(wait=False, cancel_futures=True)
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
@@ -60,7 +60,9 @@ def over_processes(windows: Iterable[Window], settings: Settings, workers: int) 
             raise
 
 
-def over_ray(windows: Iterable[Window], settings: Settings, workers: int, address: str) -> Iterator[Outcome]:
+def over_ray(
+    windows: Iterable[Window], settings: Settings, workers: int, address: str
+) -> Generator[Outcome, None, None]:
     """The same over a Ray cluster; `address` as ray.init takes it: "auto" is the running one, "local" a new one."""
     import ray
     from ray.util import ActorPool

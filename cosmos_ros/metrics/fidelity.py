@@ -82,7 +82,8 @@ def dense_flow(grey: np.ndarray, next_grey: np.ndarray) -> np.ndarray:
     # It has no frames smaller than its patches.
     if min(grey.shape) < 16:
         return np.zeros((*grey.shape, 2), np.float32)
-    return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(grey, next_grey, None)
+    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return method.calc(grey, next_grey, None)  # type: ignore[call-overload]  # OpenCV's stub wants a flow to begin with
 
 
 def warped(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
@@ -109,8 +110,8 @@ def _luma(frame: np.ndarray) -> np.ndarray:
 def _features(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """Positions [m, 2] in the frame's own pixels and descriptors [m, 128] of SIFT features."""
     grey = _reduced_grey(frame)
-    found, descriptors = cv2.SIFT_create(SIFT_FEATURES).detectAndCompute(grey, None)
-    places = np.float32([feature.pt for feature in found]).reshape(-1, 2)
+    found, descriptors = cv2.SIFT.create(SIFT_FEATURES).detectAndCompute(grey, None)
+    places = np.array([feature.pt for feature in found], np.float32).reshape(-1, 2)
     return places * np.float32(frame.shape[1] / grey.shape[1]), descriptors
 
 
@@ -142,7 +143,7 @@ def _matches(
     to_descriptors: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Positions [m, 2] in either image of the features that match beyond doubt."""
-    if min(len(from_points), len(to_points)) < 2:
+    if from_descriptors is None or to_descriptors is None or min(len(from_points), len(to_points)) < 2:
         return from_points[:0], to_points[:0]
     pairs = cv2.BFMatcher(cv2.NORM_L2).knnMatch(from_descriptors, to_descriptors, k=2)
     good = [best for best, second in pairs if best.distance < RATIO * second.distance]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -39,8 +40,8 @@ def write_pictures(checkpoint: Path, clips: Sequence[Clip], folder: Path, device
     n = max(foresight.spec.conditioning_lengths)
     for i, clip in enumerate(clips[:PICTURES]):
         seen = Clip(clip.frames[:n], clip.stamps_ns[:n], clip.frame_rate)
-        round_trip = _unless_refused(lambda clip=clip: foresight.reconstruct(clip))
-        rollout = _unless_refused(lambda seen=seen: foresight.predict(seen, seed=SEED))
+        round_trip = _unless_refused(partial(foresight.reconstruct, clip))
+        rollout = _unless_refused(partial(foresight.predict, seen, seed=SEED))
         write_picture(folder / f"clip{i:02d}.png", clip, n, [round_trip, rollout])
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
@@ -62,13 +63,13 @@ def write_sample_bag(directory: Path, n_frames: int = N_FRAMES) -> None:
             write("camera/camera_info", camera_info(header, fovy_deg), stamp_ns)
 
 
-def image_message(header: object, frame: np.ndarray) -> object:
+def image_message(header: Any, frame: np.ndarray) -> Any:
     """sensor_msgs/Image, rgb8."""
     height, width, _channels = frame.shape
     return MESSAGE["sensor_msgs/msg/Image"](header, height, width, "rgb8", 0, 3 * width, frame.reshape(-1))
 
 
-def camera_info(header: object, fovy_deg: float) -> object:
+def camera_info(header: Any, fovy_deg: float) -> Any:
     """The pinhole that MuJoCo renders: square pixels, no distortion, the optical axis through the image's middle."""
     focal = HEIGHT / 2 / math.tan(math.radians(fovy_deg) / 2)
     # Pixel (0, 0) is a pixel's centre, so the middle of the image lies half a pixel before width / 2.

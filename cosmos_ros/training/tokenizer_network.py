@@ -4,10 +4,9 @@
 look ahead, attention in the middle, norms per latent frame, and finite scalar quantisation (Mentzer et al. 2023,
 arXiv:2309.15505). Causality is strict: the codes of a clip's first 9 frames are those of the 9 frames alone.
 
-Features are [B, T, C, H, W] throughout; everything here can be scripted with torch.jit.script.
+Features are [B, T, C, H, W] throughout; everything here can be scripted with torch.jit.script, which does not read the
+annotations of buffers as texts: hence no `from __future__ import annotations`.
 """
-
-from __future__ import annotations
 
 import math
 from dataclasses import dataclass
@@ -82,6 +81,9 @@ class IndicesToPixels(nn.Module):
 class FiniteScalarQuantiser(nn.Module):
     """Rounds every channel of [B, T, D, H, W] to one of levels[d] values in [-1, 1]."""
 
+    levels: Tensor
+    basis: Tensor
+
     def __init__(self, levels: tuple[int, ...]) -> None:
         super().__init__()
         sizes = torch.tensor(levels)
@@ -116,6 +118,8 @@ class HaarPatches(nn.Module):
 
     The first frame stands four times in front, so that it makes a patch of its own and frames 1-4, 5-8, ... the others.
     """
+
+    transform: Tensor
 
     def __init__(self) -> None:
         super().__init__()

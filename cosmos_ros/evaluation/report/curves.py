@@ -92,14 +92,13 @@ def chart(title: str, unit: str, rows: Sequence[Row], per_step: Mapping[str, Map
 
 
 def _curve(key: str, values: Mapping[str, Sequence[float | None]], x: Sequence[float], y: Axis) -> Curve:
-    steps = [k for k, mean in enumerate(values["mean"]) if mean is not None]
-    banded = [k for k in steps if values["low"][k] is not None]
-    edges = [(k, values["low"][k]) for k in banded] + [(k, values["high"][k]) for k in reversed(banded)]
-    return Curve(key, _points([(k, values["mean"][k]) for k in steps], x, y), _points(edges, x, y))
+    mean, low, high = (_points(values[which], x, y) for which in ("mean", "low", "high"))
+    return Curve(key, " ".join(mean), " ".join(low + high[::-1]))
 
 
-def _points(steps: Sequence[tuple[int, float]], x: Sequence[float], y: Axis) -> str:
-    return " ".join(f"{x[k]:.1f},{y(value):.1f}" for k, value in steps)
+def _points(values: Sequence[float | None], x: Sequence[float], y: Axis) -> list[str]:
+    """Of the steps that have a value."""
+    return [f"{x[k]:.1f},{y(value):.1f}" for k, value in enumerate(values) if value is not None]
 
 
 def _tip(row: Row, values: Mapping[str, Sequence[float | None]], k: int) -> str:

@@ -104,7 +104,7 @@ class EpisodeStore:
         while not self.full and not self._closed.wait(0.02):
             for path in sorted(self.folder.glob("*.rgb"))[: self.capacity - self._n]:
                 with path.open("rb", buffering=0) as file:
-                    file.readinto(landing.numpy())
+                    file.readinto(landing.numpy().data)
                 with torch.cuda.stream(stream):
                     self._frames[self._n].copy_(landing, non_blocking=True)
                 if stream:

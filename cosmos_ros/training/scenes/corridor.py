@@ -106,6 +106,7 @@ def furniture(palette: Palette, half_width: float) -> str:
     for x in np.arange(rng.uniform(0.5, 2), LENGTH, rng.uniform(1.2, 3.0)):
         for side in (-1, 1):
             kind, colour = rng.random(), palette.colour((0, 0.9))
+            size: list[float] | np.ndarray
             if kind < 0.45:  # a door or a panel, flush with the wall
                 size = [rng.uniform(0.3, 0.5), 0.02, rng.choice([1.0, rng.uniform(0.2, 0.5)])]
                 position = [x, side * half_width, max(size[2], rng.uniform(0.8, 1.4) * (size[2] < 0.9))]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import mujoco
 import numpy as np
 
@@ -56,7 +58,7 @@ def moving_objects(rng: np.random.Generator) -> Scene:
     return Scene(palette.document("".join(world)), palette.textures, drive, aim, tuple(cameras))
 
 
-def throw_back(joint: object, speed: float) -> None:
+def throw_back(joint: Any, speed: float) -> None:
     """Puts a free body at the edge of the arena, flying towards its middle at `speed` m/s."""
     bearing = np.arctan2(joint.qpos[1], joint.qpos[0])
     outward = np.array([np.cos(bearing), np.sin(bearing), 0])

@@ -132,8 +132,8 @@ def dull(colour: np.ndarray) -> np.ndarray:
 
 def noise_texture(rng: np.random.Generator, grained: bool) -> bytes:
     """PNG of smooth noise between two random colours; grained: stretched along one axis, like wood."""
-    cells = (int(rng.integers(3, 12)), 2) if grained else (int(rng.integers(3, 8)),) * 2
-    cells = rng.random(cells).astype(np.float32)
+    size = (int(rng.integers(3, 12)), 2) if grained else (int(rng.integers(3, 8)),) * 2
+    cells = rng.random(size).astype(np.float32)
     noise = cv2.resize(cells, (TEXTURE_SIZE, TEXTURE_SIZE), interpolation=cv2.INTER_CUBIC)
     base = dull(rng.uniform(30, 230, 3))
     other = base + dull(rng.uniform(-70, 70, 3))
@@ -165,18 +165,18 @@ def free_object(palette: Palette, name: str, position: np.ndarray, size: tuple[f
     rng = palette.rng
     shape = rng.choice(["sphere", "box", "cylinder", "capsule", "ellipsoid"], p=[0.35, 0.3, 0.15, 0.1, 0.1])
     r = rng.uniform(*size)
-    sizes = {
+    sizes: dict[str, np.ndarray | list[float]] = {
         "sphere": [r],
         "box": r * rng.uniform(0.6, 1.1, 3),
         "cylinder": [r * 0.8, r],
         "capsule": [r * 0.6, r * 0.8],
         "ellipsoid": r * rng.uniform(0.6, 1.2, 3),
-    }[shape]
+    }
     yaw = rng.uniform(0, np.pi)
     # A damping ratio below one makes contacts springy: things bounce.
     bounce = rng.uniform(0.1, 1.0)
     return (
         f'<body name="{name}" pos="{numbers(position)}" euler="0 0 {np.degrees(yaw):.1f}"><freejoint/>'
-        f'<geom type="{shape}" size="{numbers(sizes)}" rgba="{palette.colour((0.4, 1.0), (0.3, 1.0))}" '
+        f'<geom type="{shape}" size="{numbers(sizes[shape])}" rgba="{palette.colour((0.4, 1.0), (0.3, 1.0))}" '
         f'density="400" condim="6" friction="0.6 0.01 0.002" solref="0.015 {bounce:.2f}"/></body>'
     )
