@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import rclpy
+from lifecycle_msgs.msg import State
+from lifecycle_msgs.srv import GetState
 from rclpy.action import ActionClient
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -37,6 +39,7 @@ FRAMES_FILE, FACTS_FILE = "frames.npy", "rollout.json"
 STAGES = {int(stage): stage.name.lower().replace("_", " ") for stage in Stage}
 _CONSTANTS = [name for name in dir(type(Predict.Result)) if name.isupper() and not name.startswith("_")]
 ERROR_NAMES = {getattr(Predict.Result, name): name for name in _CONSTANTS}
+ASK_AGAIN_S = 1.0
 ARRIVAL_NS = NANOSECONDS // 2  # by which an image may come later than the clock reaches its stamp
 FAREWELL_S = 1.0  # in which the last answer of a node that has left may still be on its way
 
@@ -51,6 +54,7 @@ class PredictClient(Node):
     def __init__(self) -> None:
         super().__init__("predict_client")
         self._client = ActionClient(self, Predict, "foresight/predict")
+        self._state = self.create_client(GetState, "foresight/get_state")
         self._interrupted = False
         self._last_served = 0.0  # by time.monotonic()
 
@@ -73,15 +77,29 @@ class PredictClient(Node):
                 )
             self._spin_on()
         while True:
+            self._wait_until_active(deadline)
             result = self._ask(goal)
             if error_name(result.error_code) not in NOT_YET or time.monotonic() > deadline:
                 return result
-            time.sleep(0.2)
-            self._spin_on()
+            again = time.monotonic() + ASK_AGAIN_S
+            while time.monotonic() < again:
+                self._spin_on()
 
     def wait_for_frames(self, until_ns: int) -> None:
         """Until the frames of this ROS time have come: the robot's clock may run ahead of its images. 0: not at all."""
         while until_ns and self.get_clock().now().nanoseconds < until_ns + ARRIVAL_NS:
+            self._spin_on()
+
+    def _wait_until_active(self, deadline: float) -> None:
+        """Until the node says that it is; goals before that would only fill its log. At the deadline it may say why."""
+        while time.monotonic() < deadline and self._state.service_is_ready():
+            answer = self._state.call_async(GetState.Request())
+            while not answer.done():
+                self._spin_on()
+                if time.monotonic() > deadline:
+                    return
+            if answer.result().current_state.id == State.PRIMARY_STATE_ACTIVE:
+                return
             self._spin_on()
 
     def _spin_on(self) -> None:

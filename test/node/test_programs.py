@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from cosmos_ros.action import Predict
 from rclpy.action import ActionServer
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
@@ -291,6 +292,27 @@ def test_the_client_says_that_nobody_is_there(start):
     client = start("predict_client", "--patience", "0.5")
     assert client.wait(120) == 2
     assert "no node served foresight/predict" in client.said()
+
+
+def test_a_client_waits_for_the_state_and_sends_one_goal(start, rig, wait_for, tiny_checkpoint):
+    robot, node = rig(checkpoint=str(tiny_checkpoint), autostart=False)
+    client = start("predict_client", "--patience", "120", "--ros-args", "-r", f"__ns:=/{robot.namespace}")
+    wait_for(lambda: node.count_clients(f"/{robot.namespace}/foresight/get_state"), "the client")
+    time.sleep(1.0)  # in which it would have asked several times
+    assert client.poll() is None and not robot.warnings(node, "goal aborted")
+    assert node.trigger_configure() == node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    wait_for(robot.images.get_subscription_count, "the camera's subscription")
+    robot.film(node)
+    assert client.wait(120) == 0, client.said()
+    assert len(robot.warnings(node, "goal aborted")) <= 2, "where it asked before the film was complete"
+
+
+def test_a_client_of_a_node_that_does_not_start_is_told_why(start, rig, tmp_path, wait_for):
+    robot, node = rig(checkpoint=str(tmp_path / "nowhere"))
+    wait_for(lambda: robot.warnings(node, "could not configure"), "the failure")
+    client = start("predict_client", "--patience", "2", "--ros-args", "-r", f"__ns:=/{robot.namespace}")
+    assert client.wait(120) == 1
+    assert "NOT_ACTIVE: the node is not active: it could not configure: MODEL_UNAVAILABLE" in client.said()
 
 
 def test_the_client_asks_for_nothing_where_it_could_not_write_the_answer(start, tmp_path):
