@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import signal
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+from cosmos_ros.child_processes import killed_with
 from cosmos_ros.paths import executable
 
 DOMAINS = range(1, 102)  # above, a domain's ports lie among those that Linux hands out to anybody
@@ -72,6 +74,7 @@ class Processes:
                 stdout=log,
                 stderr=None if shows_progress else log,
                 start_new_session=True,  # Ctrl-C is for us alone: we end them in order
+                preexec_fn=functools.partial(killed_with, os.getpid()),  # where we are killed, Linux ends them
             )
 
     def wait_for(self, program: str, deadline: float) -> None:

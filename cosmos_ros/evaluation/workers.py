@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from cosmos_ros.child_processes import end_with_parent
 from cosmos_ros.device.threads import set_cpu_threads
 from cosmos_ros.evaluation.measure import Outcome, Settings, WindowEvaluator
 from cosmos_ros.recordings.windows import Window
@@ -100,6 +101,7 @@ _worker: dict[str, Any] = {}
 def _start(settings: Settings, started: Any) -> None:
     """Make this process a worker: the i-th, on the i-th GPU, or `gpus` of them, where the device is left open."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    end_with_parent()
     _one_thread()
     with started.get_lock():
         index, started.value = started.value, started.value + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib.util
 import json
@@ -275,6 +276,35 @@ def test_interrupting_leaves_a_report_of_what_is_there(bag, tmp_path, tiny_check
     metrics = json.loads((folder / "metrics.json").read_text())
     assert not metrics["complete"] and 0 < metrics["summary"]["windows"] < 200
     assert "This evaluation is not complete" in (folder / "report.html").read_text()
+
+
+def test_killing_it_leaves_no_worker_behind(bag, tmp_path, tiny_checkpoint):
+    folder = tmp_path / "out"
+    arguments = ["evaluate", str(bag), "--out", str(folder), "--checkpoint", str(tiny_checkpoint), "--device", "cpu"]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "cosmos_ros.commands.cli", *arguments, "--every", "0.01", "--workers", "2"],
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    end = time.monotonic() + 120
+    while not list((folder / "windows").glob("*[0-9].json")):
+        assert run.poll() is None and time.monotonic() < end
+        time.sleep(0.1)
+    run.kill()
+    run.wait()
+    while lives_in_session(run.pid):
+        assert time.monotonic() < end, "a worker lives on"
+        time.sleep(0.1)
+
+
+def lives_in_session(session: int) -> bool:
+    """Whether a process of this session has not ended (Linux: /proc)."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it may end while we look
+            state, _, _, its_session = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(its_session) == session and state != "Z":
+                return True
+    return False
 
 
 def test_the_same_numbers_over_ray(evaluate, bag, whole):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -28,10 +27,10 @@ def children_of(pid: int) -> list[int]:
 
 def alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        # A zombie has ended: in a container nobody may collect the orphans.
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
         return False
-    return True
 
 
 def test_a_domain_in_use_is_not_taken(monkeypatch):
@@ -73,6 +72,28 @@ def test_nothing_is_waited_for_past_the_deadline(tmp_path):
     with Processes(tmp_path) as processes, pytest.raises(ProcessFailed, match="did not finish in time"):
         processes.start("predict_client", "--patience", "60")
         processes.wait_for("predict_client", time.monotonic())
+
+
+def test_what_it_started_ends_with_a_process_that_is_killed(tmp_path):
+    program = """
+import sys, time
+from pathlib import Path
+from cosmos_ros.commands.ros_processes import Processes
+with Processes(Path(sys.argv[1])) as processes:
+    processes.start("predict_client", "--patience", "600")
+    print("started", flush=True)
+    time.sleep(600)
+"""
+    command = [sys.executable, "-c", program, tmp_path]
+    parent = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout.readline() == "started\n"
+    (child,) = children_of(parent.pid)
+    parent.kill()
+    parent.communicate()
+    deadline = time.monotonic() + 60
+    while alive(child):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])

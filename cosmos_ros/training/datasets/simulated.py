@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cosmos_ros.child_processes import end_with_parent
 from cosmos_ros.training.splits import Split
 
 HEIGHT, WIDTH = 160, 256
@@ -54,6 +55,7 @@ class FilmCrew:
 def film_episodes(split: Split, indices: range, folder: Path) -> None:
     """Film the episodes with these indices: uint8 [EPISODE_FRAMES, HEIGHT, WIDTH, 3] per camera."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    end_with_parent()
     # Only those who film need MuJoCo.
     from cosmos_ros.training.episodes import draw_scene
     from cosmos_ros.training.simulation import film

@@ -6,16 +6,16 @@ import ctypes
 import multiprocessing
 import os
 import signal
-import threading
 import traceback
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
+from cosmos_ros.child_processes import end_with_parent
 from cosmos_ros.device.out_of_memory import out_of_memory_as_error
 from cosmos_ros.errors import ForesightError, RankLost
 from cosmos_ros.world_model.config import TransformerConfig
@@ -115,7 +115,7 @@ def serve(share: Share, store: Path, connection: Connection, stop_sign: StopSign
     threads     of one operation on the CPU
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the starting process's to answer
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     torch.set_num_threads(threads)
     try:
         with out_of_memory_as_error("running the model on several GPUs"):
@@ -135,11 +135,6 @@ def serve(share: Share, store: Path, connection: Connection, stop_sign: StopSign
         connection.send(Failed(RankLost(said), traceback.format_exc()))
     finally:
         os._exit(0)  # the others may hang in a collective with this one: no orderly goodbye
-
-
-def _end_with_parent() -> None:
-    wait([multiprocessing.parent_process().sentinel])
-    os._exit(1)
 
 
 def _join(share: Share, store: Path) -> None:

@@ -1,0 +1,33 @@
+"""No process is left behind: a child ends when the process that started it is gone, however that ended."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import threading
+from multiprocessing.connection import wait
+
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_libc = ctypes.CDLL(None)  # loaded here: between fork and exec nothing may be loaded any more
+
+
+def end_with_parent() -> None:
+    """In a process of `multiprocessing`: end at once when its parent has ended, even if that was killed."""
+
+    def watch() -> None:
+        wait([multiprocessing.parent_process().sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent watch", daemon=True).start()
+
+
+def killed_with(parent: int) -> None:
+    """Between fork and exec (`preexec_fn`): have Linux kill this process when the thread that started it has ended.
+
+    parent  process id of the one that starts it
+    """
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was gone before we asked
+        os._exit(1)
