@@ -40,14 +40,14 @@ class NotWritten(OSError):
     """A file that could not be written; reads as a sentence with the remedy. `errno` says why."""
 
     def __str__(self) -> str:
-        return self.strerror
+        return self.strerror or ""
 
 
 class NotOrdinary(OSError):
     """Something that is no ordinary file; reads as a sentence."""
 
     def __str__(self) -> str:
-        return self.strerror
+        return self.strerror or ""
 
 
 def write_whole(path: str | Path, data: bytes | memoryview | str) -> None:

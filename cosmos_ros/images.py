@@ -122,8 +122,6 @@ def to_rgb(message: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     height, width = message.height, message.width
     layout = _layout(height, width, message.encoding, message.step, len(message.data), max_pixels)
     samples = _unpacked(message, layout)
-    if layout.to_rgb is None:
-        return samples.copy()
     return _colour(samples, layout)
 
 
@@ -187,6 +185,8 @@ def _unpacked(message: Any, layout: Layout) -> np.ndarray:
 
 
 def _colour(samples: np.ndarray, layout: Layout) -> np.ndarray:
+    if layout.to_rgb is None:
+        return samples.copy()
     if layout.bridge and (bridge := _bridge()) is not None:
         return _through_bridge(bridge, samples, layout.bridge)
     if samples.dtype == np.uint16:

@@ -22,7 +22,6 @@ and a field `config.window`. A name that was given up stays usable for one relea
 from __future__ import annotations
 
 import enum
-import functools
 import json
 import logging
 import math
@@ -96,7 +95,7 @@ class Setting:
             return f"{kind} from {self.bounds[0]:g} to {self.bounds[1]:g}{unit}{but}"
         return "true or false" if isinstance(self.default, bool) else self.form
 
-    def check(self, value: object) -> Value:
+    def check(self, value: Any) -> Value:
         """The value as this setting's type. Raises SettingError for any other value than the constraints allow."""
         kind = type(self.default)
         if kind is str and isinstance(value, str | Path) and self._is_allowed(str(value)):
@@ -310,10 +309,9 @@ class NodeConfig(Config):
     )
 
 
-@functools.cache
 def settings_of(table: type[Config]) -> tuple[Setting, ...]:
     """The settings of one table, in its order."""
-    return tuple(Setting(name=each.name, default=each.default, **each.metadata) for each in fields(table))
+    return tuple(Setting(name=each.name, default=getattr(table, each.name), **each.metadata) for each in fields(table))
 
 
 TABLES = (ForesightConfig, SamplingConfig, ClipConfig, NodeConfig)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from typing import Any
 
 from cosmos_ros.settings import SETTINGS, C, Setting, Value, renamed, settings_of
 
@@ -29,7 +30,7 @@ class _Renamed(argparse.Action):
     """A flag's old name: it works, with a warning."""
 
     def __call__(
-        self, parser: argparse.ArgumentParser, args: argparse.Namespace, text: str, flag: str | None = None
+        self, parser: argparse.ArgumentParser, args: argparse.Namespace, text: Any, flag: str | None = None
     ) -> None:
         renamed(flag or "", _flag(self.dest))
         setattr(args, self.dest, text)

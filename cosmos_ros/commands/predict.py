@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
             try:
                 if isinstance(job, BadInput):
                     raise job
-                name = run.predict(job, lambda progress, done=done: _show(bar, done, progress))
+                name = run.predict(job, partial(_show, bar, done))
                 ProgressBar.write(f"{job.origin} -> {args.out / name}.mp4")
             except (ModelUnavailable, GuardrailUnavailable) as error:
                 return _complain(str(error))  # the next input would fare no better

@@ -87,7 +87,7 @@ class Recording:
 
     def frames(self, topic: str) -> Iterator[StampedFrame]:
         """The topic's frames in the order of recording, pixels still to be converted."""
-        read, bad = 0, Counter()
+        read, bad = 0, Counter[str]()
         for raw in self._messages(topic):
             try:
                 frame = frame_of(_TYPES.deserialize_cdr(_plain(raw.data), raw.type))

@@ -127,7 +127,7 @@ class WindowMaker:
         """Close the stretch of recording before a cut."""
         self.notes.append(cut)
         yield from self._ready(self.plan.horizon_ns - self.plan.period_ns // 2)
-        while self._due <= self._newest:
+        while self._due is not None and self._due <= self._newest:
             yield Skipped(self._bag, self._due, "CUT", cut)
             self._due += self._step_ns
         self._due, self._newest = None, 0

@@ -217,7 +217,7 @@ def text(spec: ModelSpec) -> Finding:
     from cosmos_ros.world_model.text_encoder import EMBEDDINGS_FILE, TextEncoder, t5_bytes
 
     def look() -> str:
-        encoder = TextEncoder.for_checkpoint(spec.directory, width=spec.config.context_dim)
+        encoder = TextEncoder.for_checkpoint(spec.directory, width=spec.config.context_dim or 0)
         t5 = f"T5 of {gigabytes(t5_bytes(encoder.folder))} in {encoder.folder}" if encoder.folder else "no T5"
         return f"{t5}; prompts in {EMBEDDINGS_FILE}: {len(encoder.given)}" if encoder.given else t5
 

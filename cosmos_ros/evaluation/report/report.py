@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
@@ -150,7 +151,7 @@ def _mood(summary: Mapping) -> str:
 def _columns(summary: Mapping) -> list[Column]:
     rows = summary["rows"]
     columns = [
-        Column(*words, lambda row, metric=metric: rows[row].get(metric, NOTHING))
+        Column(*words, partial(_cell, rows, metric))
         for metric, words in METRICS.items()
         if metric in rows.get("model", ())
     ]
@@ -158,6 +159,10 @@ def _columns(summary: Mapping) -> list[Column]:
         unit = f"lower is better; of {summary['windows']} windows"
         columns.append(Column("FVD", unit, 1, lambda row: NOTHING | {"mean": summary["fvd"].get(row)}))
     return columns
+
+
+def _cell(rows: Mapping, metric: str, row: str) -> Mapping:
+    return rows[row].get(metric, NOTHING)
 
 
 def _differences(summary: Mapping) -> dict:
