@@ -15,7 +15,7 @@ from cosmos_ros import images
 from cosmos_ros.msg import Rollout
 from cosmos_ros.node.messages import contact_sheet_message, cropped_camera_info, rollout_message
 from cosmos_ros.node.timers import steady_timer
-from cosmos_ros.rollout import GuardedRollout
+from cosmos_ros.rollout import NANOSECONDS, GuardedRollout
 
 QUEUE = QoSProfile(depth=10)  # reliable, volatile
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # reliable, for late joiners too
@@ -55,6 +55,7 @@ class RolloutPublisher:
         Raises TypeError for anything but a GuardedRollout.
         """
         message = rollout_message(rollout, goal_id, camera.frame_id)
+        message.lead = (rollout.stamps_ns[-1] - self._node.get_clock().now().nanoseconds) / NANOSECONDS
         self._rollout.publish(message)
         if self._sheet.get_subscription_count():
             self._sheet.publish(contact_sheet_message(rollout, message.frames[0].header))

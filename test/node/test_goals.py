@@ -11,7 +11,9 @@ from action_msgs.srv import CancelGoal
 from cosmos_ros.action import Predict
 from cosmos_ros.msg import Rollout
 from lifecycle_msgs.msg import Transition
+from rclpy.action import ActionClient
 
+from cosmos_ros.node.diagnostics import WARN
 from cosmos_ros.rollout import Stage
 
 RESULT = Predict.Result
@@ -190,6 +192,36 @@ def test_deactivate_ends_the_running_and_the_waiting_goal_and_unloads(robot, nod
     assert not node._configured.foresight.loaded, "a refused goal loads nothing"
     assert robot.change_state(Transition.TRANSITION_ACTIVATE)
     assert node._configured.foresight.loaded
+
+
+def test_a_goal_whose_client_is_gone_goes_on(robot, node, brake, published, wait_for, running_robot, domain):
+    robot.film(node)
+    with running_robot(domain) as other:
+        handle = other.send(**DRAWN)
+        brake.wait_held()
+    said = f"1 of the 2 clients that may have sent goal {id_of(handle).hex()[:8]} are gone"
+    wait_for(lambda: robot.warnings(node, said), "the warning")
+    assert len(robot.warnings(node, said)) == 1
+    (status,) = (status for status in node._statuses() if status.subject == "goals")
+    assert status.level == WARN and said in status.summary
+    brake.release()
+    wait_for(lambda: id_of(handle) in published, "its rollout")
+    wait_for(lambda: not node._action.orphans, "the goal's end")
+
+
+def test_a_goal_whose_only_client_is_gone(rig, ready, tiny_checkpoint, monkeypatch, wait_for, running_robot, domain):
+    robot, node = rig(checkpoint=str(tiny_checkpoint))
+    ready(node, robot)
+    robot.action.destroy()
+    brake = Brake(node._configured.foresight._model, monkeypatch)
+    robot.film(node)
+    with running_robot(domain, robot.namespace) as other:
+        handle = other.send(**DRAWN)
+        brake.wait_held()
+    wait_for(lambda: robot.warnings(node, f"the client of goal {id_of(handle).hex()[:8]} is gone"), "the warning")
+    brake.release()
+    wait_for(lambda: node._queue.idle, "its end")
+    robot.action = ActionClient(robot.ros, Predict, "foresight/predict")
 
 
 def test_an_unexpected_failure_ends_one_goal_only(robot, node, monkeypatch):

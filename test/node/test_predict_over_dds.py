@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import cv2
 import numpy as np
@@ -153,6 +154,18 @@ def test_who_listens_late_still_gets_the_last_rollout(robot, node, ear, wait_for
     late = wait_for(lambda: heard and heard[0], "the latched rollout")
     assert bytes(late.goal_id.uuid) == bytes(handle.goal_id.uuid)
     assert np.array_equal(frames_of(late), frames_of(result.rollout))
+
+
+def test_lead_says_how_far_the_last_frame_lies_ahead(robot, node):
+    stamps = robot.film(node)
+    rollout = robot.predict(include_frames=True).rollout
+    published = time.time()
+    last_s = nanoseconds_of(rollout.frames[-1].header.stamp) / 1e9
+    assert last_s - published <= rollout.lead <= last_s - stamps[-1] / 1e9
+    old = robot.predict(until=robot.time(stamps[-1]), condition=Predict.Goal.IMAGE).rollout.lead
+    assert old > 0
+    history = robot.film(node, last_ns=time.time_ns() - 10 * 10**9)
+    assert robot.predict(until=robot.time(history[-1])).rollout.lead < 0
 
 
 def test_the_rollout_is_played_with_its_camera_info(robot, node, ear, wait_for):
