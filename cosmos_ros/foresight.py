@@ -163,7 +163,7 @@ class Foresight:
                 config = self.config
                 self._memory.follow(self._plan())
                 model = WorldModel.from_checkpoint(
-                    self.spec.directory,
+                    self.spec,
                     tokenizer=config.tokenizer,
                     device=config.device,
                     dtype=config.dtype,

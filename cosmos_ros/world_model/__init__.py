@@ -3,7 +3,8 @@
 from cosmos_ros.world_model.checkpoints.transformer_weights import load_transformer
 from cosmos_ros.world_model.config import TransformerConfig, Yarn
 from cosmos_ros.world_model.decoding.sampling import Sampling
+from cosmos_ros.world_model.model_spec import ModelSpec
 from cosmos_ros.world_model.transformer import Transformer
-from cosmos_ros.world_model.world_model import ModelSpec, WorldModel
+from cosmos_ros.world_model.world_model import WorldModel
 
 __all__ = ["ModelSpec", "Sampling", "Transformer", "TransformerConfig", "WorldModel", "Yarn", "load_transformer"]

@@ -3,128 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cosmos_ros import paths
 from cosmos_ros.device.devices import resolve_device, resolve_dtype
 from cosmos_ros.device.host_table import HostTable
 from cosmos_ros.device.out_of_memory import return_memory
 from cosmos_ros.device.placement import DeviceMemory
 from cosmos_ros.device.plan import Need
 from cosmos_ros.device.threads import cpu_threads
-from cosmos_ros.errors import ModelUnavailable, NotFinite
-from cosmos_ros.world_model.checkpoints.transformer_weights import (
-    config_of,
-    load_transformer,
-    open_checkpoint,
-    read_settings,
-)
-from cosmos_ros.world_model.checkpoints.weight_files import is_directory
-from cosmos_ros.world_model.config import PUBLISHED_KINDS, TransformerConfig, published_kind
+from cosmos_ros.errors import NotFinite
+from cosmos_ros.world_model.checkpoints.transformer_weights import load_transformer
 from cosmos_ros.world_model.decoding.engine import PREFILL_TOKENS, DecodeEngine, SequentialDecoder
 from cosmos_ros.world_model.decoding.sampling import Sampling
+from cosmos_ros.world_model.model_spec import ModelSpec
 from cosmos_ros.world_model.preprocessing import to_model_input
 from cosmos_ros.world_model.tensor_parallel.sharded_transformer import share_need
 from cosmos_ros.world_model.tensor_parallel.tensor_parallel import TensorParallelDecoder
 from cosmos_ros.world_model.text_encoder import CONTEXT_LENGTH, TextEncoder, find_t5, text_encoder_need
-from cosmos_ros.world_model.tokenizer.chunking import Chunking
 from cosmos_ros.world_model.tokenizer.programs import find_tokenizer
 from cosmos_ros.world_model.tokenizer.video_tokenizer import TOKENIZER, VideoTokenizer, tokenizer_need
 from cosmos_ros.world_model.transformer import TRANSFORMER, transformer_need
 
-PUBLISHED_FRAME_RATE = 25.0  # Hz, at which the published pipeline writes its output
-PUBLISHED_COMPRESSION = (8, 16, 16)
-PUBLISHED_NAMES = ("Cosmos-1.0-Autoregressive", "Cosmos-Predict1")
-
-logger = logging.getLogger(__name__)
-
 WARM_UP_PASSES = 3
-CLIP_LATENT_FRAMES = 2  # of the longest clip: its first frame, then one step of the compression in time
 
 # After every decoding pass: new tokens done, new tokens in all, predicted frames complete. May raise, to stop.
 OnPass = Callable[[int, int, int], None]
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """What a checkpoint is, known from its headers alone.
-
-    name          for people and for the rollout message; of NVIDIA's four models their own, whatever the directory's
-    published     one of NVIDIA's four models, by its tensor shapes or by its name
-    compression   pixels per token along (time, height, width)
-    frame_rate    Hz, of conditioning and predicted frames
-    temperature, top_p  what the model's makers recommend
-
-    config.json may set frame_rate, compression, temperature and top_p, the name of a model that is none of NVIDIA's,
-    and what `config_from_shapes` reads.
-    """
-
-    directory: Path
-    name: str
-    config: TransformerConfig
-    published: bool
-    frame_rate: float
-    compression: tuple[int, int, int]
-    temperature: float
-    top_p: float
-
-    @classmethod
-    def of_checkpoint(cls, directory: str | Path = "") -> ModelSpec:
-        """Read the headers of a checkpoint; "" is the model that ships with this package.
-
-        Raises ModelUnavailable where it is missing, damaged or no checkpoint of this family.
-        """
-        directory = Path(directory or _embedded_model()).absolute()
-        if not is_directory(directory):
-            raise ModelUnavailable(f"{directory} is a file; give the directory that holds it and its tokenizer")
-        settings = read_settings(directory)
-        config = config_of(open_checkpoint(directory), settings)
-        if config.latent_shape[0] <= CLIP_LATENT_FRAMES:
-            raise ModelUnavailable(
-                f"config.json: latent_shape {list(config.latent_shape)} leaves nothing to predict: a clip alone is "
-                f"{CLIP_LATENT_FRAMES} latent frames, and the first number counts all"
-            )
-        kind = published_kind(config)
-        name = _name(directory, settings, kind)
-        return cls(
-            directory=directory,
-            name=name,
-            config=config,
-            published=kind is not None or any(_is_published_name(claim) for claim in (directory.name, name)),
-            frame_rate=_number(settings, "frame_rate", PUBLISHED_FRAME_RATE, 1e-3, 1e3),
-            compression=_compression(settings),
-            temperature=_number(settings, "temperature", 1.0, 0.0, 10.0),
-            top_p=_number(settings, "top_p", PUBLISHED_KINDS[kind].top_p if kind else 0.8, 1e-9, 1.0),
-        )
-
-    @property
-    def chunking(self) -> Chunking:
-        return Chunking(self.config.latent_shape, self.compression)
-
-    @property
-    def frame_size(self) -> tuple[int, int]:
-        """(height, width) of the model's frames, pixels."""
-        return self.chunking.frame_size
-
-    @property
-    def takes_prompt(self) -> bool:
-        return self.config.has_text
-
-    @property
-    def conditioning_lengths(self) -> tuple[int, int]:
-        """Numbers of conditioning frames: a video's, and an image's; 9 and 1 at the published compression."""
-        return 1 + self.compression[0], 1
-
-    def new_frames(self, n_conditioning: int) -> int:
-        """Predicted frames after so many conditioning ones: 24 after 9, 32 after 1."""
-        return self.chunking.n_frames - n_conditioning
 
 
 class _WarmedUp(Exception):
@@ -158,7 +66,7 @@ class WorldModel:
     @cpu_threads()
     def from_checkpoint(
         cls,
-        directory: str | Path = "",
+        checkpoint: str | Path | ModelSpec = "",
         tokenizer: str | Path = "",
         device: str = "auto",
         dtype: str = "auto",
@@ -167,20 +75,20 @@ class WorldModel:
     ) -> WorldModel:
         """Load a checkpoint, its tokenizer and, where it reads prompts, what encodes them.
 
-        directory  "": the model that ships with this package
-        tokenizer  directory with encoder.jit and decoder.jit, or autoencoder.jit; "": looked for in and beside the
-                   checkpoint
-        device     "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1"
-        dtype      "auto" (bfloat16 on CUDA, float32 on the CPU), "bfloat16", "float32"
-        memory     None: every part stays on the device
-        gpus       over how many, from the device on, the transformer is cut; the rest is on the first
+        checkpoint  its directory, or what was read of it before; "": the model that ships with this package
+        tokenizer   directory with encoder.jit and decoder.jit, or autoencoder.jit; "": looked for in and beside the
+                    checkpoint
+        device      "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1"
+        dtype       "auto" (bfloat16 on CUDA, float32 on the CPU), "bfloat16", "float32"
+        memory      None: every part stays on the device
+        gpus        over how many, from the device on, the transformer is cut; the rest is on the first
 
         Raises ModelUnavailable.
         """
         place = resolve_device(device)
         precision = resolve_dtype(dtype, place)
         memory = memory or DeviceMemory(place)
-        spec = ModelSpec.of_checkpoint(directory)
+        spec = checkpoint if isinstance(checkpoint, ModelSpec) else ModelSpec.of_checkpoint(checkpoint)
         tokenizer_directory = find_tokenizer(spec.directory, tokenizer)
         text_encoder = None
         if spec.takes_prompt:
@@ -193,7 +101,7 @@ class WorldModel:
             engine = TensorParallelDecoder(spec.directory, spec.config, gpus=gpus, device=place, dtype=precision)
             engine.start()
             return cls(spec, programs, engine, text_encoder, memory)
-        transformer = load_transformer(spec.directory, spec.config, device=place, dtype=precision)
+        transformer = load_transformer(spec.checkpoint, spec.config, device=place, dtype=precision)
         if memory.tables_on_host:
             transformer.tok_embeddings = HostTable(transformer.tok_embeddings.weight, place)
         return cls(spec, programs, SequentialDecoder(transformer), text_encoder, memory)
@@ -281,46 +189,3 @@ def needs_of(
     if spec.takes_prompt and (t5 := find_t5(spec.directory)):
         needs.append(text_encoder_need(t5))
     return tuple(needs)
-
-
-def _embedded_model() -> Path:
-    try:
-        return paths.embedded_model()
-    except FileNotFoundError as error:
-        raise ModelUnavailable(f"there is no model to load: {error}") from error
-
-
-def _name(directory: Path, settings: Mapping, kind: str | None) -> str:
-    """A published model has one of its published names: the directory's if that is one of them, else its first."""
-    told = settings.get("name", directory.name)
-    if kind is None:
-        if not isinstance(told, str) or not told.strip():
-            raise ModelUnavailable(f"config.json: name must be a text; got {told!r}")
-        return told
-    names = PUBLISHED_KINDS[kind].names
-    name = directory.name if directory.name in names else names[0]
-    claims = [directory.name] if _is_published_name(directory.name) else []
-    claims += [settings["name"]] if "name" in settings else []
-    for claim in claims:
-        if claim not in names:
-            logger.warning("%s is %s by its tensors; that it is called %r counts for nothing", directory, name, claim)
-    return name
-
-
-def _is_published_name(name: str) -> bool:
-    return name.startswith(PUBLISHED_NAMES)
-
-
-def _number(settings: Mapping, key: str, default: float, low: float, high: float) -> float:
-    value = settings.get(key, default)
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not low <= value <= high:
-        raise ModelUnavailable(f"config.json: {key} must be a number in {low:g}..{high:g}; got {value!r}")
-    return float(value)
-
-
-def _compression(settings: Mapping) -> tuple[int, int, int]:
-    value = settings.get("compression", PUBLISHED_COMPRESSION)
-    if not (isinstance(value, (list, tuple)) and len(value) == 3 and all(isinstance(v, int) and v > 0 for v in value)):
-        raise ModelUnavailable(f"config.json: compression must be three positive whole numbers; got {value!r}")
-    return tuple(value)

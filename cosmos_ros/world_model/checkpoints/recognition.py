@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -22,7 +21,6 @@ from cosmos_ros.world_model.config import (
     Shape,
     TransformerConfig,
     Yarn,
-    tensor_layout,
     transformer_shapes,
 )
 
@@ -30,7 +28,18 @@ logger = logging.getLogger(__name__)
 
 LISTED_PROBLEMS = 40
 LAYER_NAME = re.compile(r"layers\.(\d{1,3})\.(.+)\.weight")
-# Keys of config.json, ours and the published ones -> the size that the tensors tell.
+# Which tensor tells a size, and along which axis.
+TELLING = {
+    "dim": ("tok_embeddings.weight", 1),
+    "vocab_in": ("tok_embeddings.weight", 0),
+    "vocab_out": ("output.weight", 0),
+    "head_dim": ("layers.0.attention.q_norm.weight", 0),
+    "q_rows": ("layers.0.attention.wq.weight", 0),
+    "kv_rows": ("layers.0.attention.wk.weight", 0),
+    "ffn_hidden": ("layers.0.feed_forward.w1.weight", 0),
+}
+TELLING_OF_TEXT = {"context_dim": ("layers.0.cross_attention.wk.weight", 1)}
+# Keys of config.json, ours and the published ones -> the size of the tensors.
 SIZE_KEYS = {
     "n_layers": "n_layers",
     "dim": "dim",
@@ -94,7 +103,7 @@ def config_from_shapes(shapes: Mapping[str, Shape], settings: Mapping | None = N
     if published := _nearest_published(shapes):
         _require_all_of(published, shapes)
         return _with_video_of(settings, published)
-    sizes = _voted_sizes(shapes)
+    sizes = _sizes(shapes)
     _require_no_part(sizes)
     _require_vocabulary(sizes)
     try:
@@ -133,42 +142,22 @@ def _with_video_of(settings: Mapping, published: PublishedKind) -> TransformerCo
         return published.config
 
 
-def _voted_sizes(shapes: Mapping[str, Shape]) -> dict[str, int | None]:
-    """TransformerConfig's, as most tensors have them: a damaged one is outvoted, and reported against the others."""
+def _sizes(shapes: Mapping[str, Shape]) -> dict[str, int | None]:
+    """TransformerConfig's, each as one tensor has it; all tensors are compared with them afterwards."""
     layers = [int(inside[1]) for name in shapes if (inside := LAYER_NAME.fullmatch(name))]
-    n_layers = max(layers, default=0) + 1
     has_text = any(".cross_attention" in name for name in shapes)
-    layout = tensor_layout(n_layers, has_text)
-    votes: dict[str, Counter[int]] = defaultdict(Counter)
-    for name, sizes in layout.items():
-        shape = shapes.get(name, ())
-        if len(shape) == len(sizes) and all(shape):
-            for size, found in zip(sizes, shape, strict=True):
-                votes[size][found] += 1
-    _let_one_vocabulary_tell_the_other(votes, has_text)
-
-    def most(size: str) -> int:
-        if not votes[size]:
-            told_by = [name for name, sizes in layout.items() if size in sizes]
-            raise ValueError(f"does not hold the expected tensors: missing, or not of any use: {listed(told_by)}")
-        return votes[size].most_common(1)[0][0]
-
-    sizes = {name: most(name) for name in ("dim", "head_dim", "ffn_hidden", "vocab_in", "vocab_out")}
+    telling = TELLING | (TELLING_OF_TEXT if has_text else {})
+    found = {name: shapes.get(name, ()) for name, _ in telling.values()}
+    if absent := sorted({name for name, axis in telling.values() if axis >= len(found[name]) or not all(found[name])}):
+        raise ValueError(f"does not hold the expected tensors: missing, or not of any use: {listed(absent)}")
+    sizes = {size: shapes[name][axis] for size, (name, axis) in telling.items()}
+    q_rows, kv_rows = sizes.pop("q_rows"), sizes.pop("kv_rows")
     return sizes | {
-        "n_layers": n_layers,
-        "n_heads": most("q_rows") // sizes["head_dim"],
-        "n_kv_heads": most("kv_rows") // sizes["head_dim"],
-        "context_dim": most("context_dim") if has_text else None,
+        "n_layers": max(layers) + 1,
+        "n_heads": q_rows // sizes["head_dim"],
+        "n_kv_heads": kv_rows // sizes["head_dim"],
+        "context_dim": sizes.get("context_dim"),
     }
-
-
-def _let_one_vocabulary_tell_the_other(votes: dict[str, Counter[int]], has_text: bool) -> None:
-    """Each is told by one tensor alone. Where that is missing, the other's gives the shape that it should have."""
-    more = TEXT_TOKENS * has_text
-    if not votes["vocab_in"]:
-        votes["vocab_in"].update(size + more for size in votes["vocab_out"])
-    if not votes["vocab_out"]:
-        votes["vocab_out"].update(size - more for size in votes["vocab_in"])
 
 
 def _require_no_part(sizes: Mapping[str, int | None]) -> None:

@@ -8,6 +8,7 @@ never overwritten in place.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,11 +20,14 @@ from torch import Tensor
 from cosmos_ros.device.devices import default_dtype
 from cosmos_ros.device.tensors import not_finite
 from cosmos_ros.errors import ModelUnavailable
+from cosmos_ros.files import check_regular
+from cosmos_ros.reading import reading
 from cosmos_ros.world_model.checkpoints.recognition import config_from_shapes, listed, shape_problems
 from cosmos_ros.world_model.checkpoints.weight_files import (
     WEIGHT_DTYPES,
     TensorHeader,
     drop_pages,
+    headers_of,
     is_directory,
     map_tensors,
     names_in,
@@ -35,6 +39,7 @@ from cosmos_ros.world_model.transformer import Transformer
 
 WEIGHTS_FILES = ("model.pt", "model.safetensors")
 SHARD_NAME = re.compile(r"(?P<stem>.*model_mp_)(?P<rank>\d+)\.(pt|safetensors)")
+MAX_SETTINGS = 1 << 20  # bytes of config.json; the published ones have a few thousand
 SHARD_COUNTS = (2, 4, 8)  # what divides the published models' 8 key-value heads
 SHARD_TOLERANCE = 1e-3  # between the ranks' copies of a weight that every rank holds
 
@@ -58,8 +63,17 @@ class Checkpoint:
         return {name: self._whole_shape(name) for name in self.ranks[0]}
 
     def mapped(self) -> dict[str, tuple[Tensor, ...]]:
-        """Every tensor's part on every rank, mapped from the files: data is read where it is used."""
+        """Every tensor's part on every rank, mapped from the files: data is read where it is used.
+
+        Raises ModelUnavailable where a file has been replaced by another model since it was opened: the guardrail was
+        chosen for the one that it held then.
+        """
         ranks = [map_tensors(file) for file in self.files]
+        for file, rank, headers in zip(self.files, ranks, self.ranks, strict=True):
+            if headers_of(rank) != headers:
+                raise ModelUnavailable(
+                    f"{file} was replaced while it was in use; clean up and configure the node again"
+                )
         return {name: tuple(rank[name] for rank in ranks) for name in self.ranks[0]}
 
     def merged(self, name: str, parts: tuple[Tensor, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -142,12 +156,13 @@ def read_settings(path: str | Path) -> dict:
     """
     path = Path(path)
     file = (path if is_directory(path) else path.parent) / "config.json"
-    try:
-        settings = json.loads(file.read_text())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelUnavailable(f"{file} cannot be read as JSON: {error}") from error
+    with reading(file, fault="cannot be read as JSON", remedy="correct it, or download it again"):
+        if not os.path.lexists(file):
+            return {}
+        check_regular(file)
+        if (size := file.stat().st_size) > MAX_SETTINGS:
+            raise ModelUnavailable(f"{file} is no settings file: {size} bytes, where {MAX_SETTINGS} are plenty")
+        settings = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(settings, dict):
         raise ModelUnavailable(f"{file} must hold a JSON object; it holds {type(settings).__name__}")
     return {key: value for key, value in settings.items() if value is not None}
@@ -162,7 +177,7 @@ def config_of(checkpoint: Checkpoint, settings: Mapping) -> TransformerConfig:
 
 
 def load_transformer(
-    path: str | Path,
+    path: str | Path | Checkpoint,
     config: TransformerConfig | None = None,
     *,
     device: torch.device | str = "cpu",
@@ -170,7 +185,7 @@ def load_transformer(
 ) -> Transformer:
     """A transformer for inference, its weights on the device.
 
-    path    model.pt, a .safetensors file, or a directory (see `open_checkpoint`)
+    path    model.pt, a .safetensors file, or a directory (see `open_checkpoint`); or one that was opened
     config  None: from the tensor shapes, and from config.json for what shapes cannot say
     dtype   of the weights; None: bfloat16 on CUDA, float32 on the CPU
 
@@ -179,8 +194,8 @@ def load_transformer(
     """
     device = torch.device(device)
     dtype = dtype or default_dtype(device)
-    checkpoint = open_checkpoint(path)
-    config = config or config_of(checkpoint, read_settings(path))
+    checkpoint = path if isinstance(path, Checkpoint) else open_checkpoint(path)
+    config = config or config_of(checkpoint, read_settings(checkpoint.path))
     weights = load_weights(checkpoint, config, device, dtype)
     with torch.device("meta"):
         model = Transformer(config)

@@ -22,8 +22,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from cosmos_ros.device.out_of_memory import is_out_of_memory
 from cosmos_ros.errors import ModelUnavailable
+from cosmos_ros.files import check_regular
+from cosmos_ros.reading import reading
+from cosmos_ros.world_model.checkpoints.archive import require_bounded
 from cosmos_ros.world_model.config import Shape
 
 Value = TypeVar("Value")
@@ -33,6 +35,8 @@ SAFETENSORS_DTYPES = dict(zip(("F64", "F32", "F16", "BF16"), WEIGHT_DTYPES, stri
 
 SAFETENSORS = ".safetensors"
 SAMPLE = 1 << 20
+MAX_HEADER = 100_000_000  # bytes, as in the safetensors library
+REMEDY = "download it again"
 
 # How a file begins that is not in the format of its name -> what it is.
 MISNAMED = {
@@ -51,7 +55,7 @@ CODE = re.compile(r"GLOBAL (\S+) was not an allowed|GLOBAL (\S+) whose module") 
 
 
 class TensorHeader(NamedTuple):
-    """What a header tells of an entry.
+    """What a header says of an entry.
 
     dtype  its name in PyTorch, or what stands in its place: safetensors' name, or why it is no plain tensor
     """
@@ -60,54 +64,36 @@ class TensorHeader(NamedTuple):
     dtype: str
 
 
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Whatever reading raises comes out as ModelUnavailable with the path; only a want of memory stays what it is."""
-    try:
-        yield
-    except ModelUnavailable:
-        raise
-    except FileNotFoundError as error:
-        raise ModelUnavailable(f"{path} does not exist") from error
-    except OSError as error:
-        raise ModelUnavailable(f"{path} cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # PyTorch's reader raises whatever a damaged file leads it to
-        if "Cannot allocate memory" in str(error):
-            raise ModelUnavailable(
-                f"{path} is larger than this host's memory; `sysctl vm.overcommit_memory=1` lets it be mapped all "
-                "the same"
-            ) from error
-        if is_out_of_memory(error):
-            raise
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ModelUnavailable(f"{path} is damaged or cut short ({reason}); download it again") from error
-
-
 def is_directory(path: Path) -> bool:
     """Raises ModelUnavailable where there is nothing, or it cannot be looked at."""
-    with reading(path):
+    with reading(path, remedy=REMEDY):
         return stat.S_ISDIR(path.stat().st_mode)
 
 
 def names_in(directory: Path) -> list[str]:
     """Sorted. Raises ModelUnavailable where it cannot be listed."""
-    with reading(directory):
+    with reading(directory, remedy=REMEDY):
         return sorted(entry.name for entry in directory.iterdir())
 
 
 def read_headers(file: Path) -> dict[str, TensorHeader]:
     """Of every entry, by name, `model.` taken off. Raises ModelUnavailable."""
-    with reading(file):
-        _refuse_misnamed(file)
+    with reading(file, remedy=REMEDY):
+        _look(file)
         if file.suffix == SAFETENSORS:
             return _plain_names(file, _safetensors_header(file))
-        return _plain_names(file, {name: _header(value) for name, value in _map_torch(file).items()})
+        return _plain_names(file, headers_of(_map_torch(file)))
+
+
+def headers_of(entries: Mapping[str, object]) -> dict[str, TensorHeader]:
+    """What the headers of mapped entries are."""
+    return {name: _header(value) for name, value in entries.items()}
 
 
 def map_tensors(file: Path) -> dict[str, Tensor]:
     """Every tensor by name, `model.` taken off: data is read where it is used. Raises ModelUnavailable."""
-    with reading(file):
-        _refuse_misnamed(file)
+    with reading(file, remedy=REMEDY), _mapped_whole(file):
+        _look(file)
         return _plain_names(file, _map_safetensors(file) if file.suffix == SAFETENSORS else _map_torch(file))
 
 
@@ -132,12 +118,27 @@ def drop_pages(tensor: Tensor) -> None:
         madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)
 
 
-def _refuse_misnamed(file: Path) -> None:
+def _look(file: Path) -> None:
+    """Raises ModelUnavailable or OSError for what is not to be opened, or is in another format than its name says."""
+    check_regular(file)
     with file.open("rb") as opened:
         begin = opened.read(64)
     for pattern, what in (NO_SAFETENSORS if file.suffix == SAFETENSORS else NO_TORCH).items():
         if re.match(pattern, begin, re.DOTALL):
             raise ModelUnavailable(f"{file} {what}")
+
+
+@contextmanager
+def _mapped_whole(file: Path) -> Iterator[None]:
+    """A host that does not overcommit refuses to map a file that is larger than its memory: here that has a remedy."""
+    try:
+        yield
+    except Exception as error:
+        if "Cannot allocate memory" not in str(error):
+            raise
+        raise ModelUnavailable(
+            f"{file} is larger than this host's memory; `sysctl vm.overcommit_memory=1` lets it be mapped all the same"
+        ) from error
 
 
 def _plain_names(file: Path, entries: Mapping[str, Value]) -> dict[str, Value]:
@@ -167,11 +168,13 @@ def _safetensors_header(file: Path) -> dict[str, TensorHeader]:
     size = file.stat().st_size
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
-        header = json.loads(opened.read(min(length, size)))
+        if length > MAX_HEADER:
+            raise ModelUnavailable(f"{file} is damaged: its header would be {length} bytes long; {REMEDY}")
+        header = json.loads(opened.read(length))
     header.pop("__metadata__", None)
     end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
     if size < end:
-        raise ModelUnavailable(f"{file} is cut short: {size} bytes of {end}; download it again")
+        raise ModelUnavailable(f"{file} is cut short: {size} bytes of {end}; {REMEDY}")
     return {
         name: TensorHeader(tuple(map(int, entry["shape"])), SAFETENSORS_DTYPES.get(entry["dtype"], entry["dtype"]))
         for name, entry in header.items()
@@ -190,7 +193,9 @@ def _map_torch(file: Path) -> dict[str, object]:
                 f"{file} is damaged or cut short (its {file.stat().st_size} bytes are no complete zip archive, which "
                 "a file written by torch.save is); download it again"
             )
-        inside = [name.split("/", 1)[-1] for name in zipfile.ZipFile(opened).namelist()]
+        archive = zipfile.ZipFile(opened)
+        require_bounded(archive)
+        inside = [name.split("/", 1)[-1] for name in archive.namelist()]
     if "constants.pkl" in inside:
         raise ModelUnavailable(f"{file} is a TorchScript program, such as a video tokenizer; expected weights")
     try:

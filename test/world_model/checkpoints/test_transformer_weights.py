@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import random
 import re
 from dataclasses import replace
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 
 from cosmos_ros.errors import ModelUnavailable
 from cosmos_ros.world_model import ModelSpec, Transformer, TransformerConfig, Yarn, load_transformer
+from cosmos_ros.world_model.checkpoints import transformer_weights
 from cosmos_ros.world_model.checkpoints.transformer_weights import shard_axis
 from cosmos_ros.world_model.config import PUBLISHED_KINDS, transformer_shapes
 from cosmos_ros.world_model.tensor_parallel.sharded_transformer import load_share
@@ -289,8 +291,8 @@ def test_a_weight_that_is_not_finite_is_refused_by_name(value, tmp_path):
 
 
 def test_a_checkpoint_of_another_kind_is_named_for_what_it_is(tmp_path):
-    torch.save({"shared.weight": torch.zeros(2, 2)}, tmp_path / "model.pt")
-    assert "is a T5 text encoder" in refusal(tmp_path)
+    torch.save({"net.x_embedder.weight": torch.zeros(2, 2)}, tmp_path / "model.pt")
+    assert "is a Cosmos diffusion model" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -460,3 +462,43 @@ def test_a_config_json_that_makes_no_sense_is_refused(text, said, tmp_path):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ModelUnavailable, match=said):
         ModelSpec.of_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("save", [torch.save, save_file], ids=["pt", "safetensors"])
+def test_a_file_that_was_replaced_after_it_was_recognised_is_refused(save, tmp_path):
+    """The guardrail was chosen for the model that the file held before."""
+    file = tmp_path / ("model.pt" if save is torch.save else "model.safetensors")
+    save(published_weights(make(KINDS["4B"])), file)
+    write_settings(tmp_path, KINDS["4B"])
+    spec = ModelSpec.of_checkpoint(tmp_path)
+    load_transformer(spec.checkpoint, spec.config)
+    save(WEIGHTS, tmp_path / f"other{file.suffix}")
+    (tmp_path / f"other{file.suffix}").replace(file)
+    with pytest.raises(ModelUnavailable, match="was replaced while it was in use"):
+        load_transformer(spec.checkpoint, spec.config)
+
+
+def test_a_header_is_read_once_for_a_load(tmp_path, monkeypatch):
+    save_file(published_weights(make(KINDS["4B"])), tmp_path / "model.safetensors")
+    write_settings(tmp_path, KINDS["4B"])
+    read = []
+    headers = transformer_weights.read_headers
+    monkeypatch.setattr(transformer_weights, "read_headers", lambda file: read.append(file) or headers(file))
+    spec = ModelSpec.of_checkpoint(tmp_path)
+    load_transformer(spec.checkpoint, spec.config)
+    assert read == [tmp_path / "model.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors", "config.json"])
+def test_a_pipe_is_not_opened(name, tmp_path):
+    if name == "config.json":
+        save_file(WEIGHTS, tmp_path / "model.safetensors")
+    os.mkfifo(tmp_path / name)
+    assert re.search(rf"{name} is a named pipe, not an ordinary file", refusal(tmp_path))
+
+
+def test_a_config_json_of_gigabytes_is_not_read(tmp_path):
+    save_file(WEIGHTS, tmp_path / "model.safetensors")
+    with (tmp_path / "config.json").open("wb") as file:
+        file.truncate(1 << 32)
+    assert "config.json is no settings file: 4294967296 bytes" in refusal(tmp_path)

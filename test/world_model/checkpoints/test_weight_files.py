@@ -2,6 +2,7 @@
 
 import os
 import re
+import zipfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from cosmos_ros.errors import ModelUnavailable
+from cosmos_ros.world_model.checkpoints.archive import MAX_EXPANSION
 from cosmos_ros.world_model.checkpoints.weight_files import (
     drop_pages,
     is_directory,
@@ -187,3 +189,44 @@ def test_a_directory_without_permission_is_refused(tmp_path, open_parents, witho
         for look, place in ((is_directory, tmp_path / "inside"), (names_in, tmp_path)):
             with pytest.raises(ModelUnavailable, match=f"{place} cannot be read: Permission denied"):
                 look(place)
+
+
+def test_an_archive_that_unpacks_to_much_more_than_its_size_is_not_unpacked(tmp_path):
+    file = tmp_path / "model.pt"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model/data.pkl", bytes(MAX_EXPANSION + 1_000_000))
+    with pytest.raises(ModelUnavailable, match=r"would unpack from 0.1 MB to 68.1 MB"):
+        read_headers(file)
+
+
+def test_an_archive_that_counts_its_bytes_many_times_is_not_unpacked(tmp_path):
+    """A hundred names for the same megabyte."""
+    file = tmp_path / "model.pt"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("model/data/0", bytes(1_000_000))
+        for copy in range(1, 100):
+            entry = zipfile.ZipInfo(f"model/data/{copy}")
+            first = archive.filelist[0]
+            for field in ("header_offset", "CRC", "compress_size", "file_size", "compress_type"):
+                setattr(entry, field, getattr(first, field))
+            archive.filelist.append(entry)
+    with pytest.raises(ModelUnavailable, match=r"would unpack from 1.0 MB to 100.0 MB"):
+        read_headers(file)
+
+
+def test_a_name_that_an_archive_holds_twice_is_refused(tmp_path):
+    file = tmp_path / "model.pt"
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in ("model/data.pkl", "model/DATA.pkl"):
+            archive.writestr(name, b"which one?")
+    with pytest.raises(ModelUnavailable, match="holds two files of one name"):
+        read_headers(file)
+
+
+def test_a_header_of_gigabytes_is_not_read(tmp_path):
+    file = tmp_path / "model.safetensors"
+    with file.open("wb") as opened:
+        opened.write((1 << 32).to_bytes(8, "little"))
+        opened.truncate(1 << 33)
+    with pytest.raises(ModelUnavailable, match="its header would be 4294967296 bytes long"):
+        read_headers(file)

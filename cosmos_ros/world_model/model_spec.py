@@ -1,0 +1,149 @@
+"""What a checkpoint is, known from its headers alone: its name, its sizes, and whether it is one of NVIDIA's."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cosmos_ros import paths
+from cosmos_ros.errors import ModelUnavailable
+from cosmos_ros.world_model.checkpoints.transformer_weights import (
+    Checkpoint,
+    config_of,
+    open_checkpoint,
+    read_settings,
+)
+from cosmos_ros.world_model.checkpoints.weight_files import is_directory
+from cosmos_ros.world_model.config import PUBLISHED_KINDS, TransformerConfig, published_kind
+from cosmos_ros.world_model.tokenizer.chunking import Chunking
+
+PUBLISHED_FRAME_RATE = 25.0  # Hz, at which the published pipeline writes its output
+PUBLISHED_COMPRESSION = (8, 16, 16)
+PUBLISHED_NAMES = ("Cosmos-1.0-Autoregressive", "Cosmos-Predict1")
+CLIP_LATENT_FRAMES = 2  # of the longest clip: its first frame, then one step of the compression in time
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a checkpoint is, known from its headers alone.
+
+    checkpoint    its opened headers: what is loaded later is what was recognised here
+    name          for people and for the rollout message; of NVIDIA's four models their own, whatever the directory's
+    published     one of NVIDIA's four models, by its tensor shapes or by its name
+    compression   pixels per token along (time, height, width)
+    frame_rate    Hz, of conditioning and predicted frames
+    temperature, top_p  what the model's makers recommend
+
+    config.json may set frame_rate, compression, temperature and top_p, the name of a model that is none of NVIDIA's,
+    and what `config_from_shapes` reads.
+    """
+
+    directory: Path
+    checkpoint: Checkpoint = field(repr=False, compare=False)
+    name: str
+    config: TransformerConfig
+    published: bool
+    frame_rate: float
+    compression: tuple[int, int, int]
+    temperature: float
+    top_p: float
+
+    @classmethod
+    def of_checkpoint(cls, directory: str | Path = "") -> ModelSpec:
+        """Read the headers of a checkpoint; "" is the model that ships with this package.
+
+        Raises ModelUnavailable where it is missing, damaged or no checkpoint of this family.
+        """
+        directory = Path(directory or _embedded_model()).absolute()
+        if not is_directory(directory):
+            raise ModelUnavailable(f"{directory} is a file; give the directory that holds it and its tokenizer")
+        settings = read_settings(directory)
+        checkpoint = open_checkpoint(directory)
+        config = config_of(checkpoint, settings)
+        if config.latent_shape[0] <= CLIP_LATENT_FRAMES:
+            raise ModelUnavailable(
+                f"config.json: latent_shape {list(config.latent_shape)} leaves nothing to predict: a clip alone is "
+                f"{CLIP_LATENT_FRAMES} latent frames, and the first number counts all"
+            )
+        kind = published_kind(config)
+        name = _name(directory, settings, kind)
+        return cls(
+            directory=directory,
+            checkpoint=checkpoint,
+            name=name,
+            config=config,
+            published=kind is not None or any(_is_published_name(claim) for claim in (directory.name, name)),
+            frame_rate=_number(settings, "frame_rate", PUBLISHED_FRAME_RATE, 1e-3, 1e3),
+            compression=_compression(settings),
+            temperature=_number(settings, "temperature", 1.0, 0.0, 10.0),
+            top_p=_number(settings, "top_p", PUBLISHED_KINDS[kind].top_p if kind else 0.8, 1e-9, 1.0),
+        )
+
+    @property
+    def chunking(self) -> Chunking:
+        return Chunking(self.config.latent_shape, self.compression)
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(height, width) of the model's frames, pixels."""
+        return self.chunking.frame_size
+
+    @property
+    def takes_prompt(self) -> bool:
+        return self.config.has_text
+
+    @property
+    def conditioning_lengths(self) -> tuple[int, int]:
+        """Numbers of conditioning frames: a video's, and an image's; 9 and 1 at the published compression."""
+        return 1 + self.compression[0], 1
+
+    def new_frames(self, n_conditioning: int) -> int:
+        """Predicted frames after n conditioning ones; at the published compression 24 after 9, 32 after 1."""
+        return self.chunking.n_frames - n_conditioning
+
+
+def _embedded_model() -> Path:
+    try:
+        return paths.embedded_model()
+    except FileNotFoundError as error:
+        raise ModelUnavailable(f"there is no model to load: {error}") from error
+
+
+def _name(directory: Path, settings: Mapping, kind: str | None) -> str:
+    """A published model has one of its published names: the directory's if that is one of them, else its first."""
+    told = settings.get("name", directory.name)
+    if kind is None:
+        if not isinstance(told, str) or not told.strip():
+            raise ModelUnavailable(f"config.json: name must be a text; got {told!r}")
+        return told
+    names = PUBLISHED_KINDS[kind].names
+    name = directory.name if directory.name in names else names[0]
+    claims = [directory.name] if _is_published_name(directory.name) else []
+    claims += [settings["name"]] if "name" in settings else []
+    for claim in claims:
+        if claim not in names:
+            logger.warning("%s is %s by its tensors; that it is called %r counts for nothing", directory, name, claim)
+    return name
+
+
+def _is_published_name(name: str) -> bool:
+    return name.startswith(PUBLISHED_NAMES)
+
+
+def _number(settings: Mapping, key: str, default: float, low: float, high: float) -> float:
+    value = settings.get(key, default)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not low <= value <= high:
+        raise ModelUnavailable(f"config.json: {key} must be a number in {low:g}..{high:g}; got {value!r}")
+    return float(value)
+
+
+def _compression(settings: Mapping) -> tuple[int, int, int]:
+    value = settings.get("compression", PUBLISHED_COMPRESSION)
+    if not (isinstance(value, (list, tuple)) and len(value) == 3 and all(isinstance(v, int) and v > 0 for v in value)):
+        raise ModelUnavailable(f"config.json: compression must be three positive whole numbers; got {value!r}")
+    return tuple(value)
