@@ -24,7 +24,7 @@ from torch import Tensor
 from cosmos_ros.world_model import Transformer, TransformerConfig
 from cosmos_ros.world_model.config import PUBLISHED_KINDS, transformer_shapes
 from cosmos_ros.world_model.decoding.engine import PREFILL_TOKENS
-from cosmos_ros.world_model.transformer import KVCache
+from cosmos_ros.world_model.decoding.kv_cache import KVCache
 
 BOUND = 0.05  # root mean square of the error, in parts of the logits' standard deviation
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

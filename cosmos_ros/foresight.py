@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import secrets
 import threading
-import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from cosmos_ros.device.plan import MemoryPlan, Need, Pipeline, plan_memory
 from cosmos_ros.errors import InvalidGoal
 from cosmos_ros.guardrail import Guardrail
 from cosmos_ros.guardrail.guard import PROMPT_GUARD, VIDEO_GUARD
-from cosmos_ros.rollout import Clip, GuardedRollout, Progress, Stage, StageTime
+from cosmos_ros.progress import StageClock
+from cosmos_ros.rollout import Clip, GuardedRollout, Progress, Stage
 from cosmos_ros.settings import ForesightConfig
 from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel, world_model
 from cosmos_ros.world_model.preprocessing import camera_view
@@ -29,6 +31,7 @@ from cosmos_ros.world_model.transformer import TRANSFORMER
 MAX_PROMPT_WORDS = 300  # the published model card's limit
 MAX_PROMPT_CHARACTERS = 4000  # twice what 300 words of English take: guards must not be held up by one endless word
 MAX_SEED = 2**63 - 1
+MAX_SAMPLES = 16
 
 # `predict`, as the memory plan sees it: the prompt is judged while frames are tokenized, and frames are judged while
 # others are decoded. First to leave the GPU is what works once per new prompt, then what works once per rollout and is
@@ -91,48 +94,90 @@ class Foresight:
         seed: int | None = None,
         temperature: float | None = None,
         top_p: float | None = None,
+        frames: int | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> GuardedRollout:
         """Predict the frames that follow the clip.
 
-        seed         same seed, clip, prompt and device: same rollout. None: drawn; the rollout carries it
+        seed         same seed, clip, prompt, device, precision and window: same rollout. None: drawn; the rollout
+                     carries it
         temperature  0 is greedy; None: what the model's makers recommend
         top_p        in (0, 1]; None: likewise
+        frames       how many to predict, rounded up to whole latent frames; fewer take less time. None: 24 after 9
+                     frames, 32 after an image
         on_progress  called at every stage and after every decoding pass; may raise Canceled to end the prediction
 
         Raises InvalidGoal, PromptBlocked, VideoBlocked, GuardrailUnavailable, ModelUnavailable, OutOfMemory, RankLost
         (with `gpus` above 1), and whatever on_progress raises.
         """
-        sampling = self._sampling(seed, temperature, top_p)
+        return self.predict_samples(
+            clip,
+            1,
+            prompt,
+            seed=seed,
+            temperature=temperature,
+            top_p=top_p,
+            frames=frames,
+            on_progress=on_progress,
+        )[0]
+
+    def predict_samples(
+        self,
+        clip: Clip,
+        n: int,
+        prompt: str = "",
+        *,
+        seed: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        frames: int | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> list[GuardedRollout]:
+        """Predict n futures of one clip together, with the seeds seed, seed + 1, ...; each as `predict` would give it.
+
+        A guard that refuses one of them refuses all. Arguments and errors as `predict` has them.
+        """
+        sampling = self._sampling(seed, temperature, top_p, n)
         self._check(clip, prompt)
+        n_frames = self._n_frames(clip, frames)
         with self._busy:
             model = self._require_model()
             with (
-                StageClock(on_progress, n_new=self.spec.new_frames(len(clip.frames))) as clock,
-                self.guardrail.screen(prompt) as screening,
+                StageClock(on_progress, n_new=n_frames) as clock,
+                ExitStack() as under_watch,
                 out_of_memory_as_error("predicting"),
             ):
+                screenings = [under_watch.enter_context(self.guardrail.screen(prompt))]
                 clock.enter(Stage.TOKENIZING)
                 tokens = model.tokenize(clip.frames)
                 clock.enter(Stage.PROMPT_GUARD)
-                screening.admit_prompt(waiting=clock.report)
+                screenings[0].admit_prompt(waiting=clock.report)
+                for _ in range(1, n):  # once the verdict is known, so that the guards are asked only once
+                    screenings.append(under_watch.enter_context(self.guardrail.screen(prompt)))
+                    screenings[-1].admit_prompt(waiting=clock.report)
                 clock.enter(Stage.TEXT_ENCODING)
                 context = model.encode_text(prompt)
                 clock.enter(Stage.GENERATING)
-                tokens = model.generate(tokens, context, sampling, on_pass=clock.passed)
-                clock.enter(Stage.DECODING)
-                for frames in model.decode(tokens, n_conditioning=len(clip.frames)):
-                    screening.inspect(frames)
-                    clock.report()
+                steps = model.roll_out(tokens, context, sampling, len(clip.frames), n_frames, samples=n)
+                with closing(steps):
+                    for step in steps:
+                        clock.passed(step.done, step.total, step.frames_ready)
+                        for some in step.frames:
+                            screenings[some.sample].inspect(some.pixels)
                 clock.enter(Stage.VIDEO_GUARD)
-                return screening.release(
-                    clip,
-                    crop=camera_view(clip.frames.shape[1:3], self.spec.frame_size),
-                    model=self.spec.name,
-                    seed=sampling.seed,
-                    timing=clock.finish,
-                    waiting=clock.report,
-                )
+                return [
+                    screening.release(
+                        clip,
+                        crop=camera_view(clip.frames.shape[1:3], self.spec.frame_size),
+                        model=self.spec.name,
+                        seed=sampling.seed + sample,
+                        sample=sample,
+                        decoding=replace(model.decoding, passes=step.passes),
+                        timing=clock.finish,
+                        waiting=clock.report,
+                    )
+                    for sample, screening in enumerate(screenings)
+                ]
 
     def reconstruct(self, frames: Clip, prompt: str = "") -> GuardedRollout:
         """True frames through the video tokenizer and back: the best that a rollout of this model could look like.
@@ -151,11 +196,17 @@ class Foresight:
             with self.guardrail.screen(prompt) as screening, out_of_memory_as_error("reconstructing"):
                 tokens = model.tokenize(frames.frames)
                 screening.admit_prompt()
-                for some in model.decode(tokens, n_conditioning=1):
+                for some in model.decode(tokens, first=1):
                     screening.inspect(some)
-                crop = camera_view(clip.frames.shape[1:3], self.spec.frame_size)
-                name = f"{self.spec.name} (tokenizer round trip)"
-                return screening.release(clip, crop=crop, model=name, seed=0, timing=tuple)
+                return screening.release(
+                    clip,
+                    crop=camera_view(clip.frames.shape[1:3], self.spec.frame_size),
+                    model=f"{self.spec.name} (tokenizer round trip)",
+                    seed=0,
+                    sample=0,
+                    decoding=replace(model.decoding, window=0),
+                    timing=tuple,
+                )
 
     def _require_model(self) -> WorldModel:
         if self._model is None:
@@ -190,17 +241,30 @@ class Foresight:
         )
         return plan_memory(needs, PIPELINE, free_memory(device), config.memory)
 
-    def _sampling(self, seed: int | None, temperature: float | None, top_p: float | None) -> Sampling:
+    def _sampling(self, seed: int | None, temperature: float | None, top_p: float | None, samples: int) -> Sampling:
         seed = secrets.randbelow(2**31) if seed is None else seed
         temperature = self.spec.temperature if temperature is None else temperature
         top_p = self.spec.top_p if top_p is None else top_p
-        if not 0 <= seed <= MAX_SEED:
-            raise InvalidGoal(f"seed must lie in 0..{MAX_SEED}; got {seed}")
+        if not 1 <= samples <= MAX_SAMPLES:
+            raise InvalidGoal(f"samples must lie in 1..{MAX_SAMPLES}; got {samples}")
+        if not 0 <= seed <= MAX_SEED - (samples - 1):
+            raise InvalidGoal(f"seed must lie in 0..{MAX_SEED}, and those of all samples with it; got {seed}")
+        if temperature == 0 and samples > 1:
+            raise InvalidGoal(f"at temperature 0 all {samples} samples would be the same; ask for one, or more heat")
         if not (math.isfinite(temperature) and 0 <= temperature <= 10):
             raise InvalidGoal(f"temperature must lie in 0 (greedy) .. 10; got {temperature}")
         if not (math.isfinite(top_p) and 0 < top_p <= 1):
             raise InvalidGoal(f"top_p must lie in (0, 1]; got {top_p}")
         return Sampling(seed=seed, temperature=temperature, top_p=top_p)
+
+    def _n_frames(self, clip: Clip, frames: int | None) -> int:
+        """How many frames to predict: whole latent frames."""
+        most, step = self.spec.new_frames(len(clip.frames)), self.spec.compression[0]
+        if frames is None:
+            return most
+        if not 1 <= frames <= most:
+            raise InvalidGoal(f"frames must lie in 1..{most} after {len(clip.frames)} frames; got {frames}")
+        return math.ceil(frames / step) * step
 
     def _check(self, clip: Clip, prompt: str) -> None:
         n = len(clip.frames)
@@ -239,71 +303,3 @@ def needs_of(
         *world_model.needs_of(spec, tokenizer=tokenizer, bytes_per_weight=bytes_per_weight, gpus=gpus),
         *Guardrail.needs_for(spec, guardrail),
     )
-
-
-class StageClock:
-    """Times the stages of one prediction and reports progress.
-
-    The share of each stage is a rough guess, made once here so that progress never runs backwards;
-    generation takes nearly all of it.
-    """
-
-    STARTS = {
-        Stage.TOKENIZING: 0.0,
-        Stage.PROMPT_GUARD: 0.04,
-        Stage.TEXT_ENCODING: 0.05,
-        Stage.GENERATING: 0.06,
-        Stage.DECODING: 0.92,
-        Stage.VIDEO_GUARD: 0.96,
-    }
-
-    def __init__(self, on_progress: Callable[[Progress], None] | None, n_new: int) -> None:
-        self._on_progress = on_progress
-        self._n_new = n_new
-        self._stage = Stage.WAITING
-        self._times: list[StageTime] = []
-        self._entered = time.monotonic()
-        self._last = Progress(Stage.WAITING, 0.0)
-
-    def __enter__(self) -> StageClock:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._on_progress = None
-
-    def enter(self, stage: Stage) -> None:
-        """Close the running stage and begin the next."""
-        now = time.monotonic()
-        self._close(now)
-        self._stage, self._entered = stage, now
-        frames = self._n_new if stage in (Stage.DECODING, Stage.VIDEO_GUARD) else 0
-        self._last = Progress(stage, self.STARTS[stage], frames_ready=frames)
-        self.report()
-
-    def passed(self, done: int, total: int, frames_ready: int) -> None:
-        """After a decoding pass: `done` of `total` new tokens are there."""
-        elapsed = max(time.monotonic() - self._entered, 1e-9)
-        rate = done / elapsed
-        start, end = self.STARTS[Stage.GENERATING], self.STARTS[Stage.DECODING]
-        self._last = Progress(
-            Stage.GENERATING,
-            fraction=start + (end - start) * done / total,
-            frames_ready=frames_ready,
-            tokens_per_second=rate,
-            remaining_s=(total - done) / rate if rate else -1.0,
-        )
-        self.report()
-
-    def report(self) -> None:
-        if self._on_progress is not None:
-            self._on_progress(self._last)
-
-    def finish(self) -> tuple[StageTime, ...]:
-        """Close the last stage; the times of all, in order."""
-        self._close(time.monotonic())
-        self._stage = Stage.WAITING
-        return tuple(self._times)
-
-    def _close(self, now: float) -> None:
-        if self._stage is not Stage.WAITING:
-            self._times.append(StageTime(self._stage, now - self._entered))

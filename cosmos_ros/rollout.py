@@ -92,6 +92,26 @@ class Clip:
         return tuple(self.stamps_ns[-1] + round(k * NANOSECONDS / self.frame_rate) for k in range(1, n + 1))
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """How a rollout's tokens and frames were made.
+
+    dtype            precision of the transformer
+    window           positions that a decoding pass looked at; 0: nothing was predicted
+    passes           forwards of the transformer
+    frame_decoder    what turned tokens into frames: "discrete", "diffusion"
+    refined          whether the refiner worked on the frames
+    denoising_steps  of the diffusion decoder; 0: none
+    """
+
+    dtype: str = ""
+    window: int = 0
+    passes: int = 0
+    frame_decoder: str = ""
+    refined: bool = False
+    denoising_steps: int = 0
+
+
 # Held by the guardrail alone: whoever cannot present it cannot make a GuardedRollout.
 _GUARDRAIL_SEAL = object()
 
@@ -120,6 +140,8 @@ class GuardedRollout:
     seed: int
     guardrail: GuardrailReport
     timing: tuple[StageTime, ...]
+    sample: int = 0  # which of the samples that were predicted together
+    decoding: Decoding = Decoding()
     seal: object = field(repr=False, default=None)
 
     def __post_init__(self) -> None:

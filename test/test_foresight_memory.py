@@ -15,10 +15,11 @@ from cosmos_ros.guardrail.cosmos.folder import PROMPT_GUARD_WORK, VIDEO_GUARD_WO
 from cosmos_ros.world_model import ModelSpec, Transformer
 from cosmos_ros.world_model.config import PUBLISHED_KINDS, TransformerConfig
 from cosmos_ros.world_model.decoding.engine import PREFILL_TOKENS
+from cosmos_ros.world_model.decoding.kv_cache import KVCache
 from cosmos_ros.world_model.tensor_parallel.sharded_transformer import RANK_OVERHEAD
 from cosmos_ros.world_model.text_encoder import CONTEXT_LENGTH, WORK_BYTES
 from cosmos_ros.world_model.tokenizer.video_tokenizer import WORK_BYTES_PER_PIXEL
-from cosmos_ros.world_model.transformer import KVCache, transformer_need
+from cosmos_ros.world_model.transformer import transformer_need
 
 GB = 1_000_000_000
 RESULTS = Path(__file__).parents[1] / "bench" / "results"

@@ -15,7 +15,7 @@ from cosmos_ros.guardrail.guard import ContentGuard, FrameFilter, Guard, Guards,
 from cosmos_ros.guardrail.prompt_cache import VERDICTS
 from cosmos_ros.guardrail.watched_thread import Watch, WatchedThread
 from cosmos_ros.guardrail_report import GuardDecision, GuardrailReport, Verdict
-from cosmos_ros.rollout import _GUARDRAIL_SEAL, Clip, Crop, GuardedRollout, StageTime
+from cosmos_ros.rollout import _GUARDRAIL_SEAL, Clip, Crop, Decoding, GuardedRollout, StageTime
 
 
 class Screening:
@@ -44,7 +44,7 @@ class Screening:
         return self
 
     def __exit__(self, _: type | None, error: BaseException | None, __: object) -> None:
-        if isinstance(error, ForesightError):
+        if isinstance(error, ForesightError) and error.report is None:
             error.report = self.report  # whatever ended it, the client learns what was judged by then
         self._over = True
         self._prompt_thread.close()
@@ -90,6 +90,8 @@ class Screening:
         seed: int,
         timing: Callable[[], tuple[StageTime, ...]],
         waiting: Callable[[], None] | None = None,
+        sample: int = 0,
+        decoding: Decoding | None = None,
     ) -> GuardedRollout:
         """Wait until every guard has judged every frame, and let the guarded frames out, once.
 
@@ -116,6 +118,8 @@ class Screening:
             model=model,
             prompt=self._prompt,
             seed=seed,
+            sample=sample,
+            decoding=decoding or Decoding(),
             guardrail=self.report,
             timing=timing(),
             seal=_GUARDRAIL_SEAL,
@@ -174,6 +178,7 @@ class Screening:
         self._over = True
         if failed is not None:
             self._tally_of(failed).add(Judgement(Verdict.REFUSED, str(error)), seconds=0.0)
+        error.report = self.report  # of several samples it is this one's that tells why
         raise error
 
     def _checked(self, frames: np.ndarray) -> np.ndarray:

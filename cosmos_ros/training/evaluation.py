@@ -10,8 +10,7 @@ from torch import Tensor
 
 from cosmos_ros.training.datasets.simulated import as_video
 from cosmos_ros.world_model import Sampling, Transformer
-from cosmos_ros.world_model.decoding.sampling import sample
-from cosmos_ros.world_model.transformer import KVCache
+from cosmos_ros.world_model.decoding.engine import WindowDecoder, completed
 
 CONDITIONING_FRAMES = 9
 
@@ -34,23 +33,6 @@ def as_bytes(video: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def generate(transformer: Transformer, prompt: Tensor, sampling: Sampling) -> Tensor:
-    """Continue token videos int64 [B, N] to their full length, many at a time."""
-    n_tokens, device = transformer.config.n_tokens, prompt.device
-    cache = KVCache(transformer.config, batch=len(prompt), device=device, dtype=transformer.output.weight.dtype)
-    generator = sampling.generator(device)
-    tokens, positions = prompt, torch.arange(prompt.shape[1], device=device)
-    fresh = prompt
-    while tokens.shape[1] < n_tokens:
-        cache.reach = tokens.shape[1]
-        logits = transformer(fresh, positions, cache)[:, -1]
-        fresh = sample(logits, sampling, generator)[:, None]
-        positions = positions[-1:] + 1
-        tokens = torch.cat([tokens, fresh], dim=1)
-    return tokens
-
-
-@torch.no_grad()
 def evaluate(
     encode: torch.nn.Module, decode: torch.nn.Module, transformer: Transformer, clips: Tensor, sampling: Sampling
 ) -> dict[str, float]:
@@ -67,7 +49,8 @@ def evaluate(
     indices = torch.cat([encode(part) for part in truth.split(8)])
     reconstruction = torch.cat([decode(part) for part in indices.split(8)])
     prompt = indices[:, :2].flatten(1)
-    tokens = torch.cat([generate(transformer, part, sampling) for part in prompt.split(64)])
+    engine = WindowDecoder(transformer)
+    tokens = torch.cat([completed(engine.passes(part, sampling)) for part in prompt.split(64)]).to(indices.device)
     rollout = torch.cat([decode(part) for part in tokens.unflatten(1, (t, h, w)).split(8)])
     still = truth[:, :, first - 1 : first].expand(-1, -1, truth.shape[2] - first, -1, -1)
     return {

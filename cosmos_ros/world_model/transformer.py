@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -20,58 +20,19 @@ from cosmos_ros.device.plan import Need
 from cosmos_ros.world_model.config import TransformerConfig, transformer_shapes
 from cosmos_ros.world_model.positions import absolute_table, rope_table
 
-try:
-    from cosmos_ros.world_model.decoding import cache_attention
-except ImportError:  # Triton comes with PyTorch's CUDA builds, and not with all of them
-    cache_attention = None
-
 TRANSFORMER = "transformer"  # the part's name in a memory plan
 
 KeysValues = tuple[Tensor, Tensor]
-Rotation = tuple[Tensor, Tensor]  # cosines and sines [N, head_dim]
+Rotation = tuple[Tensor, Tensor]  # cosines and sines [N, head_dim] or [B, 1, N, head_dim]
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # a pass's queries, keys and values to what its heads saw
 
 
-class KVCache:
-    """Keys and values of every layer, static in shape, so that a pass can be captured into a CUDA graph.
-
-    keys, values  [n_layers, batch, n_kv_heads, position_rows, head_dim]
-    reach         how many leading rows a pass reads. A pass sees the rows up to its own position within the reach;
-                  a pass whose tokens fill the whole reach is a prefill from position 0. Setting it to the rows that
-                  are filled saves reading the rest; left alone, every row is read and masked.
-
-    Rows need no clearing between videos: a row is always written before a position that may see it is computed.
-    """
-
-    def __init__(
-        self,
-        config: TransformerConfig,
-        batch: int = 1,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        shape = (config.n_layers, batch, config.n_kv_heads, config.position_rows, config.head_dim)
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
-        self.rows = torch.arange(config.position_rows, device=device)
-        self.reach = config.position_rows
+class Cache(Protocol):
+    """Keys and values of earlier passes; `decoding.kv_cache.KVCache` is one."""
 
     def attention(self, layer: int, positions: Tensor) -> Attend:
-        """Puts the keys and values of a pass at positions [N] into the layer, and lets its queries see the rows."""
-        n = positions.shape[0]
-        if n == self.reach:
-            see = attend_causally
-        elif cache_attention is not None and cache_attention.serves(self.keys, n):
-            see = partial(cache_attention.attend_to_cache, positions=positions)
-        else:
-            see = partial(attend_grouped, mask=self.rows[: self.reach] <= positions[:, None])
-        return lambda queries, keys, values: see(queries, *self.write(layer, positions, keys, values))
-
-    def write(self, layer: int, positions: Tensor, keys: Tensor, values: Tensor) -> KeysValues:
-        """Put [batch, n_kv_heads, N, head_dim] at the positions; the rows within reach."""
-        self.keys[layer].index_copy_(2, positions, keys)
-        self.values[layer].index_copy_(2, positions, values)
-        return self.keys[layer, :, :, : self.reach], self.values[layer, :, :, : self.reach]
+        """Takes up the keys and values of a pass at the positions, and lets its queries see what they may."""
+        ...
 
 
 class Transformer(nn.Module):
@@ -98,15 +59,16 @@ class Transformer(nn.Module):
         self,
         tokens: Tensor,
         positions: Tensor,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
         context: Tensor | list[KeysValues] | None = None,
     ) -> Tensor:
         """Logits [B, N, vocab_out] over the token that follows each of the given ones.
 
         tokens     int64 [B, N]; a model with text expects BOV at position 0
-        positions  int64 [N], 0-based, BOV counted
+        positions  int64 [N] or, where they differ between samples, [B, N]; 0-based, BOV counted
         cache      keys and values of earlier passes; the pass adds its own. None: the tokens see each other only
-        context    text embedding [B, M, context_dim], or what `project_context` made of it
+        context    text embedding [B, M, context_dim], or what `project_context` made of it; B is 1 where all samples
+                   share it
         """
         return self.output(self.hidden(tokens, positions, cache, context))
 
@@ -114,7 +76,7 @@ class Transformer(nn.Module):
         self,
         tokens: Tensor,
         positions: Tensor,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
         context: Tensor | list[KeysValues] | None = None,
     ) -> Tensor:
         """What `output` makes logits from, [B, N, dim]: for callers that need the logits of few of the tokens."""
@@ -122,8 +84,7 @@ class Transformer(nn.Module):
             raise ValueError("this model needs a text context" if self.config.has_text else "this model takes no text")
         if isinstance(context, Tensor):
             context = self.project_context(context)
-        rotation = (self.rope_cos[positions], self.rope_sin[positions])
-        absolute = self.absolute_positions[positions] if self.config.has_text else None
+        rotation, absolute = self.position_rows(positions)
         x = self.tok_embeddings(tokens)
         for i, layer in enumerate(self.layers):
             # The published models add the absolute positions before every block, not once at the input.
@@ -131,6 +92,14 @@ class Transformer(nn.Module):
             attend = attend_causally if cache is None else cache.attention(i, positions)
             x = layer(x, rotation, attend, None if context is None else context[i])
         return self.norm(x)
+
+    def position_rows(self, positions: Tensor) -> tuple[Rotation, Tensor | None]:
+        """Rows of the position tables. A position beyond them, of a token that nobody will see, has the last row."""
+        rows = positions.clamp(max=len(self.rope_cos) - 1)
+        cos, sin = self.rope_cos[rows], self.rope_sin[rows]
+        if positions.ndim == 2:
+            cos, sin = cos[:, None], sin[:, None]  # the same for all heads
+        return (cos, sin), self.absolute_positions[rows] if self.config.has_text else None
 
     def project_context(self, context: Tensor) -> list[KeysValues]:
         """Keys and values of a text embedding [B, M, context_dim] for every layer: once per prompt, not per pass."""
@@ -191,7 +160,8 @@ class SelfAttention(Attention):
 
 class CrossAttention(Attention):
     def forward(self, x: Tensor, context: KeysValues) -> Tensor:
-        return self.project_out(attend_grouped(self.queries(x), *context, mask=None))
+        keys, values = (tensor.expand(len(x), -1, -1, -1) for tensor in context)
+        return self.project_out(attend_grouped(self.queries(x), keys, values, mask=None))
 
 
 class FeedForward(nn.Module):
@@ -235,12 +205,14 @@ def attend_grouped(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor |
     """Attention [B, n_heads, N, head_dim] of queries over fewer key-value heads, without repeating these.
 
     The queries that share a key-value head are laid one after the other as if they were further tokens.
+
+    mask  bool [B or 1, 1, N, M], True where a query sees a key; None: all see all
     """
     batch, n_heads, n, head_dim = queries.shape
     group = n_heads // keys.shape[1]
     folded = queries.reshape(batch, keys.shape[1], group * n, head_dim)
     if mask is not None and n > 1:
-        mask = mask.repeat(group, 1)
+        mask = mask.repeat(1, 1, group, 1)
     return F.scaled_dot_product_attention(folded, keys, values, attn_mask=mask).reshape(queries.shape)
 
 

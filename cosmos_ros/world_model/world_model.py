@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +20,11 @@ from cosmos_ros.device.placement import DeviceMemory
 from cosmos_ros.device.plan import Need
 from cosmos_ros.device.threads import cpu_threads
 from cosmos_ros.errors import NotFinite
+from cosmos_ros.rollout import Decoding
 from cosmos_ros.world_model.checkpoints.transformer_weights import load_transformer
-from cosmos_ros.world_model.decoding.engine import PREFILL_TOKENS, DecodeEngine, SequentialDecoder
+from cosmos_ros.world_model.decoding.engine import PREFILL_TOKENS, DecodeEngine, Pass, WindowDecoder, stepwise
 from cosmos_ros.world_model.decoding.sampling import Sampling
+from cosmos_ros.world_model.frame_decoder import Frames, FrameThread
 from cosmos_ros.world_model.model_spec import ModelSpec
 from cosmos_ros.world_model.preprocessing import to_model_input
 from cosmos_ros.world_model.tensor_parallel.sharded_transformer import share_need
@@ -31,12 +36,22 @@ from cosmos_ros.world_model.transformer import TRANSFORMER, transformer_need
 
 WARM_UP_PASSES = 3
 
-# After every decoding pass: new tokens done, new tokens in all, predicted frames complete. May raise, to stop.
-OnPass = Callable[[int, int, int], None]
 
+@dataclass(frozen=True)
+class Step:
+    """How far a batch of rollouts has come.
 
-class _WarmedUp(Exception):
-    """Ends the generation that only warms up."""
+    passes        decoding passes so far
+    done, total   new tokens of the sample that is last, and of each in the end
+    frames_ready  predicted frames whose tokens are complete in every sample
+    frames        decoded since the last step
+    """
+
+    passes: int
+    done: int
+    total: int
+    frames_ready: int
+    frames: list[Frames]
 
 
 class WorldModel:
@@ -54,6 +69,11 @@ class WorldModel:
         memory: DeviceMemory,
     ) -> None:
         self.spec = spec
+        self._device = memory.device
+        self._dtype = str(tokenizer.dtype).removeprefix("torch.")
+        # Whether frames can be decoded while the transformer works: not where these take turns on the device.
+        self._together = not memory.parks(TOKENIZER)
+        self._frames = FrameThread(self.decode, memory.device)
         self._tokenizer: VideoTokenizer | None = tokenizer
         self._engine: DecodeEngine | None = engine
         self._text_encoder: TextEncoder | None = text_encoder
@@ -104,28 +124,27 @@ class WorldModel:
         transformer = load_transformer(spec.checkpoint, spec.config, device=place, dtype=precision)
         if memory.tables_on_host:
             transformer.tok_embeddings = HostTable(transformer.tok_embeddings.weight, place)
-        return cls(spec, programs, SequentialDecoder(transformer), text_encoder, memory)
+        return cls(spec, programs, WindowDecoder(transformer), text_encoder, memory)
 
     def warm_up(self) -> None:
         """Take every path once, so that the first prediction is as fast as the next: a few passes of each part."""
-
-        def enough(done: int, total: int, frames_ready: int) -> None:
-            if done == WARM_UP_PASSES:
-                raise _WarmedUp
-
         spec = self.spec
         context = torch.zeros(1, CONTEXT_LENGTH, spec.config.context_dim) if spec.takes_prompt else None
         sampling = Sampling(0, spec.temperature, spec.top_p)
         for n_conditioning in spec.conditioning_lengths:
             tokens = self.tokenize(np.zeros((n_conditioning, *spec.frame_size, 3), np.uint8))
-            with contextlib.suppress(_WarmedUp):
-                self.generate(tokens, context, sampling, enough)
-        with contextlib.suppress(NotFinite):  # whatever this makes of tokens that nobody asked for
-            for _ in self.decode(torch.zeros(spec.config.n_tokens, dtype=torch.long), n_conditioning=0):
+            with closing(self.passes(tokens, context, sampling)) as passes:
+                for _ in islice(passes, WARM_UP_PASSES):
+                    pass
+        with suppress(NotFinite):  # whatever this makes of tokens that nobody asked for
+            tokens = torch.zeros(spec.config.n_tokens, dtype=torch.long)
+            for _ in self.decode(tokens, first=0):
                 pass
+            self._by_groups()
 
     def release(self) -> None:
         """Give the device's memory back. The model is of no use afterwards."""
+        self._frames.close()
         if self._engine is not None:
             self._engine.release()
         self._tokenizer = self._engine = self._text_encoder = self._programs = self._transformer = None
@@ -145,28 +164,89 @@ class WorldModel:
         """
         return self._text_encoder.encode(prompt) if self._text_encoder else None
 
-    @cpu_threads()
-    def generate(self, tokens: Tensor, context: Tensor | None, sampling: Sampling, on_pass: OnPass) -> Tensor:
-        """All tokens of the video, int64 [t*h*w], the given ones first.
+    def passes(
+        self,
+        tokens: Tensor,
+        context: Tensor | None,
+        sampling: Sampling,
+        samples: int = 1,
+        n_tokens: int | None = None,
+    ) -> Iterator[Pass]:
+        """Complete the video, as DecodeEngine.passes has it. Closing the iterator ends it.
 
-        tokens   of the conditioning frames, as `tokenize` gives them
+        tokens   int64 [N] of the conditioning frames, as `tokenize` gives them
         context  as `encode_text` gives it
-        on_pass  called after every pass; what it raises ends the generation
+        samples  rollouts of the same clip, with seeds from the sampling's on
         """
-        per_latent_frame = self.spec.compression[0]
         with self._transformer.in_use():
-            return self._engine.generate(
-                tokens, sampling, context, lambda done, total, latent: on_pass(done, total, latent * per_latent_frame)
+            yield from stepwise(
+                self._engine.passes(tokens.expand(samples, -1), sampling, context, n_tokens), cpu_threads
             )
 
-    def decode(self, tokens: Tensor, n_conditioning: int) -> Iterator[np.ndarray]:
-        """Frames uint8 [k, h, w, 3] RGB at the model's resolution, in order, after the first n of the video.
+    def roll_out(
+        self,
+        tokens: Tensor,
+        context: Tensor | None,
+        sampling: Sampling,
+        n_conditioning: int,
+        n_frames: int,
+        samples: int = 1,
+    ) -> Iterator[Step]:
+        """Predict frames, the first of them decoded while later tokens are still being decided where that pays.
+
+        tokens, context, sampling, samples  as `passes` takes them
+        n_conditioning  frames that the tokens stand for
+        n_frames        predicted frames wanted, at most `spec.new_frames(n_conditioning)`
+
+        Closing the iterator ends the prediction. Raises NotFinite where a pixel or a logit is no finite number.
+        """
+        chunking, step = self.spec.chunking, self.spec.compression[0]
+        by_groups = self._by_groups()
+        latent_frames = chunking.latent_shape[0]
+        if n_frames < self.spec.new_frames(n_conditioning) and self._tokenizer.by_groups:
+            by_groups = True
+            latent_frames = chunking.latent_frames(n_conditioning) + math.ceil(n_frames / step)
+        frames = self._frames.rollout(chunking, n_conditioning, n_frames, by_groups)
+        at_once = by_groups and self._together
+        try:
+            for passed in self.passes(
+                tokens, context, sampling, samples, latent_frames * chunking.tokens_per_latent_frame
+            ):
+                if at_once:
+                    frames.take(passed)
+                done = min(passed.done)
+                ready = min(done // chunking.tokens_per_latent_frame * step, n_frames)
+                now = Step(passed.number, done, passed.total, ready, frames.ready())
+                yield now
+            frames.take(passed)
+            for decoded in frames.rest():
+                yield replace(now, frames=decoded)
+        finally:
+            frames.drop()
+
+    def decode(self, tokens: Tensor, first: int) -> Iterator[np.ndarray]:
+        """Frames uint8 [k, h, w, 3] RGB at the model's resolution, in order, after the first ones of the video.
 
         They come as they are converted and copied from the device, so that the first can be judged meanwhile.
         """
         with self._programs.in_use(), cpu_threads():
-            for frames in self._tokenizer.decode(tokens, n_conditioning):
+            for frames in self._tokenizer.decode(tokens, first):
                 yield frames.numpy()
+
+    @property
+    def decoding(self) -> Decoding:
+        """How rollouts are made, as they carry it; `passes` is each one's own."""
+        return Decoding(self._dtype, self._engine.window, 0, self._tokenizer.name)
+
+    def _by_groups(self) -> bool:
+        """Whether each latent frame is decoded as soon as it is complete.
+
+        The decoder then works on all earlier ones again. A GPU does that beside the passes; a CPU has no core for it.
+        """
+        if self._device.type == "cpu" or not self._together:
+            return False
+        with self._programs.in_use(), cpu_threads():
+            return self._tokenizer.by_groups
 
 
 def needs_of(

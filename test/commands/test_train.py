@@ -16,14 +16,14 @@ from cosmos_ros.training.datasets.simulated import (
     as_video,
     vary,
 )
-from cosmos_ros.training.evaluation import evaluate, frame_psnr, generate
+from cosmos_ros.training.evaluation import evaluate, frame_psnr
 from cosmos_ros.training.export import export_tokenizer, export_transformer, load_exported_tokenizer
 from cosmos_ros.training.schedule import Journal, Schedule
 from cosmos_ros.training.tokenizer import train_tokenizer
 from cosmos_ros.training.tokenizer_network import IndicesToPixels, PixelsToIndices, TokenizerConfig, VideoTokenizer
 from cosmos_ros.training.transformer import initialise, token_loss, train_transformer
 from cosmos_ros.world_model import ModelSpec, Sampling, Transformer, TransformerConfig, WorldModel
-from cosmos_ros.world_model.decoding.engine import SequentialDecoder
+from cosmos_ros.world_model.decoding.engine import WindowDecoder, completed
 
 CPU = torch.device("cpu")
 TINY = TokenizerConfig(channels=(4, 6, 8), encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1), levels=(4, 3))
@@ -145,9 +145,9 @@ def test_generating_many_at_a_time_continues_as_the_decode_engine_does():
     transformer = Transformer(TINY_TRANSFORMER).eval()
     prompts = torch.randint(12, (2, 640))
     greedy = Sampling(seed=0, temperature=0, top_p=1)
-    together = generate(transformer, prompts, greedy)
+    together = completed(WindowDecoder(transformer).passes(prompts, greedy))
     for prompt, tokens in zip(prompts, together, strict=True):
-        assert torch.equal(SequentialDecoder(transformer).generate(prompt, greedy, None, lambda *_: None), tokens)
+        assert torch.equal(completed(WindowDecoder(transformer).passes(prompt[None], greedy))[0], tokens)
 
 
 def test_psnr_is_of_8_bit_frames():

@@ -1,5 +1,7 @@
 """A world model gives the same frames in every memory mode, from the same checkpoint."""
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 
@@ -14,8 +16,8 @@ SAMPLING = Sampling(seed=3, temperature=1.0, top_p=0.9)
 def rollout(model: WorldModel, prompt: str, seed: int) -> np.ndarray:
     height, width = model.spec.frame_size
     frames = np.random.default_rng(seed).integers(0, 256, (9, height, width, 3), dtype=np.uint8)
-    tokens = model.generate(model.tokenize(frames), model.encode_text(prompt), SAMPLING, lambda *_: None)
-    return np.concatenate(list(model.decode(tokens, n_conditioning=9)))
+    steps = model.roll_out(model.tokenize(frames), model.encode_text(prompt), SAMPLING, 9, n_frames=24)
+    return np.concatenate([some.pixels for step in steps for some in step.frames])
 
 
 def in_mode(checkpoint, mode: str) -> WorldModel:
@@ -39,9 +41,6 @@ def test_a_generation_that_ends_early_leaves_a_parked_model_fit(tiny_checkpoint)
     expected = rollout(model, "", 1)
     tokens = model.tokenize(np.zeros((9, *model.spec.frame_size, 3), np.uint8))
 
-    def stop(done: int, total: int, frames: int) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        model.generate(tokens, None, SAMPLING, stop)
+    with closing(model.roll_out(tokens, None, SAMPLING, 9, n_frames=24)) as steps:
+        next(steps)
     assert np.array_equal(rollout(model, "", 1), expected)

@@ -69,6 +69,7 @@ MAY_DECODE_TOKENS = {
     "cosmos_ros.foresight": "hands every decoded frame to the guardrail: tested below",
     "cosmos_ros.world_model": "the model itself, which foresight alone imports: test_layers.py",
     "cosmos_ros.world_model.world_model": "the model itself",
+    "cosmos_ros.world_model.frame_decoder": "the model itself: hands frames on to world_model",
     "cosmos_ros.world_model.tokenizer.video_tokenizer": "the model itself",
     "cosmos_ros.world_model.tokenizer.programs": "the model itself",
     "cosmos_ros.training.tokenizer_network": "the tokenizer that is trained",

@@ -28,18 +28,16 @@ class Brake:
         self.passes = 0
         self._held = threading.Event()
         self._go = threading.Event()
-        generate = model.generate
+        roll_out = model.roll_out
 
-        def braked(*args, on_pass, **kwargs):
-            def after_pass(*progress):
+        def braked(*args, **kwargs):
+            for step in roll_out(*args, **kwargs):
                 self.passes += 1
                 self._held.set()
                 assert self._go.wait(60)
-                return on_pass(*progress)
+                yield step
 
-            return generate(*args, on_pass=after_pass, **kwargs)
-
-        monkeypatch.setattr(model, "generate", braked)
+        monkeypatch.setattr(model, "roll_out", braked)
 
     def wait_held(self) -> None:
         assert self._held.wait(60), "no decoding pass"

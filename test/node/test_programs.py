@@ -346,17 +346,15 @@ def _handles(pid: int, number: int) -> bool:
 def test_an_interrupted_client_cancels_its_goal(start, robot, node, monkeypatch, wait_for):
     held, go = threading.Event(), threading.Event()
     model = node._configured.foresight._model
-    generate = model.generate
+    roll_out = model.roll_out
 
-    def braked(*args, on_pass, **kwargs):
-        def after_pass(*progress):
+    def braked(*args, **kwargs):
+        for step in roll_out(*args, **kwargs):
             held.set()
             assert go.wait(120)
-            return on_pass(*progress)
+            yield step
 
-        return generate(*args, on_pass=after_pass, **kwargs)
-
-    monkeypatch.setattr(model, "generate", braked)
+    monkeypatch.setattr(model, "roll_out", braked)
     robot.film(node)
     client = start("predict_client", "--patience", "120")
     assert held.wait(120), client.said()

@@ -65,8 +65,8 @@ def test_its_tokenizer_is_strictly_causal_and_reconstructs_what_it_never_saw(mod
 def test_its_future_of_the_sample_bag_is_that_scene_and_moves(model, frames, truth):
     tokens = model.tokenize(frames[:CONDITIONING])
     sampling = Sampling(seed=0, temperature=model.spec.temperature, top_p=model.spec.top_p)
-    completed = model.generate(tokens, None, sampling, on_pass=lambda *_: None)
-    future = np.concatenate(list(model.decode(completed, CONDITIONING)))
+    steps = model.roll_out(tokens, None, sampling, CONDITIONING, n_frames=24)
+    future = np.concatenate([some.pixels for step in steps for some in step.frames])
     assert future.shape == (24, 160, 256, 3)
     other_scene = psnr(truth[CONDITIONING:, ::-1, ::-1], truth[CONDITIONING:])
     assert (psnr(future, truth[CONDITIONING:]) > other_scene + 4).all()

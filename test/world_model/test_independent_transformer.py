@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from cosmos_ros.world_model import Sampling, load_transformer
-from cosmos_ros.world_model.decoding.engine import SequentialDecoder
+from cosmos_ros.world_model.decoding.engine import WindowDecoder, completed
 
 VIDEO, ORIGINAL, VOCABULARY, CONTEXT = (5, 3, 4), (3, 3, 4), 64, 32
 
@@ -167,5 +167,5 @@ def test_logits_and_greedy_tokens_are_those_of_the_description(kind, tmp_path):
     while len(drawn) < len(tokens):
         drawn.append(int(published.logits(weights, torch.tensor(drawn), context)[-1].argmax()))
     prompt = tokens[published.text : 24 + published.text]
-    greedy = SequentialDecoder(model).generate(prompt, Sampling(0, 0.0, 1.0), given, lambda *_: None)
+    greedy = completed(WindowDecoder(model).passes(prompt[None], Sampling(0, 0.0, 1.0), given))[0]
     assert greedy.tolist() == drawn[published.text :]

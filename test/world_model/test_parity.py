@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from cosmos_ros.world_model import Sampling, load_transformer
-from cosmos_ros.world_model.decoding.engine import SequentialDecoder
-from cosmos_ros.world_model.decoding.sampling import sample, truncated_probabilities
+from cosmos_ros.world_model.decoding.engine import WindowDecoder, completed
+from cosmos_ros.world_model.decoding.kv_cache import KVCache
 from cosmos_ros.world_model.positions import absolute_table, rope_table
-from cosmos_ros.world_model.transformer import KVCache
 
 FIXTURES = sorted((Path(__file__).parents[1] / "data").glob("ar_*_f32.pt"))
 LOGITS = 1e-4
@@ -89,9 +88,11 @@ def model_context(model, reference):
     return None if reference["context"] is None else model.project_context(reference["context"])
 
 
-def test_probabilities_after_top_p(reference):
+def test_probabilities_after_top_p(reference, published_sampler):
     meta = reference["meta"]
-    ours, order = truncated_probabilities(reference["sampled_step_logits"], meta["temperature"], meta["top_p"])
+    ours, order = published_sampler.truncated_probabilities(
+        reference["sampled_step_logits"], meta["temperature"], meta["top_p"]
+    )
     in_token_order = torch.zeros_like(ours).scatter(-1, order, ours)
     assert largest_difference(in_token_order, reference["sampled_step_probs"]) <= 1e-6
 
@@ -104,22 +105,24 @@ def drawn(request, reference):
     return request.param
 
 
-def test_the_engine_draws_the_same_tokens(model, reference, drawn):
-    meta = reference["meta"]
-    sampling = Sampling(meta["seed"], meta["temperature"] if drawn == "sampled" else 0.0, meta["top_p"])
-    prompt = video_tokens(reference, "prompt_tokens")
-    tokens = SequentialDecoder(model).generate(prompt, sampling, reference["context"], lambda *_: None)
-    assert torch.equal(tokens, video_tokens(reference, f"{drawn}_tokens"))
+@pytest.mark.parametrize("one_by_one", [False, True], ids=["window", "one by one"])
+def test_the_engine_finds_the_same_likeliest_tokens(model, reference, one_by_one):
+    prompt = video_tokens(reference, "prompt_tokens")[None]
+    engine = WindowDecoder(model, one_by_one=one_by_one)
+    tokens = completed(engine.passes(prompt, Sampling(0, 0.0, 1.0), reference["context"]))
+    assert torch.equal(tokens[0], video_tokens(reference, "greedy_tokens"))
 
 
 @torch.inference_mode()
-def test_the_same_tokens_without_a_cache(model, reference, drawn):
+def test_with_the_published_noise_the_tokens_are_the_published_ones(model, reference, drawn, published_sampler):
+    """The engine's own noise goes by position and token, and draws others, as often: see test_sampling."""
     meta = reference["meta"]
-    sampling = Sampling(meta["seed"], meta["temperature"] if drawn == "sampled" else 0.0, meta["top_p"])
+    temperature = meta["temperature"] if drawn == "sampled" else 0.0
     generator, tokens = torch.Generator().manual_seed(meta["seed"]), reference["prompt_tokens"]
     for _ in range(reference["num_new_tokens"]):
         logits = model(tokens, torch.arange(tokens.shape[1]), context=reference["context"])
-        tokens = torch.cat([tokens, sample(logits[:, -1], sampling, generator)[:, None]], dim=1)
+        drawn_token = published_sampler.sample(logits[:, -1], temperature, meta["top_p"], generator)
+        tokens = torch.cat([tokens, drawn_token[:, None]], dim=1)
     assert torch.equal(tokens, reference[f"{drawn}_tokens"])
 
 

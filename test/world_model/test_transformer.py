@@ -5,7 +5,7 @@ import torch
 
 from cosmos_ros.world_model import Transformer, TransformerConfig, Yarn
 from cosmos_ros.world_model.config import transformer_shapes
-from cosmos_ros.world_model.transformer import KVCache
+from cosmos_ros.world_model.decoding.kv_cache import KVCache
 
 KINDS = {
     "4B": {},

@@ -2,6 +2,10 @@
 
 import json
 import shutil
+import threading
+from contextlib import closing
+from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -10,8 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from cosmos_ros import paths
 from cosmos_ros.device.threads import CORES, set_cpu_threads
-from cosmos_ros.errors import Canceled, ModelUnavailable, SettingError
+from cosmos_ros.errors import ModelUnavailable, SettingError
 from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel
+from cosmos_ros.world_model.decoding.engine import WindowDecoder, completed
+from cosmos_ros.world_model.decoding.window import WindowPass
 from cosmos_ros.world_model.text_encoder import EMBEDDINGS_FILE
 
 DRAWN = Sampling(seed=7, temperature=1.0, top_p=0.9)
@@ -33,10 +39,6 @@ def camera_frames(n, size=(48, 80), seed=0):
     return np.random.default_rng(seed).integers(0, 256, (n, *size, 3), dtype=np.uint8)
 
 
-def nothing(*_):
-    pass
-
-
 def test_the_spec_says_what_the_directory_holds(tiny_checkpoint):
     spec = ModelSpec.of_checkpoint(tiny_checkpoint)
     assert (spec.name, spec.directory, spec.published, spec.takes_prompt) == ("tiny", tiny_checkpoint, False, False)
@@ -44,54 +46,104 @@ def test_the_spec_says_what_the_directory_holds(tiny_checkpoint):
     assert [spec.new_frames(n) for n in spec.conditioning_lengths] == [24, 32]
 
 
+def tokens_of(model, given, context=None, sampling=DRAWN):
+    return completed(model.passes(given, context, sampling))[0]
+
+
 @pytest.mark.parametrize(("n_conditioning", "n_given", "n_new"), [(9, 16, 24), (1, 8, 32)])
 def test_a_clip_becomes_the_frames_after_it(model, n_conditioning, n_given, n_new):
-    reports = []
     given = model.tokenize(camera_frames(n_conditioning))
-    tokens = model.generate(given, model.encode_text(""), DRAWN, lambda *report: reports.append(report))
-    frames = list(model.decode(tokens, n_conditioning))
-    assert given.shape == (n_given,) and tokens.shape == (40,)
-    assert torch.equal(tokens[:n_given], given)
-    assert reports == [(done, 40 - n_given, done // 8 * 8) for done in range(1, 41 - n_given)]
+    steps = list(model.roll_out(given, model.encode_text(""), DRAWN, n_conditioning, n_new))
+    frames = [some.pixels for step in steps for some in step.frames]
+    assert given.shape == (n_given,)
     assert np.concatenate(frames).shape == (n_new, 32, 64, 3)
     assert all(part.dtype == np.uint8 for part in frames)
+    done = [step.done for step in steps]
+    assert done == sorted(done) and done[-1] == 40 - n_given == steps[-1].total
+    assert [step.frames_ready for step in steps] == [count // 8 * 8 for count in done]
+    assert [step.passes for step in steps[:3]] == [1, 2, 3] and steps[-1].passes <= 40 - n_given
+    whole = np.concatenate(list(model.decode(tokens_of(model, given), n_conditioning)))
+    assert np.array_equal(np.concatenate(frames), whole)
 
 
 def test_the_seed_says_which_future(model):
     given = model.tokenize(camera_frames(9))
-    futures = [model.generate(given, None, Sampling(seed, 1.0, 0.9), nothing).tolist() for seed in (7, 8, 7, 2**63 - 1)]
+    futures = [tokens_of(model, given, sampling=Sampling(seed, 1.0, 0.9)).tolist() for seed in (7, 8, 7, 2**63 - 1)]
     assert futures[0] == futures[2]
     assert len({tuple(future) for future in futures}) == 3
 
 
+def test_samples_of_a_batch_are_those_of_their_seeds_alone(model):
+    given = model.tokenize(camera_frames(9))
+    frames = {0: [], 1: [], 2: []}
+    for step in model.roll_out(given, None, DRAWN, 9, 24, samples=3):
+        for some in step.frames:
+            frames[some.sample].append(some.pixels)
+    for sample, parts in frames.items():
+        alone = tokens_of(model, given, sampling=replace(DRAWN, seed=DRAWN.seed + sample))
+        assert np.array_equal(np.concatenate(parts), np.concatenate(list(model.decode(alone, 9))))
+
+
 def test_temperature_zero_is_the_same_for_every_seed(model):
     given = model.tokenize(camera_frames(9))
-    one, two = (model.generate(given, None, Sampling(seed, 0.0, 0.9), nothing) for seed in (1, 2))
+    one, two = (tokens_of(model, given, sampling=Sampling(seed, 0.0, 0.9)) for seed in (1, 2))
     assert torch.equal(one, two)
 
 
-@pytest.mark.parametrize("last_pass", [1, 5, 24])
-def test_a_goal_can_be_canceled_after_any_pass_and_the_next_one_succeeds(model, last_pass):
-    given, passes = model.tokenize(camera_frames(9)), []
-    expected = model.generate(given, None, DRAWN, nothing)
-
-    def cancel(done, total, frames_ready):
-        passes.append(done)
-        if done == last_pass:
-            raise Canceled("enough")
-
-    with pytest.raises(Canceled):
-        model.generate(given, None, DRAWN, cancel)
-    assert passes == list(range(1, last_pass + 1))
-    assert torch.equal(model.generate(given, None, DRAWN, nothing), expected)
+@pytest.mark.parametrize("early", [False, True], ids=["at the end", "as tokens come"])
+@pytest.mark.parametrize(("wanted", "latent_frames"), [(8, 3), (16, 4), (24, 5)])
+def test_fewer_frames_take_fewer_tokens(model, wanted, latent_frames, early, monkeypatch):
+    monkeypatch.setattr(model, "_by_groups", lambda: early)
+    given = model.tokenize(camera_frames(9))
+    steps = list(model.roll_out(given, None, DRAWN, 9, wanted))
+    assert steps[-1].total == latent_frames * 8 - 16
+    frames = np.concatenate([some.pixels for step in steps for some in step.frames])
+    whole = np.concatenate(list(model.decode(tokens_of(model, given), 9)))
+    assert frames.shape == (wanted, 32, 64, 3)
+    assert np.abs(frames.astype(int) - whole[:wanted]).max() <= 1  # rounding: another number of frames at a time
 
 
-def test_half_of_the_cores_are_left_to_the_robot_unless_a_number_was_asked_for(model):
+def test_frames_are_decoded_while_later_tokens_are_being_decided(model, monkeypatch):
+    monkeypatch.setattr(model, "_by_groups", lambda: True)
+    decoded = threading.Event()
+    decode = model._frames._decode
+
+    def noted(tokens, first):
+        yield from decode(tokens, first)
+        decoded.set()
+
+    monkeypatch.setattr(model._frames, "_decode", noted)
+    monkeypatch.setattr(model, "_engine", WindowDecoder(model._engine.transformer, window=4))
+    given = model.tokenize(camera_frames(9))
+    early = []
+    for step in model.roll_out(given, None, DRAWN, 9, 24):
+        if step.done < step.total:
+            early += step.frames
+            if step.frames_ready == 8 and not early:
+                assert decoded.wait(60)
+    assert early, "the first latent frame was there before the last token"
+    assert early[0].pixels.shape == (8, 32, 64, 3)
+
+
+@pytest.mark.parametrize("last_pass", [1, 2, 24])
+def test_a_goal_can_be_ended_after_any_pass_and_the_next_one_succeeds(model, last_pass):
+    given = model.tokenize(camera_frames(9))
+    expected = tokens_of(model, given)
+    with closing(model.roll_out(given, None, DRAWN, 9, 24)) as steps:
+        assert [step.passes for step in islice(steps, last_pass)][:2] == [1, 2][:last_pass]
+    assert torch.equal(tokens_of(model, given), expected)
+
+
+def test_half_of_the_cores_are_left_to_the_robot_unless_a_number_was_asked_for(model, monkeypatch):
+    run = WindowPass.run
+    monkeypatch.setattr(WindowPass, "run", lambda self: (at_work.append(torch.get_num_threads()), run(self)))
     given, at_work, before = model.tokenize(camera_frames(9)), [], torch.get_num_threads()
 
     def threads_at_work() -> set[int]:
         at_work.clear()
-        model.generate(given, None, DRAWN, lambda *_: at_work.append(torch.get_num_threads()))
+        outside = torch.get_num_threads()
+        for _ in model.passes(given, None, DRAWN):
+            assert torch.get_num_threads() == outside, "whoever takes the passes is not held to it"
         return set(at_work)
 
     try:
@@ -111,20 +163,18 @@ def test_warming_up_changes_no_prediction(tiny_checkpoint, model):
     warm = WorldModel.from_checkpoint(tiny_checkpoint, device="cpu")
     warm.warm_up()
     given = warm.tokenize(camera_frames(9))
-    assert torch.equal(warm.generate(given, None, DRAWN, nothing), model.generate(given, None, DRAWN, nothing))
+    assert torch.equal(tokens_of(warm, given), tokens_of(model, given))
 
 
 def test_a_prompt_steers_a_model_that_takes_one(make_checkpoint, tmp_path):
     directory = make_checkpoint(tmp_path / "text", context_dim=WIDTH)
-    prompts = {text: torch.randn(n, WIDTH).bfloat16() * 3 for n, text in [(4, "left"), (6, "right")]}
+    prompts = {text: torch.randn(n, WIDTH).bfloat16() * 30 for n, text in [(4, "left"), (6, "right")]}
     save_file(prompts, directory / EMBEDDINGS_FILE)
     model = WorldModel.from_checkpoint(directory, device="cpu")
     assert model.spec.takes_prompt
     model.warm_up()
     given = model.tokenize(camera_frames(9))
-    left, right, again = (
-        model.generate(given, model.encode_text(text), DRAWN, nothing) for text in ("left", "right", "left")
-    )
+    left, right, again = (tokens_of(model, given, model.encode_text(text)) for text in ("left", "right", "left"))
     assert left.shape == (40,) and torch.equal(left[:16], given)
     assert torch.equal(left, again) and not torch.equal(left, right)
 

@@ -1,4 +1,4 @@
-"""Drawing the next token: temperature and top-p, in the published order of operations."""
+"""Drawing tokens: temperature and top-p, with noise that is keyed by seed, position and token."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+SMALLEST_TEMPERATURE = 2.0**-126  # the smallest normal float32; at it, all but the likeliest tokens are out of reach
+
 
 @dataclass(frozen=True)
 class Sampling:
     """How tokens are drawn.
 
-    seed         same seed, model, device and dtype: same tokens
+    seed         same seed, prompt, model, device, dtype and window: same tokens. Of the first sample of a batch; the
+                 second's is one more, and so on
     temperature  divides the logits; 0: always the likeliest token
     top_p        in (0, 1]: draw from the likeliest tokens that together reach this probability (Holtzman et al. 2020)
     """
@@ -21,31 +24,57 @@ class Sampling:
     temperature: float
     top_p: float
 
-    def generator(self, device: torch.device | str) -> torch.Generator:
-        """A fresh source of noise for one generation."""
-        return torch.Generator(device).manual_seed(self.seed)
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0
+
+    @property
+    def divisor(self) -> float:
+        """What logits are divided by: the temperature, kept from vanishing in float32; 1 where it is greedy."""
+        return 1.0 if self.greedy else max(self.temperature, SMALLEST_TEMPERATURE)
 
 
-def sample(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
-    """Draw one token per row: logits [..., vocabulary] -> int64 [...].
+NOT_FINITE = -1  # in the place of a token where the logits are no finite numbers
 
-    The draw is a race of exponential clocks, argmax(p / e), over the tokens sorted by probability, in the logits'
-    own precision: with the same noise the published sampler draws the same tokens.
+
+def draw(logits: Tensor, sampling: Sampling, noise: Tensor | None) -> Tensor:
+    """One token for each row of logits: [..., vocabulary] -> int64 [...].
+
+    noise  Gumbel noise of the logits' shape; not read where the sampling is greedy
+
+    A token is kept for the draw where those that are strictly likelier have at most top_p of the probability together.
+    So the token that crosses top_p is kept, as published; tokens of equal probability are kept or left out together.
+    Among equal scores the smallest token wins. A row with a number that is not finite gives NOT_FINITE.
     """
-    if sampling.temperature == 0:
-        return logits.argmax(dim=-1)
-    probabilities, order = truncated_probabilities(logits, sampling.temperature, sampling.top_p)
-    noise = torch.empty_like(probabilities).exponential_(1.0, generator=generator)
-    winner = (probabilities / noise).argmax(dim=-1, keepdim=True)
-    return order.gather(-1, winner).squeeze(-1)
+    logits = logits.float()
+    top = logits.amax(dim=-1, keepdim=True)
+    finite = (top - logits.amin(dim=-1, keepdim=True)).isfinite().squeeze(-1)
+    if sampling.greedy:
+        token = logits.argmax(dim=-1)
+    else:
+        # The highest is taken off first: a tiny temperature then makes the others -inf, and none of them NaN.
+        scaled = (logits - top) / sampling.divisor
+        token = _best_kept(scaled, scaled + noise, sampling.top_p)
+    return token.masked_fill(~finite, NOT_FINITE)
 
 
-def truncated_probabilities(logits: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
-    """Probabilities that are drawn from, in falling order, and the tokens [..., vocabulary] they belong to.
+def _best_kept(scaled: Tensor, scores: Tensor, top_p: float) -> Tensor:
+    """The token of the best score among those that top_p keeps.
 
-    The token that crosses top_p is kept, so at least one always is.
+    Without a sort: the best of all tokens is taken, and where it is not kept, the best of those that are likelier than
+    it, for none of the others is kept either. Rows need two rounds or so.
     """
-    probabilities, order = torch.sort(torch.softmax(logits / temperature, dim=-1), dim=-1, descending=True)
-    before = torch.cumsum(probabilities, dim=-1) - probabilities
-    probabilities = probabilities.masked_fill(before > top_p, 0.0)
-    return probabilities / probabilities.sum(dim=-1, keepdim=True), order
+    best = scores.argmax(dim=-1)
+    if top_p >= 1:
+        return best
+    scaled, scores, result = scaled.flatten(0, -2), scores.flatten(0, -2), best.flatten()
+    probabilities = torch.softmax(scaled, dim=-1)
+    rows = torch.arange(len(result), device=result.device)
+    while len(rows):
+        level = scaled.gather(-1, result[rows, None])
+        likelier = scaled > level
+        refused = (probabilities * likelier).sum(dim=-1) > top_p
+        rows, scaled, probabilities = rows[refused], scaled[refused], probabilities[refused]
+        scores = scores[refused].masked_fill(~likelier[refused], -torch.inf)
+        result[rows] = scores.argmax(dim=-1)
+    return result.view(best.shape)

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import traceback
+from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,7 +20,7 @@ from cosmos_ros.child_processes import end_with_parent
 from cosmos_ros.device.out_of_memory import out_of_memory_as_error
 from cosmos_ros.errors import ForesightError, RankLost
 from cosmos_ros.world_model.config import TransformerConfig
-from cosmos_ros.world_model.decoding.engine import PASSES_AHEAD, SequentialDecoder
+from cosmos_ros.world_model.decoding.engine import PASSES_AHEAD, DecodeEngine, WindowDecoder
 from cosmos_ros.world_model.decoding.sampling import Sampling
 from cosmos_ros.world_model.tensor_parallel.sharded_transformer import load_share
 
@@ -40,12 +41,13 @@ class Share:
 
 @dataclass(frozen=True)
 class Goal:
-    """To every rank: complete a video. prompt int64 [P]; context float32 [1, M, context_dim] or None."""
+    """To every rank: complete videos. prompts int64 [B, P]; context float32 [1 or B, M, context_dim] or None."""
 
     number: int
-    prompt: np.ndarray
+    prompts: np.ndarray
     sampling: Sampling
     context: np.ndarray | None
+    n_tokens: int | None
 
 
 @dataclass(frozen=True)
@@ -55,20 +57,13 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Passed:
-    """From rank 0, after every pass: the arguments of OnPass."""
+    """From rank 0, after every pass: what a Pass says, and of each sample the tokens int64 that stand since then."""
 
     goal: int
-    done: int
+    number: int
+    done: tuple[int, ...]
     total: int
-    latent_frames: int
-
-
-@dataclass(frozen=True)
-class Finished:
-    """From rank 0: all tokens of the video, int64."""
-
-    goal: int
-    tokens: np.ndarray
+    fresh: tuple[np.ndarray, ...]
 
 
 @dataclass(frozen=True)
@@ -94,24 +89,20 @@ class StopSign:
     def ask(self, goal: int) -> None:
         self._asked.value = goal
 
-    def answer(self, goal: int, done: int) -> None:
+    def answer(self, goal: int, number: int) -> None:
         """Called by rank 0 after every pass."""
         if self._asked.value == goal != self._answered.value >> 32:
-            self._answered.value = (goal << 32) + done + PASSES_AHEAD + 2
+            self._answered.value = (goal << 32) + number + PASSES_AHEAD + 2
 
-    def reached(self, goal: int, done: int) -> bool:
-        return self._answered.value == (goal << 32) + done
-
-
-class _Stopped(Exception):
-    """Ends a generation on every rank after the same pass."""
+    def reached(self, goal: int, number: int) -> bool:
+        return self._answered.value == (goal << 32) + number
 
 
 def serve(share: Share, store: Path, connection: Connection, stop_sign: StopSign, threads: int) -> None:
     """The process: load the share, then complete videos until the starting process is gone.
 
     store       file over which the ranks find each other
-    connection  brings goals; takes Loaded, Passed, Finished and Failed
+    connection  brings goals; takes Loaded, Passed and Failed
     threads     of one operation on the CPU
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the starting process's to answer
@@ -120,7 +111,7 @@ def serve(share: Share, store: Path, connection: Connection, stop_sign: StopSign
     try:
         with out_of_memory_as_error("running the model on several GPUs"):
             _join(share, store)
-            engine = SequentialDecoder(
+            engine = WindowDecoder(
                 load_share(share.path, share.config, share.rank, share.ranks, share.device, share.dtype)
             )
             connection.send(Loaded())
@@ -149,18 +140,17 @@ def _join(share: Share, store: Path) -> None:
         dist.init_process_group("gloo", store=meeting, rank=share.rank, world_size=share.ranks)
 
 
-def _complete(engine: SequentialDecoder, goal: Goal, rank: int, connection: Connection, stop_sign: StopSign) -> None:
-    def on_pass(done: int, total: int, latent_frames: int) -> None:
-        if rank == 0:
-            connection.send(Passed(goal.number, done, total, latent_frames))
-            stop_sign.answer(goal.number, done)
-        if stop_sign.reached(goal.number, done):
-            raise _Stopped
-
+def _complete(engine: DecodeEngine, goal: Goal, rank: int, connection: Connection, stop_sign: StopSign) -> None:
+    """All ranks draw the same tokens, hear of the same passes, and so launch the same number of them."""
+    prompts = torch.from_numpy(goal.prompts)
     context = None if goal.context is None else torch.from_numpy(goal.context)
-    try:
-        tokens = engine.generate(torch.from_numpy(goal.prompt), goal.sampling, context, on_pass)
-    except _Stopped:
-        return
-    if rank == 0:
-        connection.send(Finished(goal.number, tokens.cpu().numpy()))
+    before = (0,) * len(prompts)
+    with closing(engine.passes(prompts, goal.sampling, context, goal.n_tokens)) as passes:
+        for passed in passes:
+            if rank == 0:
+                fresh = tuple(passed.fresh(before))
+                connection.send(Passed(goal.number, passed.number, passed.done, passed.total, fresh))
+                stop_sign.answer(goal.number, passed.number)
+                before = passed.done
+            if stop_sign.reached(goal.number, passed.number):
+                return

@@ -1,6 +1,6 @@
 """Decoding on several GPUs of one host: one process for each, started and watched by this one.
 
-Every rank runs the token-by-token decoder on its share of the transformer and draws every token itself, from the same
+Every rank runs the window decoder on its share of the transformer and draws every token itself, from the same
 logits with the same noise, so that tokens need not be exchanged. This process sends goals and hears from rank 0 of
 every pass. A rank that dies, fails or falls silent leaves the others waiting in a collective for good: then all are
 killed, the goal ends with an error, and the next one starts them anew.
@@ -14,7 +14,7 @@ import multiprocessing
 import signal
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -24,11 +24,10 @@ from torch import Tensor, nn
 
 from cosmos_ros.errors import ForesightError, RankLost, SettingError
 from cosmos_ros.world_model.config import TransformerConfig
-from cosmos_ros.world_model.decoding.engine import OnPass
+from cosmos_ros.world_model.decoding.engine import Pass, default_window
 from cosmos_ros.world_model.decoding.sampling import Sampling
 from cosmos_ros.world_model.tensor_parallel.rank import (
     Failed,
-    Finished,
     Goal,
     Loaded,
     Passed,
@@ -45,7 +44,7 @@ PASS_PATIENCE = 60.0  # without a finished pass; the first one compiles kernels 
 BLAME_GRACE = 1.0  # until the death that made another rank fail is known
 NEXT = "the rollout is lost; the next one starts all of the model's processes anew"
 
-Message = Loaded | Passed | Finished
+Message = Loaded | Passed
 
 
 class TensorParallelDecoder:
@@ -66,6 +65,7 @@ class TensorParallelDecoder:
         require_divisible(config, gpus)
         devices = rank_devices(device, gpus)
         self.module = nn.Module()
+        self.window = default_window(config, device)
         self._shares = [Share(Path(path), config, rank, gpus, place, dtype) for rank, place in enumerate(devices)]
         self._group: _Group | None = None
 
@@ -79,20 +79,28 @@ class TensorParallelDecoder:
             for _ in self._shares:
                 self._next_message(START_PATIENCE)
 
-    def generate(self, prompt: Tensor, sampling: Sampling, context: Tensor | None, on_pass: OnPass) -> Tensor:
+    def passes(
+        self, prompts: Tensor, sampling: Sampling, context: Tensor | None = None, n_tokens: int | None = None
+    ) -> Iterator[Pass]:
         self.start()
-        goal = self._group.begin(prompt, sampling, context)
-        while True:
-            message = self._next_message(PASS_PATIENCE)
-            if message.goal != goal:
-                continue  # the last passes of one that was stopped
-            if isinstance(message, Finished):
-                return torch.from_numpy(message.tokens).to(self._shares[0].device)
-            try:
-                on_pass(message.done, message.total, message.latent_frames)
-            except BaseException:
+        goal = self._group.begin(prompts, sampling, context, n_tokens)
+        size, n_prompt = prompts.shape
+        tokens = torch.zeros(size, self._shares[0].config.n_tokens, dtype=torch.long)
+        tokens[:, :n_prompt] = prompts
+        complete = False
+        try:
+            while not complete:
+                message = self._next_message(PASS_PATIENCE)
+                if message.goal != goal:
+                    continue  # the last passes of one that was stopped
+                for row, end, fresh in zip(tokens, message.done, message.fresh, strict=True):
+                    row[n_prompt + end - len(fresh) : n_prompt + end] = torch.from_numpy(fresh)
+                passed = Pass(message.number, message.done, message.total, n_prompt, tokens)
+                complete = passed.complete
+                yield passed
+        finally:
+            if not complete and self._group is not None:
                 self._group.stop(goal)
-                raise
 
     def release(self) -> None:
         """End the processes, which gives back what they hold. The next generation starts them again."""
@@ -137,11 +145,11 @@ class _Group:
     def alive(self) -> bool:
         return all(process.is_alive() for process in self._processes)
 
-    def begin(self, prompt: Tensor, sampling: Sampling, context: Tensor | None) -> int:
+    def begin(self, prompts: Tensor, sampling: Sampling, context: Tensor | None, n_tokens: int | None) -> int:
         """Send a goal to all ranks; its number."""
         self._goals += 1
         context = None if context is None else context.float().cpu().numpy()
-        goal = Goal(self._goals, prompt.cpu().numpy(), sampling, context)
+        goal = Goal(self._goals, prompts.cpu().numpy(), sampling, context, n_tokens)
         for connection in self._connections:
             with contextlib.suppress(OSError):  # of one that has just died, which `next_message` will tell
                 connection.send(goal)

@@ -25,6 +25,10 @@ class Chunking:
         """(height, width) in pixels."""
         return self.latent_shape[1] * self.compression[1], self.latent_shape[2] * self.compression[2]
 
+    @property
+    def tokens_per_latent_frame(self) -> int:
+        return self.latent_shape[1] * self.latent_shape[2]
+
     def latent_frames(self, n_frames: int) -> int:
         """Latent frames of n pixel frames from the chunk's start. Raises ValueError where they end inside one."""
         whole, rest = divmod(n_frames - 1, self.compression[0])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -25,10 +26,11 @@ OUTPUT_FRAMES = 8  # at a time
 TOKENIZER = "tokenizer"  # the part's name in a memory plan
 # Activations at their peak, in bfloat16, for each pixel of a chunk of frames. Measured with bench/published_models.py.
 WORK_BYTES_PER_PIXEL = 75
+SAME_PIXELS = 0.05  # on a scale of 2: rounding in bfloat16 stays below it, and another picture does not
 
 
 class VideoTokenizer:
-    """Encoder and decoder on a device.
+    """Encoder and decoder on a device. As a FrameDecoder it is the discrete one.
 
     Published encoders look only backwards in time, so that a clip's tokens need only the clip's frames; whether this
     one does is measured when it is loaded, and if not, clips are filled up to a whole chunk with their last frame, as
@@ -40,6 +42,8 @@ class VideoTokenizer:
 
     Raises ModelUnavailable where the programs do not fit the vocabulary, latent shape and compression of the model.
     """
+
+    name = "discrete"
 
     def __init__(
         self,
@@ -87,12 +91,35 @@ class VideoTokenizer:
             frames = filled(frames, self.chunking.n_frames)
         return self._encode(frames)[:latent_frames].flatten()
 
-    def decode(self, tokens: Tensor, n_conditioning: int) -> Iterator[Tensor]:
-        """Frames of a whole chunk's tokens int64 [t*h*w], after the first n: uint8 [k, h, w, 3] on the CPU, in order.
+    @cached_property
+    def by_groups(self) -> bool:
+        """Whether the decoder, too, looks only backwards and takes the first latent frames alone.
+
+        Measured once, when somebody asks: the head of a chunk is decoded with two different futures behind it, to the
+        same bits, and alone, to the same pixels within rounding.
+        """
+        t, h, w = self.chunking.latent_shape
+        n_head = t - 1
+        tokens = torch.arange(t * h * w).remainder(self.vocabulary).view(t, h, w)
+        other = tokens.clone()
+        other[n_head:] = tokens[n_head:].flip(1, 2)
+        frames = 1 + (n_head - 1) * self.chunking.compression[0]
+        try:
+            whole, contrast, alone = (self._decode(given)[:, :frames] for given in (tokens, other, tokens[:n_head]))
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            return False  # a program that was traced for whole chunks takes nothing shorter
+        return torch.equal(whole, contrast) and bool((whole - alone).abs().max() < SAME_PIXELS)
+
+    def decode(self, tokens: Tensor, first: int) -> Iterator[Tensor]:
+        """Frames after the first ones: uint8 [k, h, w, 3] on the CPU, in order.
+
+        tokens  int64 [latent frames * h' * w'], of a whole chunk or, `by_groups`, of its first latent frames
 
         Raises NotFinite where a pixel is no finite number: as uint8, in which guards see it, it would be one.
         """
-        pixels = self._decode(tokens.view(self.chunking.latent_shape))[:, n_conditioning:]
+        pixels = self._decode(tokens.view(-1, *self.chunking.latent_shape[1:]))[:, first:]
         if not pixels.isfinite().all():
             raise NotFinite("the tokenizer decoded pixels that are no finite numbers; its weights may be damaged")
         for some in pixels.split(OUTPUT_FRAMES, dim=1):
@@ -112,7 +139,8 @@ class VideoTokenizer:
     def _decode(self, tokens: Tensor) -> Tensor:
         """Float [3, n, h, w] in [-1, 1] of int64 [t, h', w']."""
         pixels = _run(self.decoder, tokens[None].to(self.device))
-        expected = [1, 3, self.chunking.n_frames, *self.chunking.frame_size]
+        n_frames = 1 + (len(tokens) - 1) * self.chunking.compression[0]
+        expected = [1, 3, n_frames, *self.chunking.frame_size]
         if not (isinstance(pixels, Tensor) and pixels.is_floating_point() and list(pixels.shape) == expected):
             raise ModelUnavailable(
                 f"the tokenizer decodes to {_describe(pixels)}, and the model expects floating-point {expected}"

@@ -1,17 +1,29 @@
-"""What the token-by-token decoder shares between generations, and that its passes could be replayed as a graph."""
+"""Decoding in windows gives exactly the tokens of decoding one by one, which gives those of the transformer alone."""
+
+from contextlib import closing
+from itertools import islice
 
 import pytest
 import torch
 
+from cosmos_ros.errors import NotFinite
 from cosmos_ros.world_model import Sampling, Transformer, TransformerConfig
+from cosmos_ros.world_model.config import Yarn
 from cosmos_ros.world_model.decoding import engine
-from cosmos_ros.world_model.decoding.engine import SequentialDecoder
-from cosmos_ros.world_model.decoding.sampling import sample
+from cosmos_ros.world_model.decoding.engine import WindowDecoder, completed
+from cosmos_ros.world_model.decoding.noise import gumbel, words_of
+from cosmos_ros.world_model.decoding.sampling import draw
 
 SAMPLING = Sampling(seed=3, temperature=1.0, top_p=0.9)
+KINDS = {  # as the four published models differ: with YaRN or without, with text or without
+    "4B": {},
+    "5B": {"context_dim": 24},
+    "12B": {"yarn": Yarn(2, 4, 1, (3, 4, 4))},
+    "13B": {"yarn": Yarn(2, 4, 1, (3, 4, 4)), "context_dim": 24},
+}
 
 
-def transformer(context_dim: int | None = None) -> Transformer:
+def transformer(context_dim: int | None = None, yarn: Yarn | None = None) -> Transformer:
     torch.manual_seed(0)
     config = TransformerConfig(
         n_layers=2,
@@ -23,13 +35,14 @@ def transformer(context_dim: int | None = None) -> Transformer:
         vocab_in=128 if context_dim else 64,
         vocab_out=64,
         latent_shape=(3, 4, 4),
+        yarn=yarn,
         context_dim=context_dim,
     )
     return Transformer(config).eval().requires_grad_(False)
 
 
-def prompt(seed: int = 1) -> torch.Tensor:
-    return torch.randint(0, 64, (16,), generator=torch.Generator().manual_seed(seed))
+def prompts(seed: int = 1, n: int = 16, batch: int = 1) -> torch.Tensor:
+    return torch.randint(0, 64, (1, n), generator=torch.Generator().manual_seed(seed)).expand(batch, -1)
 
 
 def context(seed: int, rows: int = 7) -> torch.Tensor:
@@ -38,13 +51,14 @@ def context(seed: int, rows: int = 7) -> torch.Tensor:
 
 def without_cache(model: Transformer, tokens: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
     """Token by token, the whole sequence through the model each time."""
-    generator = torch.Generator().manual_seed(SAMPLING.seed)
-    sequence = ([model.config.bov] if text is not None else []) + tokens.tolist()
+    words = words_of([SAMPLING.seed])
+    sequence = ([model.config.bov] if text is not None else []) + tokens[0].tolist()
     with torch.no_grad():
         while len(sequence) < model.config.sequence_length:
-            logits = model(torch.tensor([sequence]), torch.arange(len(sequence)), None, text)
-            sequence.append(int(sample(logits[:, -1], SAMPLING, generator)))
-    return torch.tensor(sequence[text is not None :])
+            logits = model(torch.tensor([sequence]), torch.arange(len(sequence)), None, text)[:, -1:]
+            noise = gumbel(words, torch.tensor([[len(sequence)]]), logits.shape[-1])
+            sequence.append(int(draw(logits, SAMPLING, noise)))
+    return torch.tensor([sequence[text is not None :]])
 
 
 @pytest.mark.parametrize("text", [None, context(1)], ids=["base", "text"])
@@ -52,64 +66,120 @@ def without_cache(model: Transformer, tokens: torch.Tensor, text: torch.Tensor |
 def test_tokens_do_not_depend_on_how_the_prompt_is_cut(text, prefill, monkeypatch):
     monkeypatch.setattr(engine, "PREFILL_TOKENS", prefill)
     model = transformer(24 if text is not None else None)
-    tokens = SequentialDecoder(model).generate(prompt(), SAMPLING, text, lambda *_: None)
-    assert torch.equal(tokens, without_cache(model, prompt(), text))
+    tokens = completed(WindowDecoder(model).passes(prompts(), SAMPLING, text))
+    assert torch.equal(tokens, without_cache(model, prompts(), text))
 
 
-def test_a_pass_that_could_read_every_row_draws_what_one_that_reads_the_filled_rows_draws(monkeypatch):
-    """A captured graph cannot change what it reads: it looks at all rows, with what lies ahead out of sight."""
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("kind", KINDS)
+def test_windows_give_the_tokens_of_one_by_one(kind, temperature, batch):
+    """A sample of the grid in bench/decode_exactness.py."""
+    model = transformer(**KINDS[kind])
+    text = context(2) if "context_dim" in KINDS[kind] else None
+    fast, slow = WindowDecoder(model, window=8), WindowDecoder(model, window=8, one_by_one=True)
+    for seed, (top_p, n) in enumerate([(0.5, 16), (0.8, 32), (1.0, 16)]):
+        sampling = Sampling(seed, temperature, top_p)
+        passes = list(fast.passes(prompts(seed, n, batch), sampling, text))
+        expected = list(slow.passes(prompts(seed, n, batch), sampling, text))
+        assert torch.equal(passes[-1].tokens, expected[-1].tokens)
+        assert len(expected) == 48 - n and len(passes) <= len(expected)
+
+
+@pytest.mark.parametrize("text", [None, context(1)], ids=["base", "text"])
+def test_a_sample_of_a_batch_is_the_goal_with_its_seed_alone(text):
+    model = transformer(24 if text is not None else None)
+    together = completed(WindowDecoder(model).passes(prompts(batch=4), SAMPLING, text))
+    for sample, tokens in enumerate(together):
+        alone = Sampling(SAMPLING.seed + sample, SAMPLING.temperature, SAMPLING.top_p)
+        assert torch.equal(completed(WindowDecoder(model).passes(prompts(), alone, text))[0], tokens)
+    assert len({tuple(tokens.tolist()) for tokens in together}) == 4
+
+
+def test_videos_of_a_batch_may_have_prompts_and_texts_of_their_own():
+    model = transformer(24)
+    given = torch.cat([prompts(1), prompts(2), prompts(1)])
+    texts = torch.cat([context(1), context(1), context(2)])
+    together = completed(WindowDecoder(model).passes(given, Sampling(0, 0.0, 1.0), texts))
+    for prompt, text, tokens in zip(given, texts, together, strict=True):
+        alone = completed(WindowDecoder(model).passes(prompt[None], Sampling(0, 0.0, 1.0), text[None]))
+        assert torch.equal(alone[0], tokens)
+    assert not torch.equal(together[0], together[2])
+
+
+@pytest.mark.parametrize("window", [1, 7, 31, 32, 33, 500])
+def test_a_window_may_be_larger_than_what_is_left(window):
     model = transformer()
-    expected = SequentialDecoder(model).generate(prompt(), SAMPLING, None, lambda *_: None)
-    decoder = SequentialDecoder(model)
+    tokens = completed(WindowDecoder(model, window=window).passes(prompts(), SAMPLING))
+    assert torch.equal(tokens, without_cache(model, prompts(), None))
 
-    def step_over_all_rows(state, sampling):
-        def step(filled):
-            state.cache.reach = len(state.cache.rows)
-            decoder._step(state, sampling)
 
-        return step
-
-    monkeypatch.setattr(decoder, "_step_for", step_over_all_rows)
-    decoder._state_for(None).cache.keys.fill_(1e4)  # leftovers of another video
-    assert torch.equal(decoder.generate(prompt(), SAMPLING, None, lambda *_: None), expected)
+def test_a_video_may_end_early():
+    model = transformer()
+    whole = completed(WindowDecoder(model).passes(prompts(), SAMPLING))
+    *_, last = WindowDecoder(model).passes(prompts(), SAMPLING, n_tokens=32)
+    assert (last.done, last.total) == ((16,), 16)
+    assert torch.equal(last.tokens[:, :32], whole[:, :32])
+    assert not last.tokens[:, 32:].any()
 
 
 def test_generations_share_their_tensors_and_not_their_contents():
     model = transformer(24)
-    decoder = SequentialDecoder(model)
+    decoder = WindowDecoder(model)
     addresses = set()
     for seed in (1, 2, 1):
-        tokens = decoder.generate(prompt(seed), SAMPLING, context(seed), lambda *_: None)
-        assert torch.equal(tokens, without_cache(model, prompt(seed), context(seed)))
-        addresses.add((decoder._state.sequence.data_ptr(), decoder._state.context[0][0].data_ptr()))
+        tokens = completed(decoder.passes(prompts(seed), SAMPLING, context(seed)))
+        assert torch.equal(tokens, without_cache(model, prompts(seed), context(seed)))
+        addresses.add((decoder._pass.batch.sequence.data_ptr(), decoder._pass.context[0][0].data_ptr()))
     assert len(addresses) == 1
 
 
 def test_a_context_of_another_length_is_taken_too():
     model = transformer(24)
-    decoder = SequentialDecoder(model)
+    decoder = WindowDecoder(model)
     for rows in (7, 12):
-        tokens = decoder.generate(prompt(), SAMPLING, context(5, rows), lambda *_: None)
-        assert torch.equal(tokens, without_cache(model, prompt(), context(5, rows)))
+        tokens = completed(decoder.passes(prompts(), SAMPLING, context(5, rows)))
+        assert torch.equal(tokens, without_cache(model, prompts(), context(5, rows)))
 
 
-def test_the_engine_is_fit_after_a_pass_was_refused_and_after_a_release():
+def test_the_engine_is_fit_after_a_video_was_given_up_and_after_a_release():
     model = transformer()
-    decoder = SequentialDecoder(model)
-    expected = decoder.generate(prompt(), SAMPLING, None, lambda *_: None)
-
-    def stop(done, total, frames):
-        if done == 5:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        decoder.generate(prompt(2), SAMPLING, None, stop)
-    assert torch.equal(decoder.generate(prompt(), SAMPLING, None, lambda *_: None), expected)
+    decoder = WindowDecoder(model, window=4)
+    expected = completed(decoder.passes(prompts(), SAMPLING))
+    with closing(decoder.passes(prompts(2), SAMPLING)) as passes:
+        assert len(list(islice(passes, 5))) == 5
+    assert torch.equal(completed(decoder.passes(prompts(), SAMPLING)), expected)
     decoder.release()
-    assert torch.equal(decoder.generate(prompt(), SAMPLING, None, lambda *_: None), expected)
+    assert torch.equal(completed(decoder.passes(prompts(), SAMPLING)), expected)
 
 
-def test_every_pass_is_reported_once_in_order():
-    reports = []
-    SequentialDecoder(transformer()).generate(prompt(), SAMPLING, None, lambda *report: reports.append(report))
-    assert reports == [(done, 32, done // 16) for done in range(1, 33)]
+def test_every_pass_tells_what_stands_since():
+    passes = list(WindowDecoder(transformer()).passes(prompts(batch=2), SAMPLING))
+    assert [each.number for each in passes] == list(range(1, len(passes) + 1))
+    before, rebuilt = (0, 0), [[], []]
+    for each in WindowDecoder(transformer()).passes(prompts(batch=2), SAMPLING):
+        for sample, fresh in enumerate(each.fresh(before)):
+            rebuilt[sample] += fresh.tolist()
+        assert all(new > old or new == 32 for new, old in zip(each.done, before, strict=True))
+        assert each.total == 32 and each.complete == (each.done == (32, 32))
+        before = each.done
+    assert rebuilt == passes[-1].tokens[:, 16:].tolist()
+
+
+def test_whoever_takes_passes_works_with_gradients_as_before():
+    for _ in WindowDecoder(transformer()).passes(prompts(), SAMPLING):
+        assert not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("damage", [float("nan"), float("inf")])
+def test_logits_that_are_no_numbers_end_the_goal(damage, temperature):
+    model = transformer()
+    decoder = WindowDecoder(model)
+    expected = completed(decoder.passes(prompts(), SAMPLING))
+    sound = model.output.weight.clone()
+    model.output.weight[5, 3] = damage
+    with pytest.raises(NotFinite, match="logits"):
+        completed(decoder.passes(prompts(), Sampling(3, temperature, 0.9)))
+    model.output.weight.copy_(sound)
+    assert torch.equal(completed(decoder.passes(prompts(), SAMPLING)), expected)

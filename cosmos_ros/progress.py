@@ -1,0 +1,81 @@
+"""What a running prediction tells of itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from cosmos_ros.rollout import Progress, Stage, StageTime
+
+
+class StageClock:
+    """Times the stages of one prediction and reports progress.
+
+    The share of each stage is a rough guess, made once here so that progress never runs backwards;
+    generation takes nearly all of it.
+    """
+
+    STARTS = {
+        Stage.TOKENIZING: 0.0,
+        Stage.PROMPT_GUARD: 0.04,
+        Stage.TEXT_ENCODING: 0.05,
+        Stage.GENERATING: 0.06,
+        Stage.DECODING: 0.92,
+        Stage.VIDEO_GUARD: 0.96,
+    }
+
+    def __init__(self, on_progress: Callable[[Progress], None] | None, n_new: int) -> None:
+        self._on_progress = on_progress
+        self._n_new = n_new
+        self._stage = Stage.WAITING
+        self._times: list[StageTime] = []
+        self._entered = time.monotonic()
+        self._last = Progress(Stage.WAITING, 0.0)
+
+    def __enter__(self) -> StageClock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._on_progress = None
+
+    def enter(self, stage: Stage) -> None:
+        """Close the running stage and begin the next."""
+        now = time.monotonic()
+        self._close(now)
+        self._stage, self._entered = stage, now
+        frames = self._n_new if stage in (Stage.DECODING, Stage.VIDEO_GUARD) else 0
+        self._last = Progress(stage, self.STARTS[stage], frames_ready=frames)
+        self.report()
+
+    def passed(self, done: int, total: int, frames_ready: int) -> None:
+        """After a decoding pass: `done` of `total` new tokens are there. With the last one, decoding frames remains."""
+        if self._stage is not Stage.GENERATING:
+            self.report()
+            return
+        elapsed = max(time.monotonic() - self._entered, 1e-9)
+        rate = done / elapsed
+        start, end = self.STARTS[Stage.GENERATING], self.STARTS[Stage.DECODING]
+        self._last = Progress(
+            Stage.GENERATING,
+            fraction=start + (end - start) * done / total,
+            frames_ready=frames_ready,
+            tokens_per_second=rate,
+            remaining_s=(total - done) / rate if rate else -1.0,
+        )
+        self.report()
+        if done == total:
+            self.enter(Stage.DECODING)
+
+    def report(self) -> None:
+        if self._on_progress is not None:
+            self._on_progress(self._last)
+
+    def finish(self) -> tuple[StageTime, ...]:
+        """Close the last stage; the times of all, in order."""
+        self._close(time.monotonic())
+        self._stage = Stage.WAITING
+        return tuple(self._times)
+
+    def _close(self, now: float) -> None:
+        if self._stage is not Stage.WAITING:
+            self._times.append(StageTime(self._stage, now - self._entered))

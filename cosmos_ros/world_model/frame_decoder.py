@@ -1,0 +1,150 @@
+"""What turns tokens into frames, and the thread on which it works while later tokens are still being decided."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cosmos_ros.world_model.decoding.engine import Pass
+from cosmos_ros.world_model.tokenizer.chunking import Chunking
+
+POLL_S = 0.02  # between two looks at whether frames are there, so that a cancel is heard meanwhile
+
+
+class FrameDecoder(Protocol):
+    """Turns tokens into frames; `tokenizer.VideoTokenizer` is one.
+
+    name       as rollouts carry it
+    by_groups  whether the frames of the first latent frames can be decoded before later tokens are known
+    """
+
+    name: str
+
+    @property
+    def by_groups(self) -> bool: ...
+
+    def decode(self, tokens: Tensor, first: int) -> Iterator[Tensor]:
+        """Frames after the first `first` ones: uint8 [k, h, w, 3] RGB on the CPU, in order.
+
+        tokens  int64 [latent frames * h' * w'], of a whole chunk or, `by_groups`, of its first latent frames
+
+        Raises NotFinite where a pixel is no finite number.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Some frames of one sample, uint8 [k, h, w, 3] RGB; each sample's come in order."""
+
+    sample: int
+    pixels: np.ndarray
+
+
+class FrameThread:
+    """Decodes frames on a thread of its own, and on a CUDA stream of its own, in the order in which they are asked.
+
+    decode  as FrameDecoder has it; called on the thread
+    """
+
+    def __init__(self, decode: Callable[[Tensor, int], Iterator[np.ndarray]], device: torch.device) -> None:
+        self._decode = decode
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="frames")
+
+    def rollout(self, chunking: Chunking, n_conditioning: int, n_frames: int, by_groups: bool) -> FramesOfRollout:
+        return FramesOfRollout(self._submit, chunking, n_conditioning, n_frames, by_groups)
+
+    def close(self) -> None:
+        """Wait for what is being decoded; what waits is dropped."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _submit(self, job: Job) -> Future:
+        return self._pool.submit(self._run, job)
+
+    def _run(self, job: Job) -> None:
+        with torch.cuda.stream(self._stream) if self._stream else nullcontext():
+            left = job.n_frames
+            for pixels in self._decode(job.tokens, job.first):
+                if job.dropped.is_set() or left <= 0:
+                    return
+                job.decoded.put(Frames(job.sample, pixels[:left]))
+                left -= len(pixels)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Frames to decode: n_frames after the first ones. They go to `decoded`, unless nobody wants them any more."""
+
+    sample: int
+    tokens: Tensor
+    first: int
+    n_frames: int
+    decoded: queue.SimpleQueue
+    dropped: threading.Event
+
+
+class FramesOfRollout:
+    """The frames of a batch's samples, as their tokens become complete.
+
+    n_frames   predicted frames that are wanted of each sample
+    by_groups  decode each latent frame when it is complete, else all once all tokens are there. Which frames are
+               decoded together never depends on what was complete when, so that their pixels do not
+    """
+
+    def __init__(
+        self, submit: Callable[[Job], Future], chunking: Chunking, n_conditioning: int, n_frames: int, by_groups: bool
+    ) -> None:
+        self._submit, self._chunking = submit, chunking
+        self._first, self._n_frames, self._by_groups = n_conditioning, n_frames, by_groups
+        self._asked: dict[int, int] = {}  # predicted frames of each sample that are being decoded, or were
+        self._jobs: list[Future] = []
+        self._decoded: queue.SimpleQueue[Frames] = queue.SimpleQueue()
+        self._dropped = threading.Event()
+
+    def take(self, passed: Pass) -> None:
+        """Begin to decode what has become complete by a pass."""
+        for sample, done in enumerate(passed.done):
+            while (job := self._next_job(sample, done, passed)) is not None:
+                self._jobs.append(self._submit(job))
+                self._asked[sample] = self._asked.get(sample, 0) + job.n_frames
+
+    def ready(self) -> list[Frames]:
+        """What has been decoded since the last call. Raises what decoding raised."""
+        while self._jobs and self._jobs[0].done():
+            self._jobs.pop(0).result()
+        return [self._decoded.get() for _ in range(self._decoded.qsize())]
+
+    def rest(self) -> Iterator[list[Frames]]:
+        """Every now and then what has been decoded since, possibly nothing, until there is no more."""
+        while self._jobs:
+            wait(self._jobs[:1], POLL_S)
+            yield self.ready()
+
+    def drop(self) -> None:
+        """Nobody wants the rest."""
+        self._dropped.set()
+        for job in self._jobs:
+            job.cancel()
+
+    def _next_job(self, sample: int, done: int, passed: Pass) -> Job | None:
+        asked = self._asked.get(sample, 0)
+        per_latent, step = self._chunking.tokens_per_latent_frame, self._chunking.compression[0]
+        complete = min(done // per_latent * step, self._n_frames)
+        if asked >= self._n_frames or (complete <= asked if self._by_groups else done < passed.total):
+            return None
+        n_frames = min(step, self._n_frames - asked) if self._by_groups else self._n_frames
+        latent_frames = self._chunking.latent_shape[0]
+        if self._by_groups:
+            latent_frames = self._chunking.latent_frames(self._first + asked + step)
+        tokens = passed.tokens[sample, : latent_frames * per_latent].clone()
+        return Job(sample, tokens, self._first + asked, n_frames, self._decoded, self._dropped)
