@@ -1,8 +1,11 @@
-"""Attention of a few new tokens over the KV cache, for CUDA: reads each filled row once and no other.
+"""Attention of a window of new tokens over the KV cache, as Triton kernels: each filled row is read once.
 
-Decoding is bound by memory: PyTorch's fused kernels put one thread block on each key-value head, which leaves most of
+Decoding is bound by memory: PyTorch's fused kernels put few thread blocks on each key-value head, which leaves most of
 the GPU idle, and read every row that a mask then discards. Here the rows are split over thread blocks that look at
-the positions on the device ("flash-decoding", Dao et al. 2023), so one captured graph serves the whole video.
+the positions on the device ("flash-decoding", Dao et al. 2023), so that one captured graph serves the whole video.
+
+Splits and blocks begin at fixed rows of the cache, and a row that a query may not see adds an exact zero: what a query
+gets depends neither on its place in the window nor on the other queries.
 """
 
 from __future__ import annotations
@@ -12,57 +15,72 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-ROWS_PER_SPLIT = 256
-BLOCK_BYTES = 128  # of one channel of a block of rows: 64 rows in bfloat16, 32 in float32, for the shared memory
-LARGEST_QUERY_BLOCK = 64
-MOST_TOKENS = 128  # of one pass: beyond it the partial sums outgrow the cache, and PyTorch's kernels fill the GPU
+LARGEST_QUERY_BLOCK = 128
+LOG2_E = 1.4426950408889634
+THREAD_BLOCKS = 100  # that keep a large GPU busy; splits are made no smaller than that takes
 
 
-def serves(keys: Tensor, n: int) -> bool:
-    """Whether a pass of n tokens over a cache of keys [..., batch, n_kv_heads, rows, head_dim] may come here."""
-    batch, head_dim = keys.shape[-4], keys.shape[-1]
-    return keys.is_cuda and batch == 1 and n <= MOST_TOKENS and head_dim >= 16 and head_dim & (head_dim - 1) == 0
+def rows_per_split(rows: int, n_kv_heads: int, query_blocks: int) -> int:
+    """Rows of a split: large ones write fewer partial sums, small ones give every multiprocessor work."""
+    size = 2048
+    while size > 256 and triton.cdiv(rows, size) * n_kv_heads * query_blocks < THREAD_BLOCKS:
+        size //= 2
+    return size
 
 
-def attend_to_cache(queries: Tensor, keys: Tensor, values: Tensor, positions: Tensor) -> Tensor:
-    """Every query sees the rows up to its own position.
+def attend_to_cache(queries: Tensor, keys: Tensor, values: Tensor, filled: Tensor) -> Tensor:
+    """Query w of a sample sees the rows up to filled - 1 + w.
 
-    queries       [1, n_heads, N, head_dim]
-    keys, values  [1, n_kv_heads, rows, head_dim], rows contiguous
-    positions     int64 [N], on the device
-    returns       [1, n_heads, N, head_dim], in the queries' type
+    queries       [B, n_heads, W, head_dim], contiguous; head_dim a power of two from 16 on
+    keys, values  [B, n_kv_heads, rows, head_dim], rows contiguous
+    filled        int64 [B], on the device
+    returns       [B, W, n_heads * head_dim], in the queries' type
     """
-    _, n_heads, n, head_dim = queries.shape
+    batch, n_heads, window, head_dim = queries.shape
     n_kv_heads, rows = keys.shape[1:3]
-    queries = queries.contiguous()
-    group_rows = n_heads // n_kv_heads * n  # queries that share a key-value head, as rows of one matrix
+    group_rows = n_heads // n_kv_heads * window  # queries that share a key-value head, as rows of one matrix
     block = min(max(16, triton.next_power_of_2(group_rows)), LARGEST_QUERY_BLOCK)
-    splits = triton.cdiv(rows, ROWS_PER_SPLIT)
-    partial = torch.empty(splits, n_heads * n, head_dim, device=queries.device, dtype=torch.float32)
-    weight = torch.empty(splits, n_heads * n, device=queries.device, dtype=torch.float32)
-    result = torch.empty_like(queries)
-    _attend_split[(splits, n_kv_heads, triton.cdiv(group_rows, block))](
+    blocks = triton.cdiv(group_rows, block)
+    split_rows = rows_per_split(rows, n_kv_heads, blocks)
+    splits = triton.cdiv(rows, split_rows)
+    partial = torch.empty(splits, batch * n_heads * window, head_dim, device=queries.device, dtype=torch.float32)
+    weight = torch.empty(splits, batch * n_heads * window, device=queries.device, dtype=torch.float32)
+    result = torch.empty(batch, window, n_heads * head_dim, device=queries.device, dtype=queries.dtype)
+    wide = queries.dtype == torch.float32
+    _attend_split[(splits, n_kv_heads * blocks, batch)](
         queries,
         keys,
         values,
-        positions,
+        filled,
         partial,
         weight,
-        n,
+        window,
         group_rows,
-        n_heads * n,
-        rows,
+        blocks,
+        batch * n_heads * window,
+        keys.stride(0),
         keys.stride(1),
-        head_dim**-0.5,
+        head_dim**-0.5 * LOG2_E,
+        N_KV_HEADS=n_kv_heads,
         HEAD_DIM=head_dim,
         BLOCK=block,
-        BLOCK_ROWS=BLOCK_BYTES // keys.element_size(),
-        ROWS_PER_SPLIT=ROWS_PER_SPLIT,
-        PRECISION="ieee" if queries.dtype == torch.float32 else "tf32",
-        num_stages=2,
+        BLOCK_ROWS=32 if wide else 64,
+        SPLIT_ROWS=split_rows,
+        PRECISION="ieee" if wide else "tf32",
+        num_warps=8 if block == LARGEST_QUERY_BLOCK else 4,
+        num_stages=1 if wide else 3,
     )
-    _combine_splits[(n_heads * n,)](
-        partial, weight, result, splits, n_heads * n, HEAD_DIM=head_dim, SPLITS=triton.next_power_of_2(splits)
+    _combine_splits[(batch * n_heads * window,)](
+        partial,
+        weight,
+        result,
+        splits,
+        batch * n_heads * window,
+        n_heads,
+        window,
+        HEAD_DIM=head_dim,
+        SPLITS=triton.next_power_of_2(splits),
+        num_warps=1,
     )
     return result
 
@@ -72,73 +90,96 @@ def _attend_split(
     queries,
     keys,
     values,
-    positions,
+    filled,
     partial,
     weight,
-    n,
+    window,
     group_rows,
+    blocks,
     all_rows,
-    cache_rows,
+    sample_stride,
     head_stride,
     scale,
+    N_KV_HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     BLOCK: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
-    ROWS_PER_SPLIT: tl.constexpr,
+    SPLIT_ROWS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """One split of the rows for one key-value head: the softmax-weighted sum of values and its log-sum-exp."""
-    split, head, block = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    """One split of the rows for queries of one key-value head: their weighted sum of values, and its log2-sum-exp2."""
+    split, sample = tl.program_id(0), tl.program_id(2)
+    head, block = tl.program_id(1) // blocks, tl.program_id(1) % blocks
     row = block * BLOCK + tl.arange(0, BLOCK)
     real = row < group_rows
     channel = tl.arange(0, HEAD_DIM)
-    last = tl.load(positions + row % n, mask=real, other=-1).to(tl.int32)
-    row_of_all = head * group_rows + row
+    first = tl.load(filled + sample).to(tl.int32) - 1
+    last = first + row % window
+    row_of_all = (sample * N_KV_HEADS + head) * group_rows + row
     query = tl.load(queries + row_of_all[:, None] * HEAD_DIM + channel[None, :], mask=real[:, None], other=0.0)
 
     highest = tl.full([BLOCK], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
     summed = tl.zeros([BLOCK, HEAD_DIM], tl.float32)
-    begin = split * ROWS_PER_SPLIT
-    end = tl.minimum(begin + ROWS_PER_SPLIT, tl.minimum(cache_rows, tl.max(last, 0) + 1))
-    for at in range(begin, end, BLOCK_ROWS):
+    begin = split * SPLIT_ROWS
+    end = tl.minimum(begin + SPLIT_ROWS, first + window)
+    seen_by_all = tl.minimum(end, begin + tl.maximum(first + 1 - begin, 0) // BLOCK_ROWS * BLOCK_ROWS)
+    place = sample.to(tl.int64) * sample_stride + head.to(tl.int64) * head_stride
+    offsets = tl.arange(0, BLOCK_ROWS)[:, None] * HEAD_DIM + channel[None, :]
+    for at in range(begin, seen_by_all, BLOCK_ROWS):
+        key = tl.load(keys + place + at * HEAD_DIM + offsets)
+        value = tl.load(values + place + at * HEAD_DIM + offsets)
+        score = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
+        new_highest = tl.maximum(highest, tl.max(score, 1))
+        shrink = tl.exp2(highest - new_highest)
+        portion = tl.exp2(score - new_highest[:, None])
+        total = total * shrink + tl.sum(portion, 1)
+        summed = summed * shrink[:, None]
+        summed = tl.dot(portion.to(value.dtype), value, summed, input_precision=PRECISION)
+        highest = new_highest
+    for at in range(seen_by_all, end, BLOCK_ROWS):
         cached = at + tl.arange(0, BLOCK_ROWS)
-        place = head * head_stride + cached[:, None] * HEAD_DIM + channel[None, :]
-        filled = cached < end
-        key = tl.load(keys + place, mask=filled[:, None], other=0.0)
-        value = tl.load(values + place, mask=filled[:, None], other=0.0)
+        written = (cached < end)[:, None]
+        key = tl.load(keys + place + at * HEAD_DIM + offsets, mask=written, other=0.0)
+        value = tl.load(values + place + at * HEAD_DIM + offsets, mask=written, other=0.0)
         score = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
         score = tl.where(cached[None, :] <= last[:, None], score, float("-inf"))
         new_highest = tl.maximum(highest, tl.max(score, 1))
         # A row that has seen nothing yet keeps -inf as its maximum: subtract zero there, not infinity.
         reference = tl.where(new_highest == float("-inf"), 0.0, new_highest)
-        shrink = tl.exp(highest - reference)
-        portion = tl.exp(score - reference[:, None])
+        shrink = tl.exp2(highest - reference)
+        portion = tl.exp2(score - reference[:, None])
         total = total * shrink + tl.sum(portion, 1)
-        summed = summed * shrink[:, None] + tl.dot(portion.to(value.dtype), value, input_precision=PRECISION)
+        summed = summed * shrink[:, None]
+        summed = tl.dot(portion.to(value.dtype), value, summed, input_precision=PRECISION)
         highest = new_highest
 
     seen = total > 0
-    place = split * all_rows + row_of_all
-    tl.store(weight + place, tl.where(seen, highest + tl.log(tl.where(seen, total, 1.0)), float("-inf")), mask=real)
+    place_of_row = split.to(tl.int64) * all_rows + row_of_all
+    sum_of_all = highest + tl.log2(tl.where(seen, total, 1.0))
+    tl.store(weight + place_of_row, tl.where(seen, sum_of_all, float("-inf")), mask=real)
     tl.store(
-        partial + place[:, None] * HEAD_DIM + channel[None, :],
+        partial + place_of_row[:, None] * HEAD_DIM + channel[None, :],
         summed / tl.where(seen, total, 1.0)[:, None],
         mask=(real & seen)[:, None],
     )
 
 
 @triton.jit
-def _combine_splits(partial, weight, result, splits, all_rows, HEAD_DIM: tl.constexpr, SPLITS: tl.constexpr):
-    """The splits of one query, weighted by their log-sum-exp. A split that saw nothing was not written: not read."""
+def _combine_splits(
+    partial, weight, result, splits, all_rows, n_heads, window, HEAD_DIM: tl.constexpr, SPLITS: tl.constexpr
+):
+    """The splits of one query, weighted by their log2-sum-exp2. A split that saw nothing was not written: not read."""
     row = tl.program_id(0)
     split = tl.arange(0, SPLITS)
     channel = tl.arange(0, HEAD_DIM)
-    place = split * all_rows + row
+    place = split.to(tl.int64) * all_rows + row
     log_weight = tl.load(weight + place, mask=split < splits, other=float("-inf"))
-    portion = tl.exp(log_weight - tl.max(log_weight, 0))
+    portion = tl.exp2(log_weight - tl.max(log_weight, 0))
     part = tl.load(
         partial + place[:, None] * HEAD_DIM + channel[None, :], mask=(log_weight > float("-inf"))[:, None], other=0.0
     )
     mean = tl.sum(part * portion[:, None], 0) / tl.sum(portion, 0)
-    tl.store(result + row * HEAD_DIM + channel, mean.to(result.dtype.element_ty))
+    head, sample = row // window % n_heads, row // (window * n_heads)
+    place_in_result = ((sample * window + row % window) * n_heads + head) * HEAD_DIM
+    tl.store(result + place_in_result + channel, mean.to(result.dtype.element_ty))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,6 +18,8 @@ from cosmos_ros.world_model.config import TransformerConfig
 from cosmos_ros.world_model.decoding.sampling import Sampling
 from cosmos_ros.world_model.decoding.window import Report, WindowPass
 from cosmos_ros.world_model.transformer import Transformer
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -112,7 +115,7 @@ class WindowDecoder:
         size, n_prompt = prompts.shape
         if self._pass is None or len(self._pass.batch.filled) != size:
             self.release()
-            self._pass = WindowPass(self.transformer, size, self.window, self.one_by_one)
+            self._pass = make_pass(self.transformer, size, self.window, self.one_by_one)
         current = self._pass
         first = current.begin(prompts, sampling, end, context)
         prefill(current, prompts, first)
@@ -128,6 +131,19 @@ class WindowDecoder:
                 begin, done[sample] = n_prompt + done[sample], report.filled - first
                 tokens[sample, begin : n_prompt + done[sample]] = report.drawn[: n_prompt + done[sample] - begin]
             yield Pass(number, tuple(done), end - first, n_prompt, tokens)
+
+
+def make_pass(transformer: Transformer, batch: int, window: int, one_by_one: bool) -> WindowPass:
+    """The pass that suits the device: fused for a GPU, where Triton is there and knows the heads' size."""
+    head_dim = transformer.config.head_dim
+    if transformer.output.weight.device.type == "cuda" and head_dim >= 16 and head_dim & (head_dim - 1) == 0:
+        try:
+            from cosmos_ros.world_model.decoding.fused_pass import FusedPass
+        except ImportError:  # Triton comes with PyTorch's CUDA builds, and not with all of them
+            logger.warning("Triton is not installed: decoding takes several times as long; install PyTorch's own build")
+        else:
+            return FusedPass(transformer, batch, window, one_by_one)
+    return WindowPass(transformer, batch, window, one_by_one)
 
 
 def default_window(config: TransformerConfig, device: torch.device) -> int:

@@ -123,19 +123,7 @@ class WindowPass:
     def report(self) -> Callable[[], list[Report]]:
         """What to call for what became of the samples by the pass that was run last. It waits for the pass."""
         batch = self.batch
-        packed = torch.cat([batch.filled[:, None], batch.failed[:, None], batch.drawn], dim=1)
-        if self.device.type != "cuda":
-            return lambda: _reports_in(packed)
-        host = torch.empty(packed.shape, dtype=packed.dtype, pin_memory=True)
-        host.copy_(packed, non_blocking=True)
-        done = torch.cuda.Event(blocking=True)
-        done.record()
-
-        def wait() -> list[Report]:
-            done.synchronize()
-            return _reports_in(host)
-
-        return wait
+        return reports_in(torch.cat([batch.filled[:, None], batch.failed[:, None], batch.drawn], dim=1))
 
     @property
     def own_contexts(self) -> bool:
@@ -167,8 +155,24 @@ class WindowPass:
         batch.filled.add_(accepted)
 
 
-def _reports_in(packed: Tensor) -> list[Report]:
-    return [Report(int(row[0]), bool(row[1]), row[2:]) for row in packed]
+def reports_in(packed: Tensor) -> Callable[[], list[Report]]:
+    """Of each sample, from int64 [B, 2 + W]: filled, failed, drawn. On a GPU they are fetched when the pass is done."""
+    if packed.device.type != "cuda":
+        return lambda: _unpacked(packed)
+    host = torch.empty(packed.shape, dtype=packed.dtype, pin_memory=True)
+    host.copy_(packed, non_blocking=True)
+    done = torch.cuda.Event(blocking=True)
+    done.record()
+
+    def wait() -> list[Report]:
+        done.synchronize()
+        return _unpacked(host)
+
+    return wait
+
+
+def _unpacked(packed: Tensor) -> list[Report]:
+    return [Report(int(row[0]), bool(row[1]), row[2:].clone()) for row in packed]
 
 
 def _placed(old: list[KeysValues] | None, new: list[KeysValues]) -> list[KeysValues]:

@@ -1,0 +1,133 @@
+"""The pass over a window on a GPU: fused layers, drawing and bookkeeping on the device, replayed as one CUDA graph."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from cosmos_ros.device.out_of_memory import is_out_of_memory
+from cosmos_ros.world_model.decoding import layer_kernels, sampling_kernels
+from cosmos_ros.world_model.decoding.cache_attention import attend_to_cache
+from cosmos_ros.world_model.decoding.projections import Projections
+from cosmos_ros.world_model.decoding.sampling import Sampling
+from cosmos_ros.world_model.decoding.window import Report, WindowPass, reports_in
+from cosmos_ros.world_model.transformer import Transformer
+
+logger = logging.getLogger(__name__)
+
+
+class FusedPass(WindowPass):
+    """Computes what WindowPass computes, in fewer and larger steps, none of which waits for the host."""
+
+    def __init__(self, transformer: Transformer, batch: int, window: int, one_by_one: bool) -> None:
+        super().__init__(transformer, batch, window, one_by_one)
+        self._projections = [Projections(layer) for layer in transformer.layers]
+        self._settings = torch.zeros(3, device=self.device)
+        self._tokens = torch.zeros(batch, window, dtype=torch.long, device=self.device)
+        self._report = torch.zeros(batch, 2 + window, dtype=torch.long, device=self.device)
+        self._draws = sampling_kernels.Draws(
+            batch * window, transformer.config.vocab_out, self._settings, self.batch.words, self.batch.filled
+        )
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._captured_for: object = None
+
+    def begin(self, prompts: Tensor, sampling: Sampling, end: int, context: Tensor | None) -> int:
+        first = super().begin(prompts, sampling, end, context)
+        self._settings.copy_(
+            torch.tensor([sampling.divisor, 1.0 if sampling.greedy else sampling.top_p, float(not sampling.greedy)])
+        )
+        return first
+
+    def run(self) -> None:
+        if self.device.type != "cuda":
+            self._step()
+            return
+        places = (self.context[0][0].data_ptr() if self.context else 0, self.transformer.output.weight.data_ptr())
+        if self._captured_for != places:
+            self._capture()
+            self._captured_for = places
+        if self._graph is None:
+            self._step()
+        else:
+            self._graph.replay()
+
+    def report(self) -> Callable[[], list[Report]]:
+        return reports_in(self._report)
+
+    def _capture(self) -> None:
+        """Record the pass. Where that fails for want of memory or support, passes are launched kernel by kernel."""
+        self._graph = None
+        kept = [tensor.clone() for tensor in self._bookkeeping()]
+        aside = torch.cuda.Stream(self.device)
+        aside.wait_stream(torch.cuda.current_stream(self.device))
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.stream(aside):
+                self._step()  # compiles, and sizes what cannot be sized while recording
+            aside.synchronize()
+            # Other threads may go on with the GPU meanwhile.
+            with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
+                self._step()
+            self._graph = graph
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            logger.warning("passes cannot be captured as a CUDA graph, and take longer: %s", error)
+        finally:
+            torch.cuda.current_stream(self.device).wait_stream(aside)
+            for tensor, before in zip(self._bookkeeping(), kept, strict=True):
+                tensor.copy_(before)
+
+    def _bookkeeping(self) -> tuple[Tensor, ...]:
+        return self.batch.sequence, self.batch.filled, self.batch.guessed
+
+    def _step(self) -> None:
+        batch = self.batch
+        sampling_kernels.guess(
+            batch.sequence, batch.filled, batch.guessed, self.transformer.config.tokens_per_latent_frame, self._tokens
+        )
+        drawn = self._draws.draw(self._logits(), self.window)
+        sampling_kernels.settle(
+            batch.sequence,
+            batch.filled,
+            batch.guessed,
+            batch.end,
+            self._tokens,
+            drawn,
+            self._report,
+            self.one_by_one,
+        )
+
+    def _logits(self) -> Tensor:
+        """[B * W, vocabulary] of the window's tokens."""
+        transformer, config, filled, window = self.transformer, self.transformer.config, self.batch.filled, self.window
+        batch = len(filled)
+        x = transformer.tok_embeddings(self._tokens).flatten(0, 1)
+        branch, absolute = None, transformer.absolute_positions
+        tables = (transformer.rope_cos, transformer.rope_sin)
+
+        def norm(weight: Tensor, branch: Tensor | None, absolute: Tensor | None = None) -> Tensor:
+            return layer_kernels.add_and_normalise(x, branch, weight, config.norm_eps, absolute, filled, window)
+
+        for i, (layer, projections) in enumerate(zip(transformer.layers, self._projections, strict=True)):
+            attention, keys, values = layer.attention, self.cache.keys[i], self.cache.values[i]
+            queries = layer_kernels.rotate_and_store(
+                projections.queries_keys_values(norm(layer.attention_norm.weight, branch, absolute)),
+                (attention.q_norm.weight, attention.k_norm.weight),
+                config.norm_eps,
+                tables,
+                keys,
+                values,
+                filled,
+                window,
+            )
+            branch = attention.wo(attend_to_cache(queries, keys, values, filled).flatten(0, 1))
+            if self.context is not None:
+                normal = norm(layer.cross_attention_norm.weight, branch).unflatten(0, (batch, window))
+                branch = layer.cross_attention(normal, self.context[i]).flatten(0, 1)
+            gated = layer_kernels.gate(projections.gate_and_value(norm(layer.ffn_norm.weight, branch)))
+            branch = layer.feed_forward.w2(gated)
+        return transformer.output(norm(transformer.norm.weight, branch))

@@ -1,0 +1,193 @@
+"""What stands between the matrix products of a pass, as Triton kernels: one launch where PyTorch takes several.
+
+They round where the plain transformer rounds, so that both compute the same up to the order of sums.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+def add_and_normalise(
+    x: Tensor, branch: Tensor | None, weight: Tensor, eps: float, absolute: Tensor | None, filled: Tensor, window: int
+) -> Tensor:
+    """x += branch, += the absolute position's row, in place; returns RMSNorm(x).
+
+    x, branch  [B * W, dim]
+    absolute   [rows, dim], of the positions; None: nothing is added
+    """
+    rows, dim = x.shape
+    result = torch.empty_like(x)
+    _add_and_normalise[(rows,)](
+        x,
+        x if branch is None else branch,
+        weight,
+        x if absolute is None else absolute,
+        filled,
+        result,
+        window,
+        0 if absolute is None else len(absolute) - 1,
+        eps,
+        DIM=dim,
+        BLOCK=triton.next_power_of_2(dim),
+        ADD=branch is not None,
+        ADD_POSITION=absolute is not None,
+        num_warps=8 if dim >= 2048 else 4,
+    )
+    return result
+
+
+def rotate_and_store(
+    projected: Tensor,
+    norms: tuple[Tensor, Tensor],
+    eps: float,
+    tables: tuple[Tensor, Tensor],
+    keys: Tensor,
+    values: Tensor,
+    filled: Tensor,
+    window: int,
+) -> Tensor:
+    """Normalise and rotate queries and keys, put keys and values into the cache; returns queries [B, heads, W, dim].
+
+    projected     [B * W, (n_heads + 2 * n_kv_heads) * head_dim]: queries, keys, values
+    norms         weights [head_dim] of the queries' and the keys' RMSNorm
+    tables        cosines and sines [rows, head_dim]
+    keys, values  of the layer, [B, n_kv_heads, rows, head_dim]
+    """
+    batch, n_kv_heads, _, head_dim = keys.shape
+    n_heads = projected.shape[1] // head_dim - 2 * n_kv_heads
+    queries = torch.empty(batch, n_heads, window, head_dim, device=projected.device, dtype=projected.dtype)
+    _rotate_and_store[(batch * window, n_heads + 2 * n_kv_heads)](
+        projected,
+        *norms,
+        *tables,
+        queries,
+        keys,
+        values,
+        filled,
+        window,
+        n_heads,
+        n_kv_heads,
+        len(tables[0]) - 1,
+        keys.stride(0),
+        keys.stride(1),
+        eps,
+        HEAD_DIM=head_dim,
+        num_warps=1,
+    )
+    return queries
+
+
+def gate(projected: Tensor) -> Tensor:
+    """silu(first half) * second half: [M, 2 * hidden] -> [M, hidden]."""
+    rows, both = projected.shape
+    result = torch.empty(rows, both // 2, device=projected.device, dtype=projected.dtype)
+    block = min(1024, triton.next_power_of_2(both // 2))
+    _gate[(rows, triton.cdiv(both // 2, block))](projected, result, both // 2, BLOCK=block)
+    return result
+
+
+@triton.jit
+def _add_and_normalise(
+    x,
+    branch,
+    weight,
+    absolute,
+    filled,
+    result,
+    window,
+    last_row,
+    eps,
+    DIM: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ADD: tl.constexpr,
+    ADD_POSITION: tl.constexpr,
+):
+    row = tl.program_id(0)
+    channel = tl.arange(0, BLOCK)
+    real = channel < DIM
+    kind = x.dtype.element_ty
+    value = tl.load(x + row * DIM + channel, mask=real, other=0.0)
+    if ADD:
+        value = (value.to(tl.float32) + tl.load(branch + row * DIM + channel, mask=real, other=0.0).to(tl.float32)).to(
+            kind
+        )
+    if ADD_POSITION:
+        position = tl.minimum(tl.load(filled + row // window) - 1 + row % window, last_row)
+        place = tl.load(absolute + position * DIM + channel, mask=real, other=0.0).to(tl.float32)
+        value = (value.to(tl.float32) + place).to(kind)
+    if ADD or ADD_POSITION:
+        tl.store(x + row * DIM + channel, value, mask=real)
+    wide = value.to(tl.float32)
+    normal = (wide * tl.rsqrt(tl.sum(wide * wide, 0) / DIM + eps)).to(kind)
+    scaled = normal.to(tl.float32) * tl.load(weight + channel, mask=real, other=0.0).to(tl.float32)
+    tl.store(result + row * DIM + channel, scaled.to(kind), mask=real)
+
+
+@triton.jit
+def _rotate_and_store(
+    projected,
+    query_norm,
+    key_norm,
+    cosines,
+    sines,
+    queries,
+    keys,
+    values,
+    filled,
+    window,
+    n_heads,
+    n_kv_heads,
+    last_row,
+    sample_stride,
+    head_stride,
+    eps,
+    HEAD_DIM: tl.constexpr,
+):
+    """One head of one row."""
+    row, head = tl.program_id(0), tl.program_id(1)
+    sample, place = row // window, row % window
+    position = tl.load(filled + sample) - 1 + place
+    channel = tl.arange(0, HEAD_DIM)
+    kind = queries.dtype.element_ty
+    source = projected + (row * (n_heads + 2 * n_kv_heads) + head) * HEAD_DIM
+    value = tl.load(source + channel)
+    if head >= n_heads + n_kv_heads:
+        cached = sample.to(tl.int64) * sample_stride + (head - n_heads - n_kv_heads) * head_stride
+        tl.store(values + cached + position * HEAD_DIM + channel, value)
+    else:
+        half: tl.constexpr = HEAD_DIM // 2
+        other_channel = (channel + half) % HEAD_DIM
+        norm = query_norm
+        if head >= n_heads:
+            norm = key_norm
+        wide = value.to(tl.float32)
+        size = tl.rsqrt(tl.sum(wide * wide, 0) / HEAD_DIM + eps)
+        normal = ((wide * size).to(kind).to(tl.float32) * tl.load(norm + channel).to(tl.float32)).to(kind)
+        other = tl.load(source + other_channel).to(tl.float32)
+        other = ((other * size).to(kind).to(tl.float32) * tl.load(norm + other_channel).to(tl.float32)).to(kind)
+        other = tl.where(channel < half, -other.to(tl.float32), other.to(tl.float32))
+        table = tl.minimum(position, last_row) * HEAD_DIM + channel
+        along = (normal.to(tl.float32) * tl.load(cosines + table).to(tl.float32)).to(kind).to(tl.float32)
+        across = (other * tl.load(sines + table).to(tl.float32)).to(kind).to(tl.float32)
+        rotated = (along + across).to(kind)
+        if head >= n_heads:
+            cached = sample.to(tl.int64) * sample_stride + (head - n_heads) * head_stride
+            tl.store(keys + cached + position * HEAD_DIM + channel, rotated)
+        else:
+            tl.store(queries + ((sample * n_heads + head) * window + place) * HEAD_DIM + channel, rotated)
+
+
+@triton.jit
+def _gate(projected, result, hidden, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    real = channel < hidden
+    kind = result.dtype.element_ty
+    opening = tl.load(projected + row * 2 * hidden + channel, mask=real, other=0.0).to(tl.float32)
+    value = tl.load(projected + row * 2 * hidden + hidden + channel, mask=real, other=0.0).to(tl.float32)
+    opened = (opening / (1.0 + tl.exp(-opening))).to(kind).to(tl.float32)
+    tl.store(result + row * hidden + channel, (opened * value).to(kind), mask=real)
