@@ -97,8 +97,8 @@ class Part:
         self._lock = threading.RLock()
 
     @contextmanager
-    def in_use(self) -> Iterator[nn.Module]:
-        """The network, on the device until the context ends."""
+    def in_use(self) -> Iterator[Any]:
+        """The network, of the class that its owner gave, on the device until the context ends."""
         with self._memory.turn_for(self.name):
             with self._lock:
                 network = self._brought()

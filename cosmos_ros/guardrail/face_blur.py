@@ -42,7 +42,15 @@ class FaceBlur(FrameFilter):
     def __init__(self, detector: FaceDetector) -> None:
         self.weights = detector.weights
         self._detector = detector
-        self.hold, self.load, self.unload = detector.hold, detector.load, detector.unload
+
+    def hold(self, hold: Hold) -> None:
+        self._detector.hold(hold)
+
+    def load(self) -> None:
+        self._detector.load()
+
+    def unload(self) -> None:
+        self._detector.unload()
 
     def filter(self, frames: np.ndarray) -> tuple[np.ndarray, Judgement]:
         boxes = self._detector.detect(frames)

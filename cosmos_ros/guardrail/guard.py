@@ -111,7 +111,7 @@ class Guards:
     filters: tuple[FrameFilter, ...]
 
     @property
-    def everyone(self) -> tuple[Guard, ...]:
+    def everyone(self) -> tuple[PromptGuard | ContentGuard | FrameFilter, ...]:
         return (*self.prompt, *self.content, *self.filters)
 
 

@@ -18,7 +18,7 @@ from cosmos_ros.errors import ForesightError, GuardrailError, GuardrailUnavailab
 from cosmos_ros.guardrail.cosmos import folder as cosmos_folder
 from cosmos_ros.guardrail.cosmos.profile import cosmos_guards
 from cosmos_ros.guardrail.embedded.profile import embedded_guards
-from cosmos_ros.guardrail.guard import PROMPT_GUARD, VIDEO_GUARD, Guard, Guards
+from cosmos_ros.guardrail.guard import PROMPT_GUARD, VIDEO_GUARD, FrameFilter, Guard, Guards
 from cosmos_ros.guardrail.screening import Screening
 from cosmos_ros.guardrail.watched_thread import Watch, WatchedThread
 
@@ -31,9 +31,12 @@ WARM_UP_LENIENCY = 6  # a guard may take this many times its limit for its first
 class Checkpoint(Protocol):
     """What the guardrail needs to know of a checkpoint; `world_model.ModelSpec` is one."""
 
-    directory: Path
-    published: bool
-    takes_prompt: bool
+    @property
+    def directory(self) -> Path: ...
+    @property
+    def published(self) -> bool: ...
+    @property
+    def takes_prompt(self) -> bool: ...
 
 
 class Guardrail:
@@ -124,7 +127,7 @@ class Guardrail:
         frames = frames.copy()
         frames.flags.writeable = False
         for guard in self._guards.everyone:
-            act = guard.filter if guard in self._guards.filters else guard.judge
+            act: Callable = guard.filter if isinstance(guard, FrameFilter) else guard.judge
             subject = WARM_UP_PROMPT if guard in self._guards.prompt else frames
             thread = WatchedThread("warm-up", self.watch, WARM_UP_LENIENCY)
             thread.submit(partial(self._warm_up_one, thread, guard, partial(act, subject)))

@@ -137,8 +137,9 @@ class Screening:
         if not guards:
             raise PromptBlocked("this model takes no prompt, so there is no guard for one; leave the prompt empty")
         for guard in guards:
-            judgement, seconds = VERDICTS.get(guard, self._prompt), 0.0
-            if judgement is None:
+            if (remembered := VERDICTS.get(guard, self._prompt)) is not None:
+                judgement, seconds = remembered, 0.0
+            else:
                 judgement, seconds = self._prompt_thread.call(guard, partial(_judged, guard, self._prompt))
                 VERDICTS.put(guard, self._prompt, judgement)
             self._tally_of(guard).add(judgement, seconds)
@@ -152,9 +153,9 @@ class Screening:
             if judgement.verdict is Verdict.REFUSED:
                 where = "the frames" if judgement.frame is None else f"predicted frame {first + judgement.frame + 1}"
                 raise VideoBlocked(f"guard {guard.name} refused {where}: {judgement.detail}")
-        for guard in self._guards.filters:
-            (frames, judgement), seconds = self._video_thread.call(guard, partial(_filtered, guard, frames))
-            self._tally_of(guard).add(judgement, seconds)
+        for each in self._guards.filters:
+            (frames, judgement), seconds = self._video_thread.call(each, partial(_filtered, each, frames))
+            self._tally_of(each).add(judgement, seconds)
         self._guarded.append(frames)
 
     def _tally_of(self, guard: Guard) -> _Tally:

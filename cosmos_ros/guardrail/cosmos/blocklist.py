@@ -8,6 +8,7 @@ lines are no entries (the published code takes one in `exact_match` as part of e
 
 from __future__ import annotations
 
+import math
 import re
 import string
 from collections import defaultdict
@@ -156,12 +157,12 @@ class _Entry:
         self._word = re.sub(r"\s+", " ", text).strip().lower()
         self._whole_word = re.compile(r"\b" + re.escape(self._word) + r"\b")
         long_enough = len(self._word) >= near.min_chars
-        self._ratio = (len(self._word) - near.letters) / len(self._word) if long_enough else None
+        self._ratio = (len(self._word) - near.letters) / len(self._word) if long_enough else math.inf
 
     def matches(self, text: str, windows: _Windows) -> bool:
         if self._word in text and self._whole_word.search(text):
             return True
-        return self._ratio is not None and self._near_match(windows)
+        return self._ratio <= 1.0 and self._near_match(windows)
 
     def _near_match(self, windows: _Windows) -> bool:
         word, matcher = self._word, SequenceMatcher(None, b=self._word)

@@ -52,6 +52,11 @@ class Bottleneck(nn.Module):
 class ResNet50(nn.Module):
     """Images [n, 3, h, w] -> features at 1/8, 1/16 and 1/32 of their size."""
 
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
+    layer4: nn.Module
+
     def __init__(self) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
@@ -74,6 +79,10 @@ class ResNet50(nn.Module):
 
 class FeaturePyramid(nn.Module):
     """Brings the three features to one width and adds the coarser to the finer."""
+
+    output1: nn.Module
+    output2: nn.Module
+    output3: nn.Module
 
     def __init__(self) -> None:
         super().__init__()
