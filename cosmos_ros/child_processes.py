@@ -16,8 +16,12 @@ _libc = ctypes.CDLL(None)  # loaded here: between fork and exec nothing may be l
 def end_with_parent() -> None:
     """In a process of `multiprocessing`: end at once when its parent has ended, even if that was killed."""
 
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
     def watch() -> None:
-        wait([multiprocessing.parent_process().sentinel])
+        wait([parent.sentinel])
         os._exit(1)
 
     threading.Thread(target=watch, name="parent watch", daemon=True).start()

@@ -110,7 +110,9 @@ def _message_type(name: str) -> type | None:
 
 def _qos(connection: Connection) -> QoSProfile:
     """Reliable; latched where it was recorded so."""
-    latched = any(qos.durability is QosDurability.TRANSIENT_LOCAL for qos in connection.ext.offered_qos_profiles)
+    latched = any(
+        qos.durability is QosDurability.TRANSIENT_LOCAL for qos in getattr(connection.ext, "offered_qos_profiles", ())
+    )
     durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
     return QoSProfile(depth=100, durability=durability)
 

@@ -78,7 +78,7 @@ def camera_status(camera: CameraSubscription, frame_buffer: FrameBuffer, now_ns:
         "buffered frames": buffer.frames,
         "camera_info": camera.why_no_info() or ("has not come yet" if camera.info is None else "is there"),
     }
-    if buffer.frames:
+    if buffer.newest_ns is not None and buffer.oldest_ns is not None:
         values["buffered seconds"] = f"{(buffer.newest_ns - buffer.oldest_ns) / NANOSECONDS:.2f}"
         values["newest frame's age in seconds"] = f"{(now_ns - buffer.newest_ns) / NANOSECONDS:.2f}"
     values |= {f"images {fate}": count for fate, count in sorted(camera.counts.items())}

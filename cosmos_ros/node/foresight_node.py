@@ -19,6 +19,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import rclpy
 from rclpy.exceptions import InvalidHandle, ParameterException
@@ -81,7 +82,7 @@ class Prediction:
 class ForesightNode(LifecycleNode):
     """The node. Serve it with `serve`, or spin it with `spin`; `destroy_node` ends its goals and its worker."""
 
-    def __init__(self, **kwargs: object) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__("foresight", **kwargs)
         self._package_log = NodeLogHandler(self)
         self._settings = Parameters(self, is_configured=lambda: self.state != "unconfigured")
@@ -183,9 +184,15 @@ class ForesightNode(LifecycleNode):
         self.get_logger().info(f"model {foresight.spec.name}, guardrail {foresight.guardrail.posture}")
         self.get_logger().info(f"listening to {camera.topic}, clips at {frame_rate:g} Hz")
 
+    @property
+    def _parts(self) -> Configured:
+        """What configure made; only a configured node loads, predicts and publishes."""
+        assert self._configured is not None
+        return self._configured
+
     def _load(self) -> None:
         set_cpu_threads(self._settings["cpu_threads"])
-        self._configured.foresight.load()
+        self._parts.foresight.load()
 
     def _unload(self) -> None:
         self._queue.close("the node was deactivated")
@@ -202,7 +209,7 @@ class ForesightNode(LifecycleNode):
     def _predict(self, job: Job) -> Prediction:
         """On the queue's worker thread. Raises ForesightError."""
         set_cpu_threads(self._settings["cpu_threads"])
-        request, configured = job.request, self._configured
+        request, configured = job.request, self._parts
         n_frames = configured.foresight.spec.conditioning_lengths[1 if request.from_image else 0]
         now_ns = self.get_clock().now().nanoseconds
         try:
@@ -223,7 +230,7 @@ class ForesightNode(LifecycleNode):
         return Prediction(rollout, camera)
 
     def _publish(self, job: Job, prediction: Prediction) -> list[Rollout]:
-        return [self._configured.publisher.publish(prediction.rollout, UUID(uuid=list(job.id)), prediction.camera)]
+        return [self._parts.publisher.publish(prediction.rollout, UUID(uuid=list(job.id)), prediction.camera)]
 
     def _or_default(self, name: str, requested: float | None) -> float | None:
         """The request's value; where it has none the parameter's; where that is negative, None: the model's own."""
@@ -264,7 +271,8 @@ def serve(node: ForesightNode, leave: queue.SimpleQueue) -> bool:
 
     Returns False where something still runs, which the interpreter's end would wait for.
     """
-    done, ended = threading.Event(), []
+    done = threading.Event()
+    ended: list[bool] = []
 
     def spin_until_done() -> None:
         try:
@@ -286,7 +294,7 @@ def serve(node: ForesightNode, leave: queue.SimpleQueue) -> bool:
 def main(args: list[str] | None = None) -> int:
     # rclpy's own handlers would close the context, and with it the way to every client that waits for an answer.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    leave = queue.SimpleQueue()  # the one kind that a signal handler may put into
+    leave: queue.SimpleQueue[int | None] = queue.SimpleQueue()  # the one kind that a signal handler may put into
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, lambda number, _: leave.put(number))
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.node import Node
@@ -27,7 +28,7 @@ class Parameters:
         node.add_on_set_parameters_callback(self._judge)
         node.declare_parameters("", [(each.name, each.default, descriptor(each)) for each in SETTINGS.values()])
 
-    def __getitem__(self, name: str) -> Value:
+    def __getitem__(self, name: str) -> Any:
         return self._node.get_parameter(name).value
 
     def of(self, table: type[C]) -> C:

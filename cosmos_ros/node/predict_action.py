@@ -42,7 +42,7 @@ class ActionGoal:
     handle: ServerGoalHandle
     clients: frozenset[bytes]
     gone: int = 0
-    job: Job | None = None
+    job: Job = field(init=False)
     executing: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 

@@ -78,10 +78,10 @@ class RolloutPublisher:
         frames = iter(zip(rollout.frames, message.frames, strict=True))
 
         def show_next() -> None:
-            frame, image = next(frames, (None, None))
-            if image is None:
+            if (pair := next(frames, None)) is None:
                 timer.cancel()
                 return
+            frame, image = pair
             if self._image.get_subscription_count():
                 self._image.publish(image)
             if self._compressed.get_subscription_count():

@@ -76,7 +76,7 @@ class TextEncoder:
     ) -> None:
         self.folder = folder
         self.width = width
-        self._t5 = memory.hold(TEXT_ENCODER, self._load)
+        self._t5 = memory.hold(TEXT_ENCODER, partial(_load_t5, folder)) if folder else None
         self.given = dict(given)
         self._cache = cache
         self._identity = weights_identity(folder) if folder else ""
@@ -160,11 +160,11 @@ class TextEncoder:
 
     def _embed(self, prompt: str) -> Tensor:
         """bfloat16 [n, width], on the CPU, n the prompt's tokens with the closing one."""
-        if self.folder is None:
+        if self.folder is None or self._t5 is None:
             raise ModelUnavailable(
                 f"no precomputed embedding is named by this prompt, and T5-11B is not there to make it: {REMEDY}"
             )
-        tokens = self._tokenizer()(
+        tokens = _load_tokenizer(self.folder)(
             prompt, max_length=CONTEXT_LENGTH, padding="max_length", truncation=True, return_tensors="pt"
         )
         with self._t5.in_use() as t5, torch.inference_mode():
@@ -175,32 +175,34 @@ class TextEncoder:
             embedding = hidden[0, : int(tokens["attention_mask"].sum())].to("cpu", torch.bfloat16).clone()
         return checked(embedding, self.width, str(self.folder))
 
-    def _tokenizer(self) -> Any:
-        tokenizer = reading(
-            self.folder, lambda: transformers().AutoTokenizer.from_pretrained(str(self.folder), local_files_only=True)
-        )
-        # Looked up in the embedding, a token beyond it would end a CUDA context for good.
-        if len(tokenizer) > (known := t5_config(self.folder)["vocab_size"]):
-            raise ModelUnavailable(
-                f"the T5 folder {self.folder} has a tokenizer of {len(tokenizer)} tokens, and its model knows {known}: "
-                f"one of them is another model's: {REMEDY}"
-            )
-        return tokenizer
 
-    def _load(self) -> nn.Module:
-        """T5's encoder in bfloat16, on the CPU, every weight from the folder."""
-        module, info = reading(
-            self.folder,
-            lambda: transformers().T5EncoderModel.from_pretrained(
-                str(self.folder), dtype=torch.bfloat16, local_files_only=True, output_loading_info=True
-            ),
+def _load_tokenizer(folder: Path) -> Any:
+    tokenizer = reading(
+        folder, lambda: transformers().AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    )
+    # Looked up in the embedding, a token beyond it would end a CUDA context for good.
+    if len(tokenizer) > (known := t5_config(folder)["vocab_size"]):
+        raise ModelUnavailable(
+            f"the T5 folder {folder} has a tokenizer of {len(tokenizer)} tokens, and its model knows {known}: "
+            f"one of them is another model's: {REMEDY}"
         )
-        # from_pretrained fills what a file lacks with random numbers: here that is an error.
-        if absent := sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}):
-            raise ModelUnavailable(f"the T5 folder {self.folder} lacks {', '.join(absent[:5])} or has another shape")
-        if bad := not_finite(dict(module.named_parameters())):
-            raise ModelUnavailable(f"the T5 folder {self.folder} holds weights that are not finite: {bad[0]}")
-        return module.eval().requires_grad_(False)
+    return tokenizer
+
+
+def _load_t5(folder: Path) -> nn.Module:
+    """T5's encoder in bfloat16, on the CPU, every weight from the folder."""
+    module, info = reading(
+        folder,
+        lambda: transformers().T5EncoderModel.from_pretrained(
+            str(folder), dtype=torch.bfloat16, local_files_only=True, output_loading_info=True
+        ),
+    )
+    # from_pretrained fills what a file lacks with random numbers: here that is an error.
+    if absent := sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}):
+        raise ModelUnavailable(f"the T5 folder {folder} lacks {', '.join(absent[:5])} or has another shape")
+    if bad := not_finite(dict(module.named_parameters())):
+        raise ModelUnavailable(f"the T5 folder {folder} holds weights that are not finite: {bad[0]}")
+    return module.eval().requires_grad_(False)
 
 
 def require_text(prompt: str) -> None:

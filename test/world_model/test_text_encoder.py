@@ -16,6 +16,7 @@ from cosmos_ros.device.placement import DeviceMemory
 from cosmos_ros.device.plan import MemoryPlan
 from cosmos_ros.errors import InvalidGoal, ModelUnavailable, OutOfMemory
 from cosmos_ros.foresight import PIPELINE
+from cosmos_ros.world_model import text_encoder
 from cosmos_ros.world_model.text_encoder import (
     TextEncoder,
     find_t5,
@@ -133,7 +134,7 @@ def test_a_known_prompt_needs_no_t5_in_memory_or_after_a_restart(place, tmp_path
     checkpoint = place()
     first = encoder(checkpoint, tmp_path)
     context = first.encode(PROMPT)
-    monkeypatch.setattr(TextEncoder, "_load", lambda self: pytest.fail("T5 was loaded for a prompt that is known"))
+    monkeypatch.setattr(text_encoder, "transformers", lambda: pytest.fail("T5 was loaded for a prompt that is known"))
     assert torch.equal(first.encode(PROMPT), context)
     assert torch.equal(encoder(checkpoint, tmp_path).encode(PROMPT), context)
 

@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from cosmos_ros.world_model.config import (
     LAYER_TENSORS,
@@ -142,7 +143,7 @@ def _with_video_of(settings: Mapping, published: PublishedKind) -> TransformerCo
         return published.config
 
 
-def _sizes(shapes: Mapping[str, Shape]) -> dict[str, int | None]:
+def _sizes(shapes: Mapping[str, Shape]) -> dict[str, Any]:
     """TransformerConfig's, each as one tensor has it; all tensors are compared with them afterwards."""
     layers = [int(inside[1]) for name in shapes if (inside := LAYER_NAME.fullmatch(name))]
     has_text = any(".cross_attention" in name for name in shapes)
@@ -160,7 +161,7 @@ def _sizes(shapes: Mapping[str, Shape]) -> dict[str, int | None]:
     }
 
 
-def _require_no_part(sizes: Mapping[str, int | None]) -> None:
+def _require_no_part(sizes: Mapping[str, Any]) -> None:
     if part := published_part(sizes):
         kind, share = part
         raise ValueError(
@@ -187,7 +188,7 @@ def _require_shapes(shapes: Mapping[str, Shape], config: TransformerConfig) -> N
         raise ValueError(f"does not hold the expected tensors: {listed(problems)}")
 
 
-def _require_vocabulary(sizes: Mapping[str, int | None]) -> None:
+def _require_vocabulary(sizes: Mapping[str, Any]) -> None:
     vocab_in, vocab_out, has_text = sizes["vocab_in"], sizes["vocab_out"], sizes["context_dim"] is not None
     rows = f"has {vocab_in} rows in tok_embeddings.weight and {vocab_out} in output.weight"
     if has_text and vocab_in != vocab_out + TEXT_TOKENS:
@@ -226,7 +227,7 @@ def _with_what_shapes_cannot_say(settings: Mapping, config: TransformerConfig) -
     return replace(config, yarn=_yarn(settings))
 
 
-def _with_setting(config: TransformerConfig, name: str, key: str, value: object) -> TransformerConfig:
+def _with_setting(config: TransformerConfig, name: str, key: str, value: Any) -> TransformerConfig:
     try:
         return replace(config, **{name: value})
     except ValueError as error:
@@ -242,7 +243,7 @@ def _yarn(settings: Mapping) -> Yarn | None:
     return None
 
 
-def _make_yarn(given: object, key: str, expected: Iterable[str]) -> Yarn:
+def _make_yarn(given: Any, key: str, expected: Iterable[str]) -> Yarn:
     try:
         return Yarn(**given)
     except (TypeError, ValueError) as error:

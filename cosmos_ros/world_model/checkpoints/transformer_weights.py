@@ -100,7 +100,8 @@ class Checkpoint:
 
         The checkpoint may itself lie in shards, of that many ranks or any other number.
         """
-        axis = shard_axis(name)
+        if (axis := shard_axis(name)) is None:
+            raise ValueError(f"{name} is not cut: every rank holds it whole")
         share = self._whole_shape(name)[axis] // ranks
         pieces, begin = [], rank * share
         for part in parts:

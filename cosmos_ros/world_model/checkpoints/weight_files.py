@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -186,7 +186,7 @@ def _map_safetensors(file: Path) -> dict[str, Tensor]:
         return {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118  (it is no dictionary)
 
 
-def _map_torch(file: Path) -> dict[str, object]:
+def _map_torch(file: Path) -> dict[str, Any]:
     with file.open("rb") as opened:
         if not zipfile.is_zipfile(opened):
             raise ModelUnavailable(
