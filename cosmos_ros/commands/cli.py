@@ -11,6 +11,8 @@ import sys
 import threading
 from collections.abc import Iterator
 
+from cosmos_ros.errors import SettingError
+
 # command -> (module that has add_arguments(parser) and run(args) -> exit status, one line of help)
 COMMANDS = {
     "demo": ("cosmos_ros.commands.demo", "replay the sample bag through the node and predict its future"),
@@ -36,6 +38,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with _sigterm_as_ctrl_c():
             return importlib.import_module(COMMANDS[args.command][0]).run(args)
+    except SettingError as error:
+        print(f"cosmos_ros {args.command}: {error}", file=sys.stderr)
+        return 1
     except _Terminated:
         return 128 + signal.SIGTERM
     except KeyboardInterrupt:

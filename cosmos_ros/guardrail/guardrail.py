@@ -83,6 +83,18 @@ class Guardrail:
         return cls(guards, spec.takes_prompt, timeout_s)
 
     @staticmethod
+    def check(spec: Checkpoint, folder: str | Path = "") -> str:
+        """Look whether the guards that `for_model` would load are there, by names alone; what was found, in words.
+
+        Raises GuardrailUnavailable for what is missing.
+        """
+        if not (spec.published or folder):
+            return "the embedded one, which comes with this package"
+        home = cosmos_folder.find_folder(spec.directory, folder)
+        cosmos_folder.require_whole(home, spec.takes_prompt)
+        return str(home)
+
+    @staticmethod
     def needs_for(spec: Checkpoint, folder: str | Path = "") -> tuple[Need, ...]:
         """What the guards that `for_model` would load take of the device; the embedded ones take nothing.
 

@@ -27,6 +27,7 @@ DEPTH = 30  # a second at 30 Hz: bridges what Python's lock holds up, as while a
 WATCH_PERIOD_S = 0.2  # in which a publisher that comes or goes is noticed
 SILENCE_S = 5.0  # without an image for so long: say why
 RATE_WINDOW_S = 2.0  # over which the incoming rate is taken
+LOST = "lost on the way"  # among the fates that are counted
 SETTLE_S = 1.0  # after a change of subscription: the outgoing one has the same images, the new one knows none before
 WORTH_A_WARNING = (Added.DUPLICATE, Added.UNSTAMPED, Added.JUMPED_BACK, Added.CHANGED)
 
@@ -161,7 +162,7 @@ class CameraSubscription:
     def _on_lost(self, event: QoSMessageLostInfo) -> None:
         if time.monotonic() < self._settled:
             return  # what a new subscription counts as lost came before it
-        self.counts["lost on the way"] += event.total_count_change
+        self.counts[LOST] += event.total_count_change
         remedy = "give the camera's process and this one more shared memory, see config/fastdds_large_images.xml"
         if self._reliability is ReliabilityPolicy.BEST_EFFORT:
             remedy = f"publish them reliably, or {remedy}"

@@ -37,6 +37,7 @@ T = TypeVar("T")
 
 TEXT_ENCODER = "text encoder"  # the part's name in a memory plan
 WORK_BYTES = 300_000_000  # of activations at their peak, by bench/published_models.py
+PACKAGES = ("transformers", "sentencepiece")  # what T5 needs beside the core, as requirements/text.txt installs it
 CONTEXT_LENGTH = 512
 REMEMBERED_PROMPTS = 64  # 1 MiB each at the published width
 EMBEDDINGS_FILE = "text_embeddings.safetensors"

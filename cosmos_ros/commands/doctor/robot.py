@@ -1,153 +1,114 @@
-"""What `cosmos_ros doctor` asks of ROS: the middleware in use, the image topics there are, and one camera's topic."""
+"""The robot: ROS's middleware, and the camera's topic as the node would hear it."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import importlib.util
+import os
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import rclpy
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
-from rclpy.qos import QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
-from rclpy.topic_endpoint_info import TopicEndpointInfo
-from sensor_msgs.msg import CompressedImage, Image
+from cosmos_ros.commands.doctor.finding import Finding, fail, imported, note, ok
+from cosmos_ros.commands.ros_processes import MIDDLEWARE_REMEDY, middleware_fault
+from cosmos_ros.settings import NodeConfig
 
-from cosmos_ros.images import BadImage, check
-from cosmos_ros.node.camera_subscription import DEPTH, MESSAGE_TYPES, RELIABILITIES, fitting_reliability
+if TYPE_CHECKING:
+    from cosmos_ros.node.camera_probe import CameraReport
 
-DISCOVERY_S = 4.0  # on a busy two-core machine nodes took 2.5 s to find each other
-TYPE_NAMES = {f"sensor_msgs/msg/{kind.__name__}": transport for transport, kind in MESSAGE_TYPES.items()}
+# Of the model's rate, by which a camera may be slower: over the 8 periods of a clip 5 % add up to 0.4 of a period,
+# and each frame may lie half a period from its time.
+SLOWER = 0.05
+LOSSY = 0.1  # of the images: a share from which on the losses are a fault
 
 
 @dataclass(frozen=True)
-class CameraReport:
-    """What was seen of a topic.
+class Wanted:
+    """What the model wants of a camera.
 
-    publishers    how many
-    transport     "raw" or "compressed"; empty where the topic carries no images
-    types         message types that are published
-    rate          images per second that arrived
-    images        what they are ("640x480 rgb8"), or why they cannot be used
-    usable        whether the node could predict from them
-    theirs, ours  reliability and depth of the publisher and of our subscription
-    compatible    whether the two reach each other
+    frame_rate            Hz, of clips; 0: not known, as where no checkpoint could be read
+    conditioning_lengths  frames that a clip may have
+    max_age_s             how old the newest may be
     """
 
-    publishers: int
-    transport: str = ""
-    types: tuple[str, ...] = ()
-    rate: float = 0.0
-    images: str = ""
-    usable: bool = False
-    theirs: str = ""
-    ours: str = ""
-    compatible: bool = False
+    frame_rate: float = 0.0
+    conditioning_lengths: Collection[int] = (9, 1)
+    max_age_s: float = 1.0
 
 
-def middleware() -> str:
-    """The RMW implementation in use. Raises ImportError or RuntimeError where it cannot be loaded."""
-    return rclpy.utilities.get_rmw_implementation_identifier()
+def findings(topic: str, wanted: Wanted, node: NodeConfig) -> Iterator[Finding]:
+    """The middleware, then the camera's topic, or which there are."""
+    # Before anything else: where the middleware is missing, importing rclpy ends the process.
+    if importlib.util.find_spec("rclpy") and (fault := middleware_fault(os.environ)):
+        yield fail("ROS", fault, MIDDLEWARE_REMEDY)
+        return
+    rclpy, finding = imported("rclpy", "ROS", "source /opt/ros/jazzy/setup.bash or pip install -r requirements/ros.txt")
+    if rclpy is None:
+        yield finding
+        return
+    try:
+        from cosmos_ros.node import camera_probe
+
+        distribution, domain = os.environ.get("ROS_DISTRO", "from wheels"), os.environ.get("ROS_DOMAIN_ID", "0")
+        yield ok("ROS", f"{distribution}, RMW {camera_probe.middleware()}, domain {domain}")
+        if topic:
+            seen = camera_probe.camera(
+                topic,
+                frame_rate=wanted.frame_rate or 10.0,
+                conditioning_lengths=wanted.conditioning_lengths,
+                max_age_s=wanted.max_age_s,
+                reliability=node.image_reliability,
+            )
+            yield from camera(topic, seen, wanted.frame_rate, node.image_transport)
+        elif topics := camera_probe.image_topics():
+            yield note("camera", f"image topics: {', '.join(topics)}", "name one with --image-topic")
+        else:
+            yield note("camera", "no image topic is published", "start the camera; check ROS_DOMAIN_ID")
+    except ValueError as error:
+        yield fail("camera", str(error), "name the topic as `ros2 topic list` does")
+    except (ImportError, RuntimeError) as error:
+        yield fail("ROS", f"{type(error).__name__}: {error}", "install this package and its interfaces: pip install .")
 
 
-def image_topics(seconds: float = DISCOVERY_S) -> list[str]:
-    """Topics that carry images, after so many seconds of discovery."""
-    with _node() as (node, executor):
-        _spin(executor, seconds)
-        return sorted(topic for topic, types in node.get_topic_names_and_types() if TYPE_NAMES.keys() & set(types))
+def camera(topic: str, seen: CameraReport, model_rate: float, transport: str = "raw") -> Iterator[Finding]:
+    """What was seen of a camera, and what it means for the node.
 
-
-def camera(topic: str, seconds: float = 3.0, reliability: str = "auto") -> CameraReport:
-    """Listen to a topic as the node would, for so many seconds after its first image.
-
-    Raises ValueError for a name that no topic can have.
+    model_rate  Hz, of clips; 0: not known
+    transport   the setting `image_transport`
     """
-    with _node() as (node, executor):
-        _require_name(node, topic)
-        publishers = _publishers(node, executor, topic)
-        if not publishers:
-            return CameraReport(0)
-        qos = QoSProfile(depth=DEPTH, reliability=RELIABILITIES.get(reliability) or fitting_reliability(publishers))
-        types = tuple(sorted({publisher.topic_type for publisher in publishers}))
-        transport = next((TYPE_NAMES[name] for name in types if name in TYPE_NAMES), "")
-        if not transport:
-            return CameraReport(len(publishers), types=types)
-        images, usable, rate = _listen(node, executor, topic, MESSAGE_TYPES[transport], qos, seconds)
-        return CameraReport(
-            publishers=len(publishers),
-            transport=transport,
-            types=types,
-            rate=rate,
-            images=images,
-            usable=usable,
-            theirs=_words(publishers[0].qos_profile),
-            ours=_words(qos),
-            compatible=all(
-                qos_check_compatible(publisher.qos_profile, qos)[0] != QoSCompatibility.ERROR
-                for publisher in publishers
-            ),
-        )
+    if not seen.publishers:
+        yield fail("camera", f"nobody publishes {topic}", "start the camera; check the topic and ROS_DOMAIN_ID")
+        return
+    if not seen.transport:
+        yield fail("camera", f"{topic} carries {', '.join(seen.types)}", "name a topic of sensor_msgs/Image")
+        return
+    qos = f"{topic} ({seen.transport}): publisher's QoS {seen.theirs}, ours {seen.ours}"
+    yield ok("camera", qos) if seen.compatible else fail("camera", qos, "set image_reliability: auto")
+    if seen.transport != transport:
+        yield note("camera", f"{topic} is {seen.transport}", f"set image_transport: {seen.transport}")
+    if seen.lost:
+        yield losses(topic, seen)
+    yield images(topic, seen, model_rate)
 
 
-def _listen(
-    node: Node, executor: SingleThreadedExecutor, topic: str, kind: type, qos: QoSProfile, seconds: float
-) -> tuple[str, bool, float]:
-    """(what the first image is, whether it can be used, images per second)."""
-    arrivals: list[float] = []
-    first: list[Image | CompressedImage] = []
-
-    def on_image(message: Image | CompressedImage) -> None:
-        arrivals.append(time.monotonic())
-        if not first:
-            first.append(message)
-
-    node.create_subscription(kind, topic, on_image, qos)
-    _spin(executor, DISCOVERY_S, until=lambda: bool(arrivals))
-    if not arrivals:
-        return "", False, 0.0
-    _spin(executor, seconds)
-    rate = (len(arrivals) - 1) / (arrivals[-1] - arrivals[0]) if len(arrivals) > 1 else 0.0
-    try:
-        info = check(first[0])
-    except BadImage as error:
-        return str(error), False, rate
-    return f"{info.width}x{info.height} {info.encoding}", True, rate
+def losses(topic: str, seen: CameraReport) -> Finding:
+    sent = seen.lost + seen.arrived
+    remedy = "give both processes more shared memory (config/fastdds_large_images.xml)"
+    if seen.ours == "best effort":
+        remedy = f"publish reliably, or {remedy}"
+    judge = fail if seen.lost > LOSSY * sent else note
+    return judge("camera", f"{topic}: {seen.lost} of {sent} images got lost on the way", remedy)
 
 
-def _require_name(node: Node, topic: str) -> None:
-    try:
-        node.resolve_topic_name(topic)
-    except RuntimeError as error:
-        raise ValueError(f"'{topic}' can be no topic: {str(error).splitlines()[0]}") from error
-
-
-def _publishers(node: Node, executor: SingleThreadedExecutor, topic: str) -> list[TopicEndpointInfo]:
-    _spin(executor, DISCOVERY_S, until=lambda: bool(node.get_publishers_info_by_topic(topic)))
-    return node.get_publishers_info_by_topic(topic)
-
-
-@contextmanager
-def _node() -> Iterator[tuple[Node, SingleThreadedExecutor]]:
-    """A node in a context of its own, so that the probe disturbs nobody and leaves nothing behind."""
-    context = rclpy.Context()
-    rclpy.init(context=context)
-    try:
-        node = Node("cosmos_ros_doctor", context=context, start_parameter_services=False, enable_rosout=False)
-        executor = SingleThreadedExecutor(context=context)
-        executor.add_node(node)
-        yield node, executor
-        executor.shutdown()
-        node.destroy_node()
-    finally:
-        rclpy.shutdown(context=context)
-
-
-def _spin(executor: SingleThreadedExecutor, seconds: float, until=lambda: False) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and not until():
-        executor.spin_once(timeout_sec=0.05)
-
-
-def _words(qos: QoSProfile) -> str:
-    return "reliable" if qos.reliability is ReliabilityPolicy.RELIABLE else "best effort"
+def images(topic: str, seen: CameraReport, model_rate: float) -> Finding:
+    """Whether the node could predict from what arrived."""
+    rates = f"{seen.rate:.2f} images/s" + (f"; the model's rate is {model_rate:g} Hz" if model_rate else "")
+    if not seen.arrived:
+        return fail("camera", f"{topic}: no image arrived", "see that the camera runs and the network lets it through")
+    if not seen.images:
+        return fail("camera", f"{topic}: {seen.trouble}", "see to the camera's driver, which sends images like that")
+    if seen.rate < (1 - SLOWER) * model_rate:
+        return fail("camera", f"{topic}: {seen.images}, {rates}", "raise the camera's rate, or set frame_rate to it")
+    if seen.trouble and model_rate:
+        remedy = "" if ";" in seen.trouble else "see that images come evenly and carry the time of this computer"
+        return fail("camera", f"{topic}: {seen.images}, {rates}, and no clip: {seen.trouble}", remedy)
+    return ok("camera", f"{topic}: {seen.images}, {rates}")

@@ -16,6 +16,9 @@ PUBLISHED = "Cosmos-1.0-Guardrail"
 FETCH = f"hf download nvidia/{PUBLISHED}"
 # Bytes of activations at their peak, by bench/published_models.py.
 PROMPT_GUARD_WORK, VIDEO_GUARD_WORK = 750_000_000, 2_000_000_000
+# What the guards import beside the core, as requirements/guardrail.txt installs it.
+VIDEO_GUARD_PACKAGES = ("transformers",)
+PROMPT_GUARD_PACKAGES = ("transformers", "peft", "nltk", "better_profanity")
 # Below the folder.
 BLOCKLIST, AEGIS = "blocklist", "aegis"
 VIDEO_CONTENT, FACES = "video_content_safety_filter", Path("face_blur_filter") / "Resnet50_Final.pth"

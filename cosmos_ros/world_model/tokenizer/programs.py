@@ -21,6 +21,7 @@ FETCH = (
     f"fetch {ENCODER} and {DECODER} with `hf download nvidia/{SIBLINGS[0]} --local-dir <checkpoints>/{SIBLINGS[0]}`, "
     "where <checkpoints> holds the model's folder"
 )
+NO_PROGRAM = "is no TorchScript program, or is damaged"
 # Of the published network, which autoencoder.jit is traced from; encoder.jit is the first three in turn.
 AUTOENCODER_PARTS = ("encoder", "quant_conv", "quantizer", "post_quant_conv", "decoder")
 
@@ -60,6 +61,20 @@ def program_files(directory: Path) -> list[Path]:
     """What is loaded of a tokenizer's directory: encoder.jit and decoder.jit, or autoencoder.jit where it is alone."""
     pair, whole = [directory / ENCODER, directory / DECODER], directory / AUTOENCODER
     return [whole] if _exists(whole) and not all(map(_exists, pair)) else pair
+
+
+def check(checkpoint: Path, directory: str | Path = "") -> str:
+    """Look whether a tokenizer could be loaded, short of loading it; what was found, in words.
+
+    checkpoint, directory  as find_tokenizer takes them
+
+    Raises ModelUnavailable for what is missing, damaged or not permitted.
+    """
+    home = find_tokenizer(checkpoint, directory)
+    files = program_files(home)
+    for file in files:
+        _require_sound(file)
+    return f"{' and '.join(file.name for file in files)} in {home}"
 
 
 def load_programs(directory: Path, device: torch.device, dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
@@ -110,10 +125,8 @@ class _Method(nn.Module):
 
 
 def _load_program(file: Path, device: torch.device, dtype: torch.dtype) -> torch.jit.ScriptModule:
-    with reading(file, remedy=FETCH):
-        _require_intact(file)
-    with reading(file, fault="is no TorchScript program, or is damaged", remedy=FETCH):
-        require_harmless(file)
+    _require_sound(file)
+    with reading(file, fault=NO_PROGRAM, remedy=FETCH):
         program = torch.jit.load(file, map_location=device).to(device, dtype).eval()
         # A buffer may be a mask of infinities; weights are numbers.
         bad = [name for name, weight in program.named_parameters() if not weight.isfinite().all()]
@@ -123,6 +136,14 @@ def _load_program(file: Path, device: torch.device, dtype: torch.dtype) -> torch
             f"{file} is damaged: {len(bad)} of its weights and buffers are not finite, first {bad[0]}"
         )
     return program
+
+
+def _require_sound(file: Path) -> None:
+    """Look into a program's file before anything of it runs. Raises ModelUnavailable."""
+    with reading(file, remedy=FETCH):
+        _require_intact(file)
+    with reading(file, fault=NO_PROGRAM, remedy=FETCH):
+        require_harmless(file)
 
 
 def _require_intact(file: Path) -> None:
