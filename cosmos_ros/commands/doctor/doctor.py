@@ -6,13 +6,18 @@ It runs where PyTorch, ROS or both are missing, and says so: whatever needs them
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING
 
 from cosmos_ros.commands.doctor import machine, robot
 from cosmos_ros.commands.doctor.finding import Finding, fail, note
 from cosmos_ros.commands.flags import add_flags, config_of
 from cosmos_ros.settings import SETTINGS, ClipConfig, ForesightConfig, NodeConfig, settings_of
+
+if TYPE_CHECKING:
+    from cosmos_ros.world_model import ModelSpec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,28 +40,36 @@ def run(args: argparse.Namespace) -> int:
 
 
 def findings(args: argparse.Namespace) -> Iterator[Finding]:
-    config, clips, node = (config_of(args, table) for table in (ForesightConfig, ClipConfig, NodeConfig))
+    config, clips = config_of(args, ForesightConfig), config_of(args, ClipConfig)
+    node = config_of(args, NodeConfig)
     yield machine.python()
     yield from machine.torch_and_gpu()
+    spec = yield from checkpoint(config)
     wanted = robot.Wanted(clips.frame_rate, max_age_s=clips.max_age)
-    if sys.modules.get("torch") is None:  # it is missing, or broken
-        yield note("checkpoint", "not looked at: that needs PyTorch")
-        model, spec = None, None
-    else:
-        try:
-            from cosmos_ros.commands.doctor import model
-
-            spec, finding = model.checkpoint(config.checkpoint)
-            yield finding
-            if spec is not None:
-                wanted = robot.Wanted(
-                    clips.frame_rate or spec.frame_rate, spec.conditioning_lengths, max_age_s=clips.max_age
-                )
-                yield from model.model(spec, config)
-        except ImportError as error:
-            model, spec = None, None
-            yield fail("packages", f"one cannot be imported: {error}", "pip install -r requirements/core.txt")
+    if spec is not None:
+        frame_rate = clips.frame_rate or spec.frame_rate
+        wanted = robot.Wanted(frame_rate, spec.conditioning_lengths, max_age_s=clips.max_age)
     yield from robot.findings(args.image_topic, wanted, node)
     yield machine.disk()
-    if model is not None:
+    with contextlib.suppress(ImportError):  # said above
+        from cosmos_ros.commands.doctor import model
+
         yield from model.extras(spec, config.guardrail)
+
+
+def checkpoint(config: ForesightConfig) -> Generator[Finding, None, ModelSpec | None]:
+    """The checkpoint and what runs with it. Returns what the checkpoint is; None where it cannot be told."""
+    if sys.modules.get("torch") is None:  # it is missing, or broken
+        yield note("checkpoint", "not looked at: that needs PyTorch")
+        return None
+    try:
+        from cosmos_ros.commands.doctor import model
+
+        spec, finding = model.checkpoint(config.checkpoint)
+        yield finding
+        if spec is not None:
+            yield from model.model(spec, config)
+    except ImportError as error:
+        yield fail("packages", f"one cannot be imported: {error}", "pip install -r requirements/core.txt")
+        return None
+    return spec
