@@ -20,12 +20,13 @@ from pathlib import Path
 import numpy as np
 
 from cosmos_ros.commands.ros_processes import Processes, ProcessFailed
-from cosmos_ros.files import write_whole
+from cosmos_ros.files import check_place, write_whole
 from cosmos_ros.paths import share_directory
 from cosmos_ros.recordings.rollout_writer import PublishedRollout, write_contact_sheet, write_mp4
 from cosmos_ros.rollout import NANOSECONDS, Clip
 
 IMAGE_TOPIC, CAMERA_INFO_TOPIC = "/camera/image_raw", "/camera/camera_info"
+OUTPUTS = ("rollout.mp4", "contact_sheet.png", "rollout.json")
 DEADLINE_S = 180.0  # after which a demo that still has no rollout is given up
 HISTORY_S = 60.0  # the node keeps the whole bag: its model may still be loading at the goal's time
 
@@ -42,25 +43,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     try:
-        outcome = predict_over_ros(share_directory() / "data" / "sample_bag", args.seed)
-        files = write(outcome, args.out)
+        for name in OUTPUTS:
+            check_place(args.out / name)
+        comparison = predict_over_ros(share_directory() / "data" / "sample_bag", args.seed)
+        files = write(comparison, args.out)
     except ProcessFailed as failure:
         print(f"{failure.log}cosmos_ros demo: {failure}", file=sys.stderr)
         return 1
     except OSError as error:
         print(f"cosmos_ros demo: {error}", file=sys.stderr)
         return 1
-    print(table(outcome))
+    print(table(comparison))
     print(f"\nwritten after {time.monotonic() - began:.0f} s: {', '.join(map(str, files))}")
     return 0
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What the node published, what it saw, and what the camera saw in the predicted frames' place."""
+class Comparison:
+    """What the node published, what it saw, and what the camera saw at the times of the predicted frames."""
 
     rollout: PublishedRollout
     seen: Clip
@@ -76,7 +78,7 @@ class Outcome:
         return {"predicted": psnr(predicted, truth), "last frame repeated": psnr(repeated, truth)}
 
 
-def predict_over_ros(bag: Path, seed: int) -> Outcome:
+def predict_over_ros(bag: Path, seed: int) -> Comparison:
     """Run the three processes until the client has its rollout. Raises ProcessFailed."""
     deadline = time.monotonic() + DEADLINE_S
     with tempfile.TemporaryDirectory(prefix="cosmos_ros_") as name, Processes(folder := Path(name)) as processes:
@@ -95,11 +97,11 @@ def predict_over_ros(bag: Path, seed: int) -> Outcome:
             # The node and the client: one that finds the player only at the recording's end would miss its time.
             processes.start("bag_player", str(bag), "--wait-for", IMAGE_TOPIC, *2 * ("--wait-for", "/clock"))
             print(f"replaying {bag.name} into the node, in ROS domain {processes.domain}", flush=True)
-            film = Film(bag)
+            recorded = RecordedImages(bag)
         processes.start(
             "predict_client",
             "--until",
-            str(film.goal_ns),
+            str(recorded.goal_ns),
             "--seed",
             str(seed),
             "--patience",
@@ -110,27 +112,28 @@ def predict_over_ros(bag: Path, seed: int) -> Outcome:
             shows_progress=True,
         )
         processes.wait_for("predict_client", deadline)
-        rollout = PublishedRollout(folder, film.crop)
-    seen = film.clip(rollout.conditioning_stamps_ns, rollout.frame_rate)
-    truth = film.clip(rollout.stamps_ns, rollout.frame_rate)
-    return Outcome(rollout, seen, truth)
+        rollout = PublishedRollout(folder, recorded.crop)
+    seen = recorded.clip(rollout.conditioning_stamps_ns, rollout.frame_rate)
+    truth = recorded.clip(rollout.stamps_ns, rollout.frame_rate)
+    return Comparison(rollout, seen, truth)
 
 
 @contextlib.contextmanager
 def _interrupts_held_back() -> Iterator[None]:
-    """Ctrl-C and SIGTERM at the block's end: in an import they may be swallowed, or end us with the others running."""
-    heard = []
-    handlers = {number: signal.signal(number, lambda *_: heard.append(1)) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Ctrl-C and SIGTERM act at the block's end: in an import they may be swallowed, or end us and leave the others."""
+    heard: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = {number: signal.signal(number, lambda number, _: heard.append(number)) for number in numbers}
     try:
         yield
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     if heard:
-        raise KeyboardInterrupt
+        signal.raise_signal(heard[0])
 
 
-class Film:
+class RecordedImages:
     """The bag's images.
 
     crop     what the model sees of them
@@ -157,22 +160,22 @@ class Film:
         return Clip(np.stack([frame.load() for frame in nearest]), stamps_ns, frame_rate)
 
 
-def write(outcome: Outcome, out: Path) -> list[Path]:
+def write(comparison: Comparison, out: Path) -> list[Path]:
     """rollout.mp4, contact_sheet.png and rollout.json. Raises OSError where the disk refuses."""
-    psnr = {name: [round(value, 3) for value in values] for name, values in outcome.psnr_db().items()}
-    numbers = outcome.rollout.summary | {"psnr_db_per_frame": psnr}
-    files = [out / name for name in ("rollout.mp4", "contact_sheet.png", "rollout.json")]
+    psnr = {name: [round(value, 3) for value in values] for name, values in comparison.psnr_db().items()}
+    numbers = comparison.rollout.summary | {"psnr_db_per_frame": psnr}
+    files = [out / name for name in OUTPUTS]
     video, sheet, facts = files
-    write_mp4(video, outcome.seen, outcome.rollout)
-    write_contact_sheet(sheet, outcome.seen, outcome.rollout)
+    write_mp4(video, comparison.seen, comparison.rollout)
+    write_contact_sheet(sheet, comparison.seen, comparison.rollout)
     write_whole(facts, json.dumps(numbers, indent=2) + "\n")
     return files
 
 
-def table(outcome: Outcome) -> str:
+def table(comparison: Comparison) -> str:
     """Stage times, and how near the prediction came."""
-    times = outcome.rollout.summary["timing_s"]
-    n = len(outcome.rollout.frames)
+    times = comparison.rollout.summary["timing_s"]
+    n = len(comparison.rollout.frames)
     lines = [
         "",
         f"{'stage':<22}{'seconds':>9}",
@@ -180,6 +183,6 @@ def table(outcome: Outcome) -> str:
         f"{'all':<22}{sum(times.values()):>9.2f}",
         "",
         f"{f'{n} frames to come':<22}{'PSNR dB':>9}   (RGB, each frame against the bag's; mean over the frames)",
-        *(f"{name:<22}{np.mean(values):>9.2f}" for name, values in outcome.psnr_db().items()),
+        *(f"{name:<22}{np.mean(values):>9.2f}" for name, values in comparison.psnr_db().items()),
     ]
     return "\n".join(lines)

@@ -17,12 +17,12 @@ import torch
 
 from cosmos_ros.evaluation.aggregate import summarise, window_means
 from cosmos_ros.evaluation.report.report import render
-from cosmos_ros.evaluation.store import Store
+from cosmos_ros.evaluation.store import OURS, RESULT_FILES, Store
 from cosmos_ros.files import write_whole
 from cosmos_ros.foresight import Foresight
 from cosmos_ros.world_model.checkpoints.weight_files import size_and_ends
 
-SCHEMA = "cosmos_ros/evaluation/2"  # of metrics.json; the number rises when a reader of the old one would be misled
+SCHEMA = f"{OURS}2"  # of metrics.json; the number rises when a reader of the old one would be misled
 MODEL_FILES = (".safetensors", ".pt", ".jit", ".json")
 PACKAGES = ("cosmos_ros", "torch", "numpy", "opencv-python-headless", "scikit-image", "rosbags")
 
@@ -57,10 +57,14 @@ class Results:
             "windows": [_without_features(record) for record in records],
         }
         timing = self._timing()
-        write_whole(self._folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False))
-        write_whole(self._folder / "windows.csv", windows_csv(records))
-        write_whole(self._folder / "timing.json", json.dumps(timing, indent=1))
-        write_whole(self._folder / "report.html", render(metrics, timing, store.pictures, trouble))
+        contents = (
+            json.dumps(metrics, indent=1, allow_nan=False),
+            windows_csv(records),
+            json.dumps(timing, indent=1),
+            render(metrics, timing, store.pictures, trouble),
+        )
+        for name, content in zip(RESULT_FILES, contents, strict=True):
+            write_whole(self._folder / name, content)
         return summary
 
     def why_nothing(self, span_s: float, refused: int) -> str:

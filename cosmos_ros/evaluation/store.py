@@ -8,6 +8,10 @@ from pathlib import Path
 from cosmos_ros.evaluation.measure import Outcome
 from cosmos_ros.files import write_whole
 
+OURS = "cosmos_ros/evaluation/"  # begins the schema's name in settings.json and metrics.json
+SETTINGS_FILE, WINDOWS = "settings.json", "windows"
+RESULT_FILES = ("metrics.json", "windows.csv", "timing.json", "report.html")
+
 
 class OtherEvaluation(Exception):
     """The folder belongs to an evaluation that this one may not go on with, or overwrite."""
@@ -22,8 +26,13 @@ class Store:
 
     def __init__(self, folder: Path, settings: dict, resume: bool) -> None:
         self.folder = folder
-        self._windows = folder / "windows"
-        known = folder / "settings.json"
+        self._windows = folder / WINDOWS
+        known = folder / SETTINGS_FILE
+        if strangers := _strangers(folder):
+            raise OtherEvaluation(
+                f"{folder} holds files of somebody else that would be overwritten ({', '.join(strangers)}): "
+                "choose another --out"
+            )
         if known.exists() and self.keys():
             if not resume:
                 raise OtherEvaluation(f"{folder} holds an evaluation: go on with --resume, or choose another --out")
@@ -53,6 +62,15 @@ class Store:
 
     def _records(self) -> list[Path]:
         return [file for file in self._windows.glob("*.json") if not file.name.endswith(".pictures.json")]
+
+
+def _strangers(folder: Path) -> list[str]:
+    """Files by the names that an evaluation writes, in a folder that none has written to."""
+    try:
+        ours = str(json.loads((folder / SETTINGS_FILE).read_text())["schema"]).startswith(OURS)
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = False
+    return [] if ours else [name for name in (SETTINGS_FILE, WINDOWS, *RESULT_FILES) if (folder / name).exists()]
 
 
 def _differing(old: dict, new: dict) -> list[str]:

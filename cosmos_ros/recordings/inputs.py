@@ -99,7 +99,7 @@ def _is_ours(facts: Path, path: Path) -> bool:
     if not facts.exists():
         return True
     try:
-        return json.loads(facts.read_text())["input"] == str(path)
+        return json.loads(facts.read_text())["input"] == str(path.absolute())
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

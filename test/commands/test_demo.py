@@ -18,7 +18,7 @@ RATE = 10.0
 
 
 @pytest.fixture
-def outcome(tmp_path_factory) -> demo.Outcome:
+def comparison(tmp_path_factory) -> demo.Comparison:
     """A square that moves right; the prediction has it 40 grey levels too dark. The model sees the left 96 pixels."""
 
     def clip(stamps_ns: list[int]) -> Clip:
@@ -39,11 +39,11 @@ def outcome(tmp_path_factory) -> demo.Outcome:
     folder, crop = tmp_path_factory.mktemp("published"), Crop(0, 0, 96, 64)
     np.save(folder / "frames.npy", crop.of(truth.frames) - 40)
     (folder / "rollout.json").write_text(json.dumps(summary))
-    return demo.Outcome(PublishedRollout(folder, crop), seen, truth)
+    return demo.Comparison(PublishedRollout(folder, crop), seen, truth)
 
 
-def test_psnr_is_taken_of_each_frame_against_the_truth(outcome):
-    psnr = outcome.psnr_db()
+def test_psnr_is_taken_of_each_frame_against_the_truth(comparison):
+    psnr = comparison.psnr_db()
     assert psnr["predicted"] == pytest.approx([20 * np.log10(255 / 40)] * 24)
     # The last frame repeated is the further from the truth the further the square has moved, until they part.
     assert len(psnr["last frame repeated"]) == 24
@@ -51,8 +51,8 @@ def test_psnr_is_taken_of_each_frame_against_the_truth(outcome):
     assert psnr["last frame repeated"][15] == pytest.approx(psnr["last frame repeated"][23])
 
 
-def test_the_table_names_stages_and_both_rows(outcome):
-    table = demo.table(outcome)
+def test_the_table_names_stages_and_both_rows(comparison):
+    table = demo.table(comparison)
     rows = dict(line.rsplit(maxsplit=1) for line in table.splitlines() if line[-1:].isdigit())
     assert rows["tokenizing"] == "0.25"
     assert rows["prompt guard"] == "0.00"
@@ -62,8 +62,10 @@ def test_the_table_names_stages_and_both_rows(outcome):
     assert "mean over the frames" in table
 
 
-def test_video_sheet_and_numbers_are_written(outcome, tmp_path):
-    assert demo.write(outcome, tmp_path) == [tmp_path / n for n in ("rollout.mp4", "contact_sheet.png", "rollout.json")]
+def test_video_sheet_and_numbers_are_written(comparison, tmp_path):
+    assert demo.write(comparison, tmp_path) == [
+        tmp_path / n for n in ("rollout.mp4", "contact_sheet.png", "rollout.json")
+    ]
     with av.open(str(tmp_path / "rollout.mp4")) as video:
         assert sum(1 for _ in video.decode(video=0)) == 33
         assert video.streams.video[0].average_rate == RATE
@@ -73,9 +75,9 @@ def test_video_sheet_and_numbers_are_written(outcome, tmp_path):
     assert written["psnr_db_per_frame"]["predicted"] == pytest.approx([20 * np.log10(255 / 40)] * 24, abs=1e-3)
 
 
-def test_a_disk_that_refuses_is_an_error_in_one_line(outcome, tmp_path, monkeypatch, capsys):
+def test_a_place_that_refuses_is_an_error_in_one_line_before_anything_runs(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(demo, "predict_over_ros", lambda bag, seed: outcome)
+    monkeypatch.setattr(demo, "predict_over_ros", None)  # nothing is predicted that could not be written
     from cosmos_ros.commands.cli import main
 
     assert main(["demo", "--out", str(tmp_path / "file")]) == 1
@@ -86,8 +88,11 @@ def test_a_disk_that_refuses_is_an_error_in_one_line(outcome, tmp_path, monkeypa
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_waits_until_the_imports_are_through(number):
     """In an import it might be swallowed, or end the demo at once while its processes run on."""
-    handler, through = signal.getsignal(number), False
-    with pytest.raises(KeyboardInterrupt), demo._interrupts_held_back():
-        signal.raise_signal(number)
-        through = True
-    assert through and signal.getsignal(number) is handler
+    before, through = signal.signal(number, signal.default_int_handler), False
+    try:
+        with pytest.raises(KeyboardInterrupt), demo._interrupts_held_back():
+            signal.raise_signal(number)
+            through = True
+        assert through and signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)

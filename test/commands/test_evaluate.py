@@ -110,6 +110,15 @@ def test_results_are_neither_overwritten_nor_mixed(evaluate, bag, whole, tmp_pat
     assert status == 1 and "other settings (seed)" in said and metrics == metrics_of(whole)
 
 
+@pytest.mark.parametrize("name", ["report.html", "metrics.json", "settings.json"])
+def test_files_of_somebody_else_are_not_overwritten(evaluate, bag, tmp_path, name):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text('{"schema": "mine"}')
+    status, _, said = evaluate(bag)
+    assert status == 1 and f"somebody else that would be overwritten ({name})" in said
+    assert [(file.name, file.read_text()) for file in (tmp_path / "out").iterdir()] == [(name, '{"schema": "mine"}')]
+
+
 def test_a_run_that_evaluated_nothing_does_not_claim_its_folder(evaluate, bag):
     assert evaluate(bag, options=("--image-topic", "/front"))[0] == 1
     status, metrics, _ = evaluate(bag, options=("--every", "10"))

@@ -125,6 +125,19 @@ def test_two_inputs_never_share_a_name(predict, tmp_path, moving_scene):
     assert facts(tmp_path, "view_3")["input"] == str(tmp_path / "c" / "view.png")
 
 
+def test_an_earlier_run_from_the_same_file_is_known_by_its_place(tmp_path, monkeypatch):
+    """Two relative paths that read the same may be two files."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "view.json").write_text(json.dumps({"input": str(tmp_path / "a" / "view.png")}))
+    monkeypatch.chdir(tmp_path / "a")
+    assert free_name(Path("view.png"), out, set()) == "view"
+    monkeypatch.chdir(tmp_path / "b")
+    assert free_name(Path("view.png"), out, set()) == "view_2"
+
+
 def test_a_name_that_is_taken_by_a_stranger_is_left_alone(tmp_path):
     (tmp_path / "view.json").write_text('{"input": "elsewhere/view.png"}')
     (tmp_path / "view_2.json").write_text("not ours")
