@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cosmos_ros.guardrail import Guardrail
-from cosmos_ros.rollout import Clip, Crop, GuardedRollout
+from cosmos_ros.rollout import Clip, Crop, Decoding, GuardedRollout
 from cosmos_ros.world_model import Transformer, TransformerConfig
 from cosmos_ros.world_model.text_encoder import EMBEDDINGS_FILE, write_embeddings
 
@@ -175,7 +175,10 @@ def guarded(guardrail):
             screening.admit_prompt()
             screening.inspect(frames[9:])
             crop = crop or Crop(0, 0, width, height)
-            return clip, screening.release(clip, crop, model="painted", seed=7, timing=tuple)
+            decoding = Decoding("float32", window=16, passes=480, frame_decoder="discrete")
+            return clip, screening.release(
+                clip, crop, model="painted", seed=7, sample=2, decoding=decoding, timing=tuple
+            )
 
     return make
 

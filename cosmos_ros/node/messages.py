@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import asdict, fields
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
@@ -19,7 +20,7 @@ from cosmos_ros.msg import GuardrailStatus, Rollout, StageTime
 from cosmos_ros.queue import Request
 from cosmos_ros.recordings.contact_sheet import contact_sheet
 from cosmos_ros.recordings.rollout_json import RolloutFacts
-from cosmos_ros.rollout import NANOSECONDS, Crop, GuardedRollout, Progress
+from cosmos_ros.rollout import NANOSECONDS, Crop, Decoding, GuardedRollout, Progress
 
 MAX_SAMPLES = 16
 
@@ -94,6 +95,8 @@ def rollout_message(rollout: GuardedRollout, goal_id: UUID, frame_id: str) -> Ro
         ],
         guardrail=guardrail_status(rollout.guardrail),
         timing=[StageTime(stage=time.stage.name.lower(), seconds=time.seconds) for time in rollout.timing],
+        sample=rollout.sample,
+        **asdict(rollout.decoding),  # the message has a field of each name
     )
 
 
@@ -114,6 +117,8 @@ def rollout_facts(message: Rollout) -> RolloutFacts:
                 for each in message.guardrail.decisions
             ),
         ),
+        sample=message.sample,
+        decoding=Decoding(**{each.name: getattr(message, each.name) for each in fields(Decoding)}),
     )
 
 

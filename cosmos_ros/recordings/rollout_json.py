@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from cosmos_ros.guardrail_report import GuardrailReport
-from cosmos_ros.rollout import GuardedRollout
+from cosmos_ros.rollout import Decoding, GuardedRollout
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class RolloutFacts:
     conditioning_stamps_ns  of the frames that the model saw, nanoseconds
     stamps_ns               of the predicted frames
     timing_s                stage, in lower case -> seconds
+    sample                  which of the samples that were predicted together
     """
 
     model: str
@@ -27,6 +28,8 @@ class RolloutFacts:
     stamps_ns: tuple[int, ...]
     timing_s: dict[str, float]
     guardrail: GuardrailReport
+    sample: int
+    decoding: Decoding
 
     @classmethod
     def of(cls, rollout: GuardedRollout) -> RolloutFacts:
@@ -39,16 +42,20 @@ class RolloutFacts:
             stamps_ns=rollout.stamps_ns,
             timing_s={time.stage.name.lower(): time.seconds for time in rollout.timing},
             guardrail=rollout.guardrail,
+            sample=rollout.sample,
+            decoding=rollout.decoding,
         )
 
     def as_json(self) -> dict[str, Any]:
         return {
             "model": self.model,
             "seed": self.seed,
+            "sample": self.sample,
             "prompt": self.prompt,
             "frame_rate": round(self.frame_rate, 6),
             "conditioning_stamps_ns": list(self.conditioning_stamps_ns),
             "stamps_ns": list(self.stamps_ns),
+            "decoding": asdict(self.decoding),
             "timing_s": {stage: round(seconds, 4) for stage, seconds in self.timing_s.items()},
             "guardrail": {
                 "profile": self.guardrail.profile,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -34,4 +35,5 @@ def test_it_says_everything_but_the_pixels_and_is_json(told):
     assert facts["stamps_ns"] == list(rollout.stamps_ns) and facts["frame_rate"] == 10.0
     assert facts["guardrail"]["profile"] == "embedded"
     assert {decision["verdict"] for decision in facts["guardrail"]["decisions"]} <= {"PASSED", "MODIFIED"}
-    assert {"model", "seed", "prompt", "conditioning_stamps_ns", "timing_s"} <= facts.keys()
+    assert {"model", "seed", "sample", "prompt", "conditioning_stamps_ns", "timing_s"} <= facts.keys()
+    assert facts["decoding"] == dataclasses.asdict(rollout.decoding)
