@@ -24,7 +24,7 @@ from cosmos_ros.rollout import Clip, GuardedRollout, Progress, Stage
 from cosmos_ros.settings import ForesightConfig
 from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel, world_model
 from cosmos_ros.world_model.preprocessing import camera_view
-from cosmos_ros.world_model.text_encoder import TEXT_ENCODER
+from cosmos_ros.world_model.t5 import TEXT_ENCODER
 from cosmos_ros.world_model.tokenizer.video_tokenizer import TOKENIZER
 from cosmos_ros.world_model.transformer import TRANSFORMER
 
@@ -56,9 +56,10 @@ class Foresight:
     def __init__(self, config: ForesightConfig) -> None:
         self.config = config
         self.spec = ModelSpec.of_checkpoint(config.checkpoint)
-        self.guardrail = Guardrail.for_model(
-            self.spec, folder=config.guardrail, timeout_s=config.guard_timeout, device=config.device
-        )
+        with out_of_memory_as_error("loading the guardrail"):
+            self.guardrail = Guardrail.for_model(
+                self.spec, folder=config.guardrail, timeout_s=config.guard_timeout, device=config.device
+            )
         self._memory = DeviceMemory(resolve_device(config.device))
         self.guardrail.hold(self._memory.hold)
         self._model: WorldModel | None = None

@@ -23,6 +23,8 @@ class Need:
     work     more while it works: activations
     kept     more from its first work on, for as long as it is on the device: the KV cache
     tables   of the weights: embedding tables, which may be read from host memory without slowing the part
+    piece    of the weights: what is on the device at once where the part waits in host memory and comes in pieces;
+             0: all
     """
 
     name: str
@@ -30,6 +32,7 @@ class Need:
     work: int = 0
     kept: int = 0
     tables: int = 0
+    piece: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class MemoryPlan:
 
     def _comes_for(self, need: Need) -> int:
         """Bytes that come to the device while the part works."""
-        return need.work + (self._held(need) if need.name in self.parked else 0)
+        return need.work + ((need.piece or self._held(need)) if need.name in self.parked else 0)
 
     def _held(self, need: Need) -> int:
         """Bytes on the device while the part is there, at work or not."""

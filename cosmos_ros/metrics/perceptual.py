@@ -18,6 +18,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from cosmos_ros.reading import reading
+
 LPIPS_FILE = "torchvision's ImageNet weights of AlexNet, alexnet-owt-7be5be79.pth from download.pytorch.org/models"
 FVD_FILE = "the I3D network as TorchScript, i3d_torchscript.pt, linked from github.com/universome/fvd-comparison"
 FVD_CLIPS = 2048  # below about so many the distance between two sets of clips is mostly their small number
@@ -59,12 +61,10 @@ class Lpips:
 
     def __init__(self, weights: str | Path, device: torch.device | str) -> None:
         backbone = _alexnet_features()
-        try:
+        with reading(weights, BadWeights, fault="cannot serve LPIPS", remedy=f"expected {LPIPS_FILE}"):
             state = torch.load(weights, map_location="cpu", weights_only=True)
             own = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}
             backbone.load_state_dict(own)
-        except Exception as error:  # whatever another kind of file makes of the loader
-            raise BadWeights(f"{weights} cannot serve LPIPS ({_first_line(error)}); expected {LPIPS_FILE}") from error
         self._backbone = backbone.requires_grad_(False).to(device)
         heads = load_file(_HEADS, device=str(device))
         self._heads = [heads[f"lin{stage}"][:, None, None] for stage in range(5)]
@@ -100,13 +100,11 @@ class VideoFeatures:
 
     def __init__(self, weights: str | Path, device: torch.device | str) -> None:
         self._device = device
-        try:
+        with reading(weights, BadWeights, fault="cannot serve FVD", remedy=f"expected {FVD_FILE}"):
             self._network = torch.jit.load(weights, map_location=device).eval()
             features = self._network_on(np.zeros((16, 32, 32, 3), np.uint8))
             if features.ndim != 2 or len(features) != 1:
                 raise ValueError(f"for one video it gives {list(features.shape)}, not [1, features]")
-        except Exception as error:  # whatever another kind of file makes of the loader, or of the call
-            raise BadWeights(f"{weights} cannot serve FVD ({_first_line(error)}); expected {FVD_FILE}") from error
 
     def __call__(self, frames: np.ndarray) -> list[float]:
         return [round(value, 6) for value in self._network_on(frames)[0].tolist()]
@@ -154,7 +152,3 @@ def _alexnet_features() -> nn.Sequential:
 def _exact() -> AbstractContextManager[None]:
     """No TF32 and no choice of algorithm by speed: the same numbers on whichever GPU of a kind."""
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no reason given'}"

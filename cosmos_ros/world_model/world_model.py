@@ -27,9 +27,10 @@ from cosmos_ros.world_model.decoding.sampling import Sampling
 from cosmos_ros.world_model.frame_decoder import Frames, FrameThread
 from cosmos_ros.world_model.model_spec import ModelSpec
 from cosmos_ros.world_model.preprocessing import to_model_input
+from cosmos_ros.world_model.t5 import find_t5, t5_need
 from cosmos_ros.world_model.tensor_parallel.sharded_transformer import share_need
 from cosmos_ros.world_model.tensor_parallel.tensor_parallel import TensorParallelDecoder
-from cosmos_ros.world_model.text_encoder import CONTEXT_LENGTH, TextEncoder, find_t5, text_encoder_need
+from cosmos_ros.world_model.text_encoder import CONTEXT_LENGTH, TextEncoder
 from cosmos_ros.world_model.tokenizer.programs import find_tokenizer
 from cosmos_ros.world_model.tokenizer.video_tokenizer import TOKENIZER, VideoTokenizer, tokenizer_need
 from cosmos_ros.world_model.transformer import TRANSFORMER, transformer_need
@@ -267,5 +268,5 @@ def needs_of(
         tokenizer_need(find_tokenizer(spec.directory, tokenizer), spec.chunking, bytes_per_weight),
     ]
     if spec.takes_prompt and (t5 := find_t5(spec.directory)):
-        needs.append(text_encoder_need(t5))
+        needs.append(t5_need(t5))
     return tuple(needs)

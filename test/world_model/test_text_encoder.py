@@ -1,5 +1,6 @@
 """The text encoder on a tiny T5 of the published format, in both layouts, loaded by the code that loads the 11B."""
 
+import contextlib
 import json
 import logging
 import os
@@ -12,19 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cosmos_ros.device.out_of_memory import out_of_memory_as_error
-from cosmos_ros.device.placement import DeviceMemory
+from cosmos_ros.device.placement import DeviceMemory, Part
 from cosmos_ros.device.plan import MemoryPlan
 from cosmos_ros.errors import InvalidGoal, ModelUnavailable, OutOfMemory
 from cosmos_ros.foresight import PIPELINE
-from cosmos_ros.world_model import text_encoder
-from cosmos_ros.world_model.text_encoder import (
-    TextEncoder,
-    find_t5,
-    reading,
-    t5_bytes,
-    weights_identity,
-    write_embeddings,
-)
+from cosmos_ros.world_model.t5 import T5, find_t5, identity_of, reading_t5, t5_need
+from cosmos_ros.world_model.text_encoder import TextEncoder, write_embeddings
 
 transformers = pytest.importorskip("transformers", reason="the text extra is not installed (requirements/text.txt)")
 sentencepiece = pytest.importorskip("sentencepiece", reason="the text extra is not installed (requirements/text.txt)")
@@ -86,12 +80,12 @@ def encoder(checkpoint, tmp_path, **options):
 def expected(folder, prompt):
     """The facts, step by step: 512 positions, the prompt's hidden states, zeros after them."""
     tokenizer = transformers.T5TokenizerFast.from_pretrained(str(folder))
-    model = transformers.T5EncoderModel.from_pretrained(str(folder), dtype=torch.bfloat16).eval()
+    model = transformers.T5EncoderModel.from_pretrained(str(folder), dtype=torch.float32).eval()
     tokens = tokenizer(prompt, max_length=512, padding="max_length", truncation=True, return_tensors="pt")
     with torch.no_grad():
         hidden = model(**tokens).last_hidden_state
     hidden[:, int(tokens["attention_mask"].sum()) :] = 0
-    return hidden
+    return hidden.bfloat16()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -134,7 +128,7 @@ def test_a_known_prompt_needs_no_t5_in_memory_or_after_a_restart(place, tmp_path
     checkpoint = place()
     first = encoder(checkpoint, tmp_path)
     context = first.encode(PROMPT)
-    monkeypatch.setattr(text_encoder, "transformers", lambda: pytest.fail("T5 was loaded for a prompt that is known"))
+    monkeypatch.setattr(T5, "_load", lambda self: pytest.fail("T5 was loaded for a prompt that is known"))
     assert torch.equal(first.encode(PROMPT), context)
     assert torch.equal(encoder(checkpoint, tmp_path).encode(PROMPT), context)
 
@@ -143,10 +137,10 @@ def test_other_weights_do_not_answer_from_the_cache(place, tmp_path):
     checkpoint = place()
     context = encoder(checkpoint, tmp_path).encode(PROMPT)
     file = checkpoint.parent / LAYOUTS["predict1"] / "pytorch_model.bin"
-    identity = weights_identity(file.parent)
+    identity = identity_of(file.parent)
     state = torch.load(file)
     torch.save({key: tensor + 0.1 for key, tensor in state.items()}, file)
-    assert weights_identity(file.parent) != identity
+    assert identity_of(file.parent) != identity
     assert not torch.equal(encoder(checkpoint, tmp_path).encode(PROMPT), context)
 
 
@@ -201,6 +195,24 @@ def test_t5_leaves_its_device_between_prompts_where_the_plan_parks_it(place, tmp
     other = text.encode("boxes fall")
     assert not torch.equal(context, other)
     assert torch.equal(encoder(tmp_path / "checkpoints" / "x", tmp_path / "fresh").encode("boxes fall"), other)
+
+
+def test_a_parked_t5_comes_block_by_block(place, tmp_path, monkeypatch):
+    there, most = [], []
+
+    class Watched(Part):
+        @contextlib.contextmanager
+        def in_use(self):
+            with super().in_use() as network:
+                there.append(network)
+                most.append(len(there))
+                yield network
+                there.remove(network)
+
+    monkeypatch.setattr("cosmos_ros.device.placement.Part", Watched)
+    memory = DeviceMemory("cpu", MemoryPlan("low", (), PIPELINE, parked=frozenset({"text encoder"}), exclusive=True))
+    encoder(place(), tmp_path, memory=memory).encode(PROMPT)
+    assert most == [1, 2, 2], "the embedding with the last norm, and one block after the other"
 
 
 def test_precomputed_embeddings_serve_without_t5(place, tmp_path):
@@ -279,7 +291,7 @@ def test_a_t5_that_lacks_a_tensor_is_refused_by_its_name(place, tmp_path):
     state = torch.load(file)
     del state["encoder.block.1.layer.0.SelfAttention.q.weight"]
     torch.save(state, file)
-    with pytest.raises(ModelUnavailable, match=r"lacks encoder\.block\.1\.layer\.0\.SelfAttention\.q\.weight"):
+    with pytest.raises(ModelUnavailable, match=r"missing keys .*encoder\.block\.1\.layer\.0\.SelfAttention\.q\.weight"):
         encoder(checkpoint, tmp_path).encode(PROMPT)
 
 
@@ -297,7 +309,7 @@ def test_t5_weights_that_cannot_be_read_are_named(place, tmp_path):
     file = checkpoint.parent / LAYOUTS["predict1"] / "pytorch_model.bin"
     file.unlink()
     file.symlink_to("/proc/self/mem")  # opens, and gives an error when it is read
-    with pytest.raises(ModelUnavailable, match=r"pytorch_model\.bin cannot be read \(OSError"):
+    with pytest.raises(ModelUnavailable, match=r"pytorch_model\.bin cannot be read: Input/output error"):
         encoder(checkpoint, tmp_path)
 
 
@@ -316,7 +328,7 @@ def test_what_this_user_may_not_read_is_named_with_the_remedy(name, place, tmp_p
 
 
 def test_a_place_that_cannot_be_looked_at_is_named(tmp_path):
-    with pytest.raises(ModelUnavailable, match=r"x cannot be read \(OSError.+File name too long"):
+    with pytest.raises(ModelUnavailable, match=r"x cannot be read: File name too long"):
         find_t5(tmp_path / TOO_LONG / "checkpoint")
 
 
@@ -329,9 +341,25 @@ def test_a_revision_of_the_hub_cache_that_is_no_text_is_named(place):
         find_t5(checkpoint)
 
 
+def test_several_snapshots_are_refused_unless_the_cache_says_which_counts(place, t5_folder):
+    """The first by name was taken, which is as good as drawing one."""
+    checkpoint = place("cosmos-1.0")
+    cache = checkpoint.parent / "models--google-t5--t5-11b"
+    shutil.copytree(t5_folder, cache / "snapshots" / "1234")
+    with pytest.raises(ModelUnavailable, match=r"holds 2 usable snapshots of google-t5/t5-11b, where one is needed"):
+        find_t5(checkpoint)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("1234\n")
+    assert find_t5(checkpoint) == cache / "snapshots" / "1234"
+
+
 def test_a_reader_without_memory_is_out_of_memory_and_not_a_damaged_file():
-    with pytest.raises(OutOfMemory, match="can't allocate memory"), out_of_memory_as_error("reading"):
-        reading(Path("pytorch_model.bin"), lambda: torch.empty(2**50, dtype=torch.uint8))
+    with (
+        pytest.raises(OutOfMemory, match="can't allocate memory"),
+        out_of_memory_as_error("reading"),
+        reading_t5(Path("pytorch_model.bin")),
+    ):
+        torch.empty(2**50, dtype=torch.uint8)
 
 
 @pytest.mark.parametrize(
@@ -353,12 +381,14 @@ def test_t5_weights_that_are_not_finite_are_refused_and_not_cached(name, value, 
 
 
 def test_the_size_of_t5_is_known_without_loading_it(t5_folder, tmp_path):
-    module = transformers.T5EncoderModel.from_pretrained(str(t5_folder), dtype=torch.bfloat16)
+    module = transformers.T5EncoderModel.from_pretrained(str(t5_folder), dtype=torch.float32)
     actual = sum(p.nbytes for p in module.parameters())
-    assert t5_bytes(t5_folder) == pytest.approx(actual, rel=0.1)  # norms and position biases are left out
+    assert t5_need(t5_folder).weights == pytest.approx(actual, rel=0.1)  # norms and position biases are left out
     published = {"vocab_size": 32128, "d_model": 1024, "d_kv": 128, "d_ff": 65536, "num_layers": 24, "num_heads": 128}
     (tmp_path / "config.json").write_text(json.dumps(published))
-    assert t5_bytes(tmp_path) == pytest.approx(9.73e9, rel=0.01)
+    need = t5_need(tmp_path)
+    assert need.weights == pytest.approx(19.46e9, rel=0.01)
+    assert need.piece == pytest.approx(0.94e9, rel=0.01), "where it waits in host memory"
 
 
 @pytest.mark.parametrize(
@@ -377,4 +407,4 @@ def test_the_size_of_t5_is_known_without_loading_it(t5_folder, tmp_path):
 def test_a_damaged_config_of_t5_is_named_with_the_fault_and_the_remedy(config, complaint, tmp_path):
     (tmp_path / "config.json").write_bytes(config)
     with pytest.raises(ModelUnavailable, match=rf"config\.json .*{complaint}.+hf download"):
-        t5_bytes(tmp_path)
+        t5_need(tmp_path)

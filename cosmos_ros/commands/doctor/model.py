@@ -17,6 +17,7 @@ from cosmos_ros.guardrail import Guardrail
 from cosmos_ros.guardrail.cosmos import folder as cosmos_guardrail
 from cosmos_ros.settings import ForesightConfig
 from cosmos_ros.world_model import ModelSpec, text_encoder
+from cosmos_ros.world_model.t5 import t5_need
 from cosmos_ros.world_model.tensor_parallel.sharded_transformer import TRANSFORMER_SHARE, require_divisible
 from cosmos_ros.world_model.text_encoder import EMBEDDINGS_FILE, TextEncoder
 from cosmos_ros.world_model.tokenizer import programs
@@ -61,7 +62,7 @@ def text(spec: ModelSpec) -> str:
     if encoder.folder is None:
         t5 = "no T5"
     else:
-        t5 = f"T5 of {gigabytes(text_encoder.t5_bytes(encoder.folder))} in {encoder.folder}"
+        t5 = f"T5 of {gigabytes(t5_need(encoder.folder).weights)} in {encoder.folder}"
     return f"{t5}; prompts in {EMBEDDINGS_FILE}: {len(encoder.given)}" if encoder.given else t5
 
 

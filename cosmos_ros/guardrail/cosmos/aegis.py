@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from cosmos_ros import huggingface
 from cosmos_ros.device.placement import DeviceMemory
 from cosmos_ros.errors import GuardrailUnavailable
 from cosmos_ros.guardrail.cosmos.aegis_policy import CATEGORIES, question
+from cosmos_ros.guardrail.cosmos.local_models import huggingface
 from cosmos_ros.guardrail.guard import PASSED, Judgement, OnDevice, PromptGuard, require_finite, sha256_of
 from cosmos_ros.guardrail_report import Verdict
 

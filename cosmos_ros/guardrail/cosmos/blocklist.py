@@ -20,9 +20,9 @@ from typing import Any
 
 from cosmos_ros.errors import GuardrailUnavailable
 from cosmos_ros.guardrail.cosmos.lemmas import Lemmatizer
+from cosmos_ros.guardrail.cosmos.local_models import huggingface
 from cosmos_ros.guardrail.guard import PASSED, Judgement, PromptGuard, sha256_of
 from cosmos_ros.guardrail_report import Verdict
-from cosmos_ros.huggingface import not_installed
 
 CENSORED = "\u2588"  # no prompt can hold it: prompts are reduced to ASCII first
 
@@ -201,7 +201,7 @@ def _profanity(custom: list[str], whitelist: set[str]) -> Any:
     try:
         from better_profanity import Profanity
     except ImportError as error:
-        raise not_installed("better-profanity") from error
+        raise huggingface.not_installed("better-profanity") from error
     # Made with its own list first, as published: the longest phrase there counts for how far phrases are looked for.
     profanity = Profanity()
     profanity.load_censor_words(custom, whitelist_words=list(whitelist))

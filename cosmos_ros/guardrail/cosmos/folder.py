@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cosmos_ros import huggingface
 from cosmos_ros.device.plan import Need
 from cosmos_ros.errors import GuardrailUnavailable
 from cosmos_ros.guardrail.cosmos import aegis, video_content
+from cosmos_ros.guardrail.cosmos.local_models import huggingface
 from cosmos_ros.guardrail.guard import PROMPT_GUARD, VIDEO_GUARD
 
 PUBLISHED = "Cosmos-1.0-Guardrail"

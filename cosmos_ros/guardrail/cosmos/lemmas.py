@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cosmos_ros.errors import GuardrailUnavailable
-from cosmos_ros.huggingface import not_installed
+from cosmos_ros.guardrail.cosmos.local_models import huggingface
 
 Folder = Path | zipfile.Path
 
@@ -29,7 +29,7 @@ class Lemmatizer:
             from nltk.corpus.reader.wordnet import NOUN, WordNetCorpusReader
             from nltk.tokenize import NLTKWordTokenizer
         except ImportError as error:
-            raise not_installed("nltk") from error
+            raise huggingface.not_installed("nltk") from error
         self._endings = WordNetCorpusReader.MORPHOLOGICAL_SUBSTITUTIONS[NOUN]
         self._words = NLTKWordTokenizer()
         try:

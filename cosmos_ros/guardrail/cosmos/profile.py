@@ -15,6 +15,7 @@ from cosmos_ros.guardrail.cosmos.retinaface_detector import RetinaFaceDetector
 from cosmos_ros.guardrail.cosmos.video_content import VideoContentGuard
 from cosmos_ros.guardrail.face_blur import FaceBlur
 from cosmos_ros.guardrail.guard import Guards, PromptGuard
+from cosmos_ros.reading import reading
 
 T = TypeVar("T")
 
@@ -39,11 +40,5 @@ def cosmos_guards(checkpoint: Path, folder: str | Path, device: str, takes_promp
 
 
 def _loaded(kind: Callable[..., T], path: Path, *args: object) -> T:
-    try:
+    with reading(path, GuardrailUnavailable, fault="cannot be loaded", remedy=f"fetch it anew: {FETCH}"):
         return kind(path, *args)
-    except GuardrailUnavailable:
-        raise
-    except Exception as error:  # each library has its own for a file that does not parse
-        raise GuardrailUnavailable(
-            f"the guardrail's {path} cannot be loaded: {type(error).__name__}: {error}; fetch it anew: {FETCH}"
-        ) from error

@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from cosmos_ros import huggingface
 from cosmos_ros.device.placement import DeviceMemory
+from cosmos_ros.guardrail.cosmos.local_models import huggingface
 from cosmos_ros.guardrail.guard import PASSED, ContentGuard, Judgement, OnDevice, require_finite, sha256_of
 from cosmos_ros.guardrail_report import Verdict
 

@@ -109,7 +109,7 @@ def test_a_damaged_cache_in_a_guardrail_folder_is_a_fault(guarded, tmp_path):
     revision.parent.mkdir()
     revision.write_bytes(b"\xff\xfe")
     found = guardrail(guarded)
-    assert found.mark == "FAIL" and "aegis cannot be loaded" in found.text and "hf download" in found.text
+    assert found.mark == "FAIL" and "refs/main cannot be read" in found.text and "hf download" in found.text
 
 
 def test_a_model_without_prompts_needs_no_prompt_guards(guarded, tiny_checkpoint, tmp_path):
@@ -131,7 +131,7 @@ def test_what_reads_prompts_is_told(guarded, known_prompt):
     assert "holds no weights" in text(guarded).text
     for name in ("pytorch_model.bin", "spiece.model"):
         (t5 / name).write_text("not looked into here")
-    assert str(text(guarded)) == f"ok    text        T5 of 9.7 GB in {t5}"
+    assert str(text(guarded)) == f"ok    text        T5 of 19.5 GB in {t5}"
     (t5 / "config.json").write_text("{}")
     assert text(guarded).mark == "FAIL" and "config.json gives no" in text(guarded).text
 
