@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterable
 from typing import Any
 
+from cosmos_ros.errors import SettingError
 from cosmos_ros.settings import SETTINGS, C, Setting, Value, renamed, settings_of
 
 
@@ -24,6 +25,16 @@ def config_of(args: argparse.Namespace, table: type[C]) -> C:
     """One table as the flags say. Raises SettingError."""
     given = {each.name: getattr(args, each.name, None) for each in settings_of(table)}
     return table(**{name: SETTINGS[name].parse(text) for name, text in given.items() if text is not None})
+
+
+def require(args: argparse.Namespace, *, positive: Iterable[str] = (), not_negative: Iterable[str] = ()) -> None:
+    """Look at numbers of flags that are no settings. Raises SettingError."""
+    for name in positive:
+        if not getattr(args, name) > 0:
+            raise SettingError(f"{_flag(name)} must be positive; got {getattr(args, name)}")
+    for name in not_negative:
+        if not getattr(args, name) >= 0:
+            raise SettingError(f"{_flag(name)} must not be negative; got {getattr(args, name)}")
 
 
 class _Renamed(argparse.Action):

@@ -19,8 +19,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cosmos_ros.errors import ForesightError
+from cosmos_ros.commands.flags import add_flags, config_of, require
+from cosmos_ros.device.devices import resolve_device
+from cosmos_ros.errors import ForesightError, SettingError
 from cosmos_ros.files import write_whole
+from cosmos_ros.settings import SETTINGS, ForesightConfig
 from cosmos_ros.training.datasets.simulated import CLIP_FRAMES, HEIGHT, WIDTH, EpisodeStore, FilmCrew
 from cosmos_ros.training.evaluation import evaluate
 from cosmos_ros.training.export import check_directory, export_tokenizer, export_transformer, load_exported_tokenizer
@@ -31,6 +34,7 @@ from cosmos_ros.training.tokenizer import train_tokenizer
 from cosmos_ros.training.tokenizer_network import SPACE_COMPRESSION, TokenizerConfig, VideoTokenizer
 from cosmos_ros.training.transformer import initialise, train_transformer
 from cosmos_ros.world_model import Sampling, Transformer, TransformerConfig, load_transformer
+from cosmos_ros.world_model.tokenizer import programs
 
 CAMERAS_PER_EPISODE = 2
 SAMPLING = Sampling(seed=0, temperature=1.0, top_p=0.8)
@@ -44,33 +48,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--first-episode", type=int, default=0, help="number of the first of them (default: 0)")
     parser.add_argument("--film-minutes", type=float, default=2.0, help="train on what is filmed by then (default: 2)")
     parser.add_argument("--validation-episodes", type=int, default=48, help="episodes to measure on (default: 48)")
-    parser.add_argument("--tokenizer-minutes", type=float, default=6.0, help="0 keeps that of --start-from")
-    parser.add_argument("--transformer-minutes", type=float, default=1.5)
-    parser.add_argument("--tokenizer-batch", type=int, default=16, help="clips per step")
-    parser.add_argument("--transformer-batch", type=int, default=64, help="clips per step")
+    parser.add_argument("--tokenizer-minutes", type=float, default=6.0, help="0: keep --start-from's (default: 6)")
+    parser.add_argument("--transformer-minutes", type=float, default=1.5, help="of training (default: 1.5)")
+    parser.add_argument("--tokenizer-batch", type=int, default=16, help="clips per step (default: 16)")
+    parser.add_argument("--transformer-batch", type=int, default=64, help="clips per step (default: 64)")
     parser.add_argument("--max-steps", type=int, default=10**9, help="end each stage after so many steps at the latest")
-    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 1) - 2), help="simulator processes")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=max(1, (os.cpu_count() or 1) - 2),
+        help="simulator processes (default: %(default)s)",
+    )
+    add_flags(parser, "device", [SETTINGS["device"]])
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train as the arguments say. The output directory always holds the newest model of each stage."""
-    if importlib.util.find_spec("mujoco") is None:
-        print("train simulates robot cameras with MuJoCo, and it is missing: pip install mujoco", file=sys.stderr)
-        return 1
+    """Train as the arguments say. The output directory always holds the newest model of each stage.
+
+    Raises SettingError.
+    """
+    check(args)
+    device = resolve_device(config_of(args, ForesightConfig).device)
     try:
         check_directory(args.output)
+        if args.start_from is not None:
+            programs.check(args.start_from, args.start_from)
+        if importlib.util.find_spec("mujoco") is None:
+            return _failed("simulates robot cameras with MuJoCo, and it is missing: pip install mujoco")
         args.output.mkdir(parents=True, exist_ok=True)
-        return train(args)
-    except OSError as error:
-        print(f"cosmos_ros train: {error}", file=sys.stderr)
-        return 1
+        return train(args, device)
+    except (OSError, ForesightError) as error:
+        return _failed(str(error))
 
 
-def train(args: argparse.Namespace) -> int:
+def _failed(message: str) -> int:
+    print(f"cosmos_ros train: {message}", file=sys.stderr)
+    return 1
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises SettingError for numbers with which nothing could be trained."""
+    counts = ("episodes", "validation_episodes", "tokenizer_batch", "transformer_batch", "max_steps", "workers")
+    require(
+        args,
+        positive=(*counts, "transformer_minutes"),
+        not_negative=("first_episode", "film_minutes", "tokenizer_minutes"),
+    )
+    if args.tokenizer_minutes == 0 and args.start_from is None:
+        raise SettingError("--tokenizer-minutes 0 keeps the tokenizer of --start-from, which is not given")
+
+
+def train(args: argparse.Namespace, device: torch.device) -> int:
     """The stages, one after the other. Raises OSError where the disk refuses; the newest whole model then stays."""
     journal = Journal(args.output / "training.jsonl")
-    device = torch.device(args.device)
     torch.set_float32_matmul_precision("high")
     tokenizer, transformer = first_models(args.start_from)
     tokenizer.to(device)
@@ -82,9 +112,9 @@ def train(args: argparse.Namespace) -> int:
         crew = FilmCrew(Split.TRAINING, films, Path(scratch) / "training", args.workers)
         with crew, EpisodeStore(Path(scratch) / "training", len(films) * CAMERAS_PER_EPISODE, device) as episodes:
             filmed_by = time.monotonic() + args.film_minutes * 60
-            reconstruct, predict = training_programs(tokenizer, transformer, args)
+            reconstruct, predict = training_programs(tokenizer, transformer, args, device)
             await_episodes(crew, episodes, filmed_by)
-    # The crew has gone home: a GPU that renders as well trains five times slower.
+    # Filming has stopped: a GPU that renders as well trains five times slower.
     journal.note(stage="filmed", views=len(episodes))
     if args.tokenizer_minutes:
         train_tokenizer(
@@ -114,10 +144,9 @@ def train(args: argparse.Namespace) -> int:
     export_transformer(transformer, args.output, SAMPLING)
     measure(args.output, validation, journal)
     try:
-        write_pictures(args.output, true_clips(validation), args.output / "pictures", args.device)
+        write_pictures(args.output, true_clips(validation), args.output / "pictures", str(device))
     except ForesightError as error:
-        print(f"cosmos_ros train: no pictures: {error}", file=sys.stderr)
-        return 1
+        return _failed(f"no pictures: {error}")
     return 0
 
 
@@ -156,10 +185,9 @@ def await_episodes(crew: FilmCrew, episodes: EpisodeStore, until: float = float(
 
 
 def training_programs(
-    tokenizer: VideoTokenizer, transformer: Transformer, args: argparse.Namespace
+    tokenizer: VideoTokenizer, transformer: Transformer, args: argparse.Namespace, device: torch.device
 ) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]:
     """Both models as training calls them: on CUDA compiled, with the compilation behind them."""
-    device = torch.device(args.device)
     if device.type != "cuda":
         return tokenizer, transformer
     video = torch.zeros(args.tokenizer_batch, 3, CLIP_FRAMES, HEIGHT, WIDTH, device=device)

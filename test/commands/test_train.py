@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from cosmos_ros.commands import cli
 from cosmos_ros.training.datasets import simulated
 from cosmos_ros.training.datasets.simulated import (
     CLIP_FRAMES,
@@ -186,3 +187,21 @@ def test_a_failed_film_worker_is_an_error(tmp_path, monkeypatch):
         while time.monotonic() < deadline:
             crew.check()
             time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--episodes", "0"), "--episodes must be positive; got 0"),
+        (("--workers", "0"), "--workers must be positive; got 0"),
+        (("--film-minutes", "nan"), "--film-minutes must not be negative; got nan"),
+        (("--tokenizer-minutes", "0"), "keeps the tokenizer of --start-from, which is not given"),
+        (("--device", "banana"), "device must be auto, cpu, cuda or cuda:N; got 'banana'"),
+        (("--start-from", "/nowhere"), "no encoder.jit and decoder.jit"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_at_once(tmp_path, capsys, options, said):
+    assert cli.main(["train", str(tmp_path / "model"), *options]) == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith("cosmos_ros train: ") and said in errors and errors.count("\n") == 1
+    assert not list((tmp_path / "model").glob("*"))
