@@ -12,6 +12,10 @@ from cosmos_ros.errors import ForesightError, ModelUnavailable
 from cosmos_ros.files import NotOrdinary
 
 
+class Unusable(Exception):
+    """What a reader of ours found wrong with a file; reads as a sentence that names it. `reading` adds the remedy."""
+
+
 @contextmanager
 def reading(
     path: str | Path,
@@ -34,6 +38,8 @@ def reading(
         raise
     except NotOrdinary as error:
         raise refusal(str(error)) from error
+    except Unusable as error:
+        raise refusal(f"{error}; {remedy}") from error
     except FileNotFoundError as error:
         raise refusal(f"{path} does not exist; {remedy}") from error
     except PermissionError as error:

@@ -35,9 +35,12 @@ LEVELS = 4  # per colour channel: a vocabulary of 64
 
 @pytest.fixture(scope="session")
 def make_checkpoint() -> Callable[..., Path]:
-    """make_checkpoint(directory, frame_rate=10.0, context_dim=None): writes model, config and tokenizer there."""
+    """make_checkpoint(directory, frame_rate=10.0, context_dim=None, step=8): writes model, config and tokenizer there.
 
-    def make(directory: Path, frame_rate: float = 10.0, context_dim: int | None = None) -> Path:
+    step  pixel frames of a latent frame
+    """
+
+    def make(directory: Path, frame_rate: float = 10.0, context_dim: int | None = None, step: int = 8) -> Path:
         vocabulary = LEVELS**3
         torch.manual_seed(0)
         transformer = Transformer(
@@ -57,8 +60,9 @@ def make_checkpoint() -> Callable[..., Path]:
         directory.mkdir(parents=True, exist_ok=True)
         save_file(transformer.state_dict(), directory / "model.safetensors")
         settings = {"latent_shape": LATENT_SHAPE, "frame_rate": frame_rate, "n_heads": 4, "name": "tiny"}
+        settings |= {"compression": [step, 16, 16]} if step != 8 else {}
         (directory / "config.json").write_text(json.dumps(settings))
-        _script_tokenizer(directory)
+        _script_tokenizer(directory, step)
         return directory
 
     return make
@@ -84,36 +88,36 @@ def tiny_text_checkpoint(make_checkpoint, known_prompt, tmp_path_factory) -> Pat
     return directory
 
 
-def _script_tokenizer(directory: Path) -> None:
+def _script_tokenizer(directory: Path, step: int) -> None:
     """encoder.jit and decoder.jit: a token is the mean colour of 16x16 pixels of one latent frame, in few levels."""
 
     class Encoder(nn.Module):
-        def __init__(self, levels: int) -> None:
+        def __init__(self, levels: int, step: int) -> None:
             super().__init__()
-            self.levels = levels
+            self.levels, self.step = levels, step
 
         def forward(self, frames: Tensor) -> Tensor:
             first, rest = frames[:, :, :1], frames[:, :, 1:]
             means = nn.functional.avg_pool3d(first, [1, 16, 16])
             if rest.shape[2] > 0:
-                means = torch.cat([means, nn.functional.avg_pool3d(rest, [8, 16, 16])], dim=2)
+                means = torch.cat([means, nn.functional.avg_pool3d(rest, [self.step, 16, 16])], dim=2)
             level = torch.round((means.float() * 0.5 + 0.5).clamp(0, 1) * (self.levels - 1)).long()
             return (level[:, 0] * self.levels + level[:, 1]) * self.levels + level[:, 2]
 
     class Decoder(nn.Module):
-        def __init__(self, levels: int) -> None:
+        def __init__(self, levels: int, step: int) -> None:
             super().__init__()
-            self.levels = levels
+            self.levels, self.step = levels, step
 
         def forward(self, tokens: Tensor) -> Tensor:
             n = self.levels
             level = torch.stack([tokens // (n * n), tokens // n % n, tokens % n], dim=1)
             colours = level.float() / (n - 1) * 2 - 1
-            frames = torch.cat([colours[:, :, :1], colours[:, :, 1:].repeat_interleave(8, dim=2)], dim=2)
+            frames = torch.cat([colours[:, :, :1], colours[:, :, 1:].repeat_interleave(self.step, dim=2)], dim=2)
             return frames.repeat_interleave(16, dim=3).repeat_interleave(16, dim=4)
 
-    torch.jit.script(Encoder(LEVELS)).save(str(directory / "encoder.jit"))
-    torch.jit.script(Decoder(LEVELS)).save(str(directory / "decoder.jit"))
+    torch.jit.script(Encoder(LEVELS, step)).save(str(directory / "encoder.jit"))
+    torch.jit.script(Decoder(LEVELS, step)).save(str(directory / "decoder.jit"))
 
 
 @pytest.fixture

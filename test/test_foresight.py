@@ -40,6 +40,20 @@ def test_a_clip_becomes_24_stamped_frames_of_what_the_model_saw(foresight):
     assert {time.stage for time in rollout.timing} >= {Stage.TOKENIZING, Stage.GENERATING, Stage.DECODING}
 
 
+@pytest.mark.parametrize(("step", "after_a_clip", "after_an_image"), [(4, 12, 16), (1, 3, 4), (16, 48, 64)])
+def test_a_model_of_another_compression_in_time_predicts_as_many_frames_as_its_chunk_holds(
+    step, after_a_clip, after_an_image, make_checkpoint, tmp_path
+):
+    checkpoint = make_checkpoint(tmp_path / "tiny", step=step)
+    foresight = Foresight.from_config({"checkpoint": str(checkpoint), "device": "cpu"})
+    assert foresight.spec.conditioning_lengths == (1 + step, 1)
+    given = clip(n=1 + step)
+    assert foresight.predict(given, seed=0).stamps_ns == given.future_stamps_ns(after_a_clip)
+    assert len(foresight.predict(clip(n=1), seed=0).frames) == after_an_image
+    with pytest.raises(InvalidGoal, match=f"newest {1 + step} or 1 frames; the clip has 9"):
+        foresight.predict(clip(), seed=0)
+
+
 def test_an_image_becomes_32_frames(foresight):
     assert foresight.predict(clip(n=1), seed=0).frames.shape[0] == 32
 

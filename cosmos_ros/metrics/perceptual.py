@@ -18,7 +18,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from cosmos_ros.files import check_regular
 from cosmos_ros.reading import reading
+from cosmos_ros.torchscript import load_program
 
 LPIPS_FILE = "torchvision's ImageNet weights of AlexNet, alexnet-owt-7be5be79.pth from download.pytorch.org/models"
 FVD_FILE = "the I3D network as TorchScript, i3d_torchscript.pt, linked from github.com/universome/fvd-comparison"
@@ -62,6 +64,7 @@ class Lpips:
     def __init__(self, weights: str | Path, device: torch.device | str) -> None:
         backbone = _alexnet_features()
         with reading(weights, BadWeights, fault="cannot serve LPIPS", remedy=f"expected {LPIPS_FILE}"):
+            check_regular(weights)
             state = torch.load(weights, map_location="cpu", weights_only=True)
             own = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}
             backbone.load_state_dict(own)
@@ -101,7 +104,7 @@ class VideoFeatures:
     def __init__(self, weights: str | Path, device: torch.device | str) -> None:
         self._device = device
         with reading(weights, BadWeights, fault="cannot serve FVD", remedy=f"expected {FVD_FILE}"):
-            self._network = torch.jit.load(weights, map_location=device).eval()
+            self._network = load_program(Path(weights), device)
             features = self._network_on(np.zeros((16, 32, 32, 3), np.uint8))
             if features.ndim != 2 or len(features) != 1:
                 raise ValueError(f"for one video it gives {list(features.shape)}, not [1, features]")

@@ -71,7 +71,7 @@ MAY_DECODE_TOKENS = {
     "cosmos_ros.world_model.world_model": "the model itself",
     "cosmos_ros.world_model.frame_decoder": "the model itself: hands frames on to world_model",
     "cosmos_ros.world_model.tokenizer.video_tokenizer": "the model itself",
-    "cosmos_ros.world_model.tokenizer.programs": "the model itself",
+    "cosmos_ros.torchscript": "loads programs for the tokenizer and the metrics",
     "cosmos_ros.training.tokenizer_network": "the tokenizer that is trained",
     "cosmos_ros.commands.train": "hands the networks on, to be trained, exported and measured",
     "cosmos_ros.training.tokenizer": "makes losses and PSNR of reconstructions",
@@ -83,7 +83,6 @@ DECODE_SOMETHING_ELSE = {
     "cosmos_ros.guardrail.cosmos.aegis": "text: the answer of a language model",
     "cosmos_ros.guardrail.cosmos.retinaface_detector": "boxes around faces",
     "cosmos_ros.recordings.inputs": "the user's video files",
-    "cosmos_ros.metrics.perceptual": "nothing: it loads a network that makes features of frames",
 }
 
 MAY_LET_OUT_BARE_PIXELS = {

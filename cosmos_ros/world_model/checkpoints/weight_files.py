@@ -25,7 +25,7 @@ from torch import Tensor
 from cosmos_ros.errors import ModelUnavailable
 from cosmos_ros.files import check_regular
 from cosmos_ros.reading import reading
-from cosmos_ros.world_model.checkpoints.archive import require_bounded
+from cosmos_ros.torch_archive import require_bounded
 from cosmos_ros.world_model.config import Shape
 
 Value = TypeVar("Value")

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from cosmos_ros.errors import ModelUnavailable
-from cosmos_ros.files import check_regular
 from cosmos_ros.reading import reading
-from cosmos_ros.world_model.checkpoints.archive import require_bounded
-from cosmos_ros.world_model.tokenizer.permitted_code import require_harmless
+from cosmos_ros.torchscript import load_program, require_sound
 
 ENCODER, DECODER, AUTOENCODER = "encoder.jit", "decoder.jit", "autoencoder.jit"
 # Beside a checkpoint, of either family: Cosmos 1.0 and Cosmos-Predict1.
@@ -21,7 +18,7 @@ FETCH = (
     f"fetch {ENCODER} and {DECODER} with `hf download nvidia/{SIBLINGS[0]} --local-dir <checkpoints>/{SIBLINGS[0]}`, "
     "where <checkpoints> holds the model's folder"
 )
-NO_PROGRAM = "is no TorchScript program, or is damaged"
+NO_PROGRAM = "is no TorchScript program, or is damaged or cut short"
 # Of the published network, which autoencoder.jit is traced from; encoder.jit is the first three in turn.
 AUTOENCODER_PARTS = ("encoder", "quant_conv", "quantizer", "post_quant_conv", "decoder")
 
@@ -73,7 +70,8 @@ def check(checkpoint: Path, directory: str | Path = "") -> str:
     home = find_tokenizer(checkpoint, directory)
     files = program_files(home)
     for file in files:
-        _require_sound(file)
+        with reading(file, fault=NO_PROGRAM, remedy=FETCH):
+            require_sound(file)
     return f"{' and '.join(file.name for file in files)} in {home}"
 
 
@@ -125,9 +123,8 @@ class _Method(nn.Module):
 
 
 def _load_program(file: Path, device: torch.device, dtype: torch.dtype) -> torch.jit.ScriptModule:
-    _require_sound(file)
     with reading(file, fault=NO_PROGRAM, remedy=FETCH):
-        program = torch.jit.load(file, map_location=device).to(device, dtype).eval()
+        program = load_program(file, device).to(device, dtype)
         # A buffer may be a mask of infinities; weights are numbers.
         bad = [name for name, weight in program.named_parameters() if not weight.isfinite().all()]
         bad += [name for name, buffer in program.named_buffers() if buffer.isnan().any()]
@@ -136,20 +133,3 @@ def _load_program(file: Path, device: torch.device, dtype: torch.dtype) -> torch
             f"{file} is damaged: {len(bad)} of its weights and buffers are not finite, first {bad[0]}"
         )
     return program
-
-
-def _require_sound(file: Path) -> None:
-    """Look into a program's file before anything of it runs. Raises ModelUnavailable."""
-    with reading(file, remedy=FETCH):
-        _require_intact(file)
-    with reading(file, fault=NO_PROGRAM, remedy=FETCH):
-        require_harmless(file)
-
-
-def _require_intact(file: Path) -> None:
-    """Compare the checksums of a program's file: TorchScript does not, and damage can make it abort the process."""
-    check_regular(file)
-    with zipfile.ZipFile(file) as archive:
-        require_bounded(archive)
-        if bad := archive.testzip():
-            raise ModelUnavailable(f"{file} is damaged: {bad} in it does not match its checksum; {FETCH}")

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from cosmos_ros.errors import ModelUnavailable
-from cosmos_ros.world_model.checkpoints.archive import MAX_EXPANSION
+from cosmos_ros.torch_archive import MAX_EXPANSION
 from cosmos_ros.world_model.checkpoints.weight_files import (
     drop_pages,
     is_directory,

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from cosmos_ros.errors import ModelUnavailable
-from cosmos_ros.world_model.tokenizer.permitted_code import FORBIDDEN, NAMESPACES, require_harmless
+from cosmos_ros.reading import Unusable
+from cosmos_ros.torchscript import FORBIDDEN, NAMESPACES, require_sound
 from cosmos_ros.world_model.tokenizer.programs import load_programs
 
 VICTIM = b"what the robot must keep"
@@ -157,15 +158,15 @@ CALL = "torch.mul(frames, 2)"
 )
 def test_source_written_by_hand_hides_nothing(call, said, victim, tmp_path):
     file = with_source(tmp_path / "encoder.jit", lambda source: source.replace(CALL, call))
-    with pytest.raises(ModelUnavailable, match=said):
-        require_harmless(file)
+    with pytest.raises(Unusable, match=said):
+        require_sound(file)
     assert victim.read_bytes() == VICTIM
 
 
 def test_a_program_that_only_computes_passes(tmp_path):
-    require_harmless(with_source(tmp_path / "encoder.jit", lambda source: source))
+    require_sound(with_source(tmp_path / "encoder.jit", lambda source: source))
     file = with_source(tmp_path / "encoder.jit", lambda source: source.replace(CALL, "ops.prim.data(frames)"))
-    require_harmless(file)
+    require_sound(file)
 
 
 def test_every_operator_of_the_permitted_namespaces_that_could_reach_a_file_is_forbidden():

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 
-from cosmos_ros.errors import ModelUnavailable
+from cosmos_ros.reading import Unusable
+from cosmos_ros.torch_archive import require_intact
 
 # Of operators that are called as ops.<namespace>.<name>: PyTorch's arithmetic. Other libraries, and the parts of
 # PyTorch that talk to other processes, have namespaces of their own (image::write_file, for one).
@@ -34,8 +35,23 @@ FORBIDDEN = {
 LAYOUT = {token.NEWLINE, token.NL, token.COMMENT, token.INDENT, token.DEDENT}
 
 
-def require_harmless(file: Path) -> None:
-    """Raises ModelUnavailable where a TorchScript program contains code that could do more than compute.
+def load_program(file: Path, device: torch.device | str) -> torch.jit.ScriptModule:
+    """A program, in eval mode, that only computes.
+
+    Raises Unusable where it is damaged or could do more, and whatever TorchScript raises of what is no program.
+    """
+    require_sound(file)
+    return torch.jit.load(file, map_location=device).eval()
+
+
+def require_sound(file: Path) -> None:
+    """Look into a program's file before anything of it runs. Raises as load_program does."""
+    require_intact(file)  # damage can make TorchScript abort the process
+    _require_harmless(file)
+
+
+def _require_harmless(file: Path) -> None:
+    """Raises Unusable where a TorchScript program contains code that could do more than compute.
 
     The archive is read by the reader that will load it, so that both see the same source.
     """
@@ -47,9 +63,8 @@ def require_harmless(file: Path) -> None:
         elif name.lower().endswith(".pkl") and b"torch.classes" in reader.get_record(name):
             power = FORBIDDEN["classes"]
         if power:
-            raise ModelUnavailable(
-                f"{file} is refused: it holds a program that could {power} (in {name}), and a video tokenizer only "
-                "computes. Fetch the published one, or trace yours anew without that"
+            raise Unusable(
+                f"{file} is refused: it holds a program that could {power} (in {name}), and a network only computes"
             )
 
 
