@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from cosmos_ros.device.devices import DTYPES
 from cosmos_ros.errors import ForesightError, SettingError
 from cosmos_ros.paths import share_directory
 from cosmos_ros.settings import (
@@ -37,6 +38,10 @@ def test_the_shipped_file_names_every_parameter_with_its_default():
     assert {name: type(value) for name, value in values.items()} == {
         name: type(setting.default) for name, setting in SETTINGS.items()
     }
+
+
+def test_every_precision_that_may_be_chosen_is_one_that_there_is():
+    assert set(SETTINGS["dtype"].choices) == {"auto", *DTYPES}
 
 
 def test_no_setting_stands_in_two_tables():

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cosmos_ros.errors import SettingError
+from cosmos_ros.settings import SETTINGS
 
-MODES = ("auto", "fast", "balanced", "low")
+MODES = SETTINGS["memory"].choices
 
 # Bytes that no part accounts for: cuBLAS workspaces, captured graphs, blocks that the allocator rounds up.
 OVERHEAD = 400_000_000
