@@ -89,7 +89,8 @@ class ForesightConfig(Config):
     )
     guard_timeout: float = setting(
         10.0,
-        "Seconds that one guard may take before it counts as failed and the rollout is refused.",
+        "Seconds of its own work that one guard may take for an answer before it counts as failed and the rollout is "
+        "refused. A guard that took longer than a second to warm up may take ten times as long as that.",
         bounds=(0.1, 600.0),
         unit="s",
     )
