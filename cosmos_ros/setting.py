@@ -1,6 +1,6 @@
 """What a setting is: its type, what it may be, and the one check that judges a value wherever it comes from.
 
-The settings themselves stand in cosmos_ros/settings.py.
+The settings themselves are in cosmos_ros/settings.py.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Setting:
         raise self.refusal(value)
 
     def parse(self, text: str) -> Value:
-        """The value that a text stands for, from a command line. Raises SettingError."""
+        """The value that a text from a command line means. Raises SettingError."""
         if isinstance(self.default, str):
             return self.check(text)
         try:

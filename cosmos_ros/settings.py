@@ -28,7 +28,7 @@ from dataclasses import dataclass
 
 from cosmos_ros.setting import C, Config, Setting, Value, When, parameter_file, renamed, setting, settings_of, truth
 
-__all__ = [  # what a setting is, from cosmos_ros/setting.py: whoever needs the tables needs no other module
+__all__ = [  # with what setting.py defines, so that one import is enough
     "C",
     "Config",
     "Setting",
@@ -117,7 +117,7 @@ class SamplingConfig(Config):
     )
 
     def chosen(self) -> dict[str, float | None]:
-        """As Foresight.predict takes them: None stands for the model's recommendation."""
+        """As Foresight.predict takes them: None is the model's recommendation."""
         values = {"temperature": self.temperature, "top_p": self.top_p}
         return {name: value if value >= 0 else None for name, value in values.items()}
 

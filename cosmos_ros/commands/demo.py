@@ -1,7 +1,7 @@
 """`cosmos_ros demo`: the whole road on this machine, with the bag and the model that ship.
 
 Three processes over real DDS: the node, a player that replays the bag at its recorded rate, and a client that asks for
-one prediction. What came back is set beside what the bag shows really happened.
+one prediction. The prediction is then compared with what the bag shows really happened.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from cosmos_ros.paths import executable
 
 DOMAINS = range(1, 102)  # above, a domain's ports lie among those that Linux hands out to anybody
 WAYS_OUT = ("ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER", "ROS_LOCALHOST_ONLY")  # overrule the discovery range
-GRACE_S = 10.0  # for a process to end by itself after being told to
+GRACE_S = 10.0  # for a process to end by itself after SIGINT
 POLL_S = 0.1
 MIDDLEWARE_REMEDY = (
     "unset RMW_IMPLEMENTATION or install what it names (requirements/ros.txt has Fast DDS), correct what else of ROS's "
@@ -91,7 +91,7 @@ class Processes:
 
     def _failure(self, program: str, message: str) -> ProcessFailed:
         lines = self._log(program).read_text(errors="replace").splitlines(keepends=True)[-LOG_LINES:]
-        return ProcessFailed(f"{message}; the end of {program}'s log stands above", "".join(lines))
+        return ProcessFailed(f"{message}; above is the end of {program}'s log", "".join(lines))
 
     def _log(self, program: str) -> Path:
         return self._folder / f"{program}.log"

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--transformer-minutes", type=float, default=1.5, help="of training (default: 1.5)")
     parser.add_argument("--tokenizer-batch", type=int, default=16, help="clips per step (default: 16)")
     parser.add_argument("--transformer-batch", type=int, default=64, help="clips per step (default: 64)")
-    parser.add_argument("--max-steps", type=int, default=10**9, help="end each stage after so many steps at the latest")
+    parser.add_argument("--max-steps", type=int, default=10**9, help="of each stage, at most")
     parser.add_argument(
         "--workers",
         type=int,
@@ -235,7 +235,7 @@ def once_a_minute(save: Callable[[], None]) -> Callable[[], None]:
 
 
 def measure(directory: Path, validation: Tensor, journal: Journal) -> None:
-    """Measure the exported files themselves, and write evaluation.json beside them."""
+    """Measure the exported files themselves, and write evaluation.json into the same folder."""
     device = validation.device
     files = (directory / "encoder.jit", directory / "decoder.jit")
     encode, decode = (torch.jit.load(str(file)).to(device, torch.float32).eval() for file in files)

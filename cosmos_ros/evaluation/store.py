@@ -1,4 +1,4 @@
-"""An evaluation's folder: what was measured so far, so that a run can be interrupted and gone on with."""
+"""An evaluation's folder: what was measured so far, so that an interrupted run can be resumed."""
 
 from __future__ import annotations
 

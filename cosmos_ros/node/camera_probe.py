@@ -57,7 +57,7 @@ def middleware() -> str:
 
 
 def image_topics(seconds: float = DISCOVERY_S) -> list[str]:
-    """Topics that carry images, after so many seconds of discovery."""
+    """Topics that carry images, as far as discovery found them in this time."""
     with _node() as (node, executor):
         _spin(executor, seconds)
         return sorted(topic for topic, types in node.get_topic_names_and_types() if TYPE_NAMES.keys() & set(types))
@@ -72,7 +72,7 @@ def camera(
     reliability: str = "auto",
     seconds: float = LISTEN_S,
 ) -> CameraReport:
-    """Listen to a topic as the node would, at least so many seconds after its first image, and pick a clip.
+    """Listen to a topic as the node would, for at least `seconds` after its first image, and pick a clip.
 
     frame_rate            Hz, of clips
     conditioning_lengths  frames that a clip may have

@@ -1,4 +1,4 @@
-"""What a rollout says of itself besides its pixels: one JSON form, whoever writes it."""
+"""What a rollout says of itself besides its pixels: one JSON form for all who write it."""
 
 from __future__ import annotations
 

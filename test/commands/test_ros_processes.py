@@ -1,4 +1,4 @@
-"""Processes of a graph of their own: found free, stopped in order, their failures told in one line."""
+"""Processes of a graph of their own: found free, stopped in order, their failures reported in one line."""
 
 from __future__ import annotations
 
@@ -61,11 +61,14 @@ def test_a_missing_middleware_costs_one_line(monkeypatch, tmp_path):
 
 
 def test_a_process_that_fails_shows_its_log(tmp_path):
-    with Processes(tmp_path) as processes, pytest.raises(ProcessFailed, match="bag_player ended with status 1") as told:
+    with (
+        Processes(tmp_path) as processes,
+        pytest.raises(ProcessFailed, match="bag_player ended with status 1") as failure,
+    ):
         processes.start("bag_player", str(tmp_path / "no_such_bag"))
         processes.start("predict_client", "--patience", "60")
         processes.wait_for("predict_client", time.monotonic() + 60)
-    assert "no_such_bag" in told.value.log
+    assert "no_such_bag" in failure.value.log
 
 
 def test_nothing_is_waited_for_past_the_deadline(tmp_path):

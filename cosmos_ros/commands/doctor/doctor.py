@@ -58,7 +58,7 @@ def findings(args: argparse.Namespace) -> Iterator[Finding]:
 
 
 def checkpoint(config: ForesightConfig) -> Generator[Finding, None, ModelSpec | None]:
-    """The checkpoint and what runs with it. Returns what the checkpoint is; None where it cannot be told."""
+    """The checkpoint and what runs with it. Returns what the checkpoint is; None where that cannot be found out."""
     if sys.modules.get("torch") is None:  # it is missing, or broken
         yield note("checkpoint", "not looked at: that needs PyTorch")
         return None

@@ -67,7 +67,7 @@ def text(spec: ModelSpec) -> str:
 
 
 def shares(spec: ModelSpec, gpus: int) -> Iterator[Finding]:
-    """Whether the transformer can be cut over so many GPUs; whether they have room is part of the memory's plan."""
+    """Whether the transformer can be cut over this number of GPUs. Whether they have room: see `memory`."""
     try:
         require_divisible(spec.config, gpus)
     except ForesightError as error:
@@ -127,7 +127,7 @@ def ranks(gpus: int, share: int, free: Mapping[int, int]) -> Finding:
 
 
 def modes(plans: Mapping[str, MemoryPlan], host: int) -> Iterator[Finding]:
-    """What the plan of each mode means for a GPU, with so many bytes of host memory available."""
+    """What the plan of each mode means for a GPU; `host` is the host memory available, in bytes."""
     for plan in plans.values():
         yield ok("memory", str(plan)) if plan.fits else note("memory", str(plan), "does not fit")
     if not plans["auto"].fits:
@@ -141,7 +141,7 @@ def modes(plans: Mapping[str, MemoryPlan], host: int) -> Iterator[Finding]:
 
 
 def extras(spec: ModelSpec | None, guardrail: str) -> Iterator[Finding]:
-    """Packages beside the core that are missing: a fault where this checkpoint needs them, else worth knowing."""
+    """Optional packages that are missing: a fault if this checkpoint needs them, else worth knowing."""
     published = spec is not None and (spec.published or bool(guardrail))
     reads_prompts = spec is not None and spec.takes_prompt
     needs_t5 = reads_prompts and not (spec.directory / EMBEDDINGS_FILE).is_file()

@@ -136,7 +136,7 @@ def test_what_reads_prompts_is_told(guarded, known_prompt):
     assert text(guarded).mark == "FAIL" and "config.json gives no" in text(guarded).text
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="tells of a machine without a GPU")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="describes a machine without a GPU")
 def test_several_gpus_where_there_is_none_are_told(tiny_checkpoint):
     (found,) = model.shares(ModelSpec.of_checkpoint(tiny_checkpoint), gpus=2)
     assert found.mark == "note" and "PyTorch sees none: 2 processes would share the CPU" in found.text
