@@ -1,4 +1,4 @@
-# make demo | make test: everything is installed into .venv beside this file, nothing outside the checkout.
+# make demo | make test | make test-fast | make lint: everything is installed into .venv beside this file, nothing outside the checkout.
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -6,6 +6,8 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# A file's tests share fixtures, so that they stay on one worker; the longest files come first.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --max-worker-restart 0 --timeout 600
 # Directories too: their time changes when a file goes away.
 PACKAGE := CMakeLists.txt package.xml pyproject.toml setup.cfg setup.py requirements/core.txt README.md LICENSE NOTICE \
 	$(shell find action config cosmos_ros data launch models msg rviz scripts srv -not -name '*.pyc' -not -name __pycache__)
@@ -14,14 +16,23 @@ PACKAGE := CMakeLists.txt package.xml pyproject.toml setup.cfg setup.py requirem
 unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH PYTHONPATH RMW_IMPLEMENTATION
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: demo install test clean
+.PHONY: demo install lint test test-fast clean
 .DELETE_ON_ERROR:
 
 demo: install
 	$(BIN)/cosmos_ros demo
 
-test: install $(VENV)/.test
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --max-worker-restart 0 --timeout 600
+test: lint
+	$(PYTEST)
+
+# For the edit loop: what needs neither other processes nor DDS nor much time.
+test-fast: $(VENV)/.test
+	$(PYTEST) -m 'not (processes or dds or slow)'
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/mypy --no-error-summary
 
 install: $(VENV)/.package
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
-from collections.abc import Callable, Iterator
+import signal
+import subprocess
+from collections.abc import Callable, Generator, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,6 +32,39 @@ from cosmos_ros.world_model.text_encoder import EMBEDDINGS_FILE, write_embedding
 # A busy machine is no fault of what is tested, and the same code is tested on the same examples every time.
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
+
+# A shell that starts this in the background has it ignore Ctrl-C, and with it every process whose answer to Ctrl-C is
+# tested.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+NODE_TESTS = Path(__file__).with_name("node")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(NODE_TESTS):
+            item.add_marker("dds")
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of every later garbage collection: it makes one of them take 0.35 s."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A test without the marker that starts a process fails: `make test-fast` goes by the markers."""
+    with pytest.MonkeyPatch.context() as patches:
+        if not any(map(item.get_closest_marker, ("processes", "dds"))):
+            for kind, start in ((subprocess.Popen, "__init__"), (BaseProcess, "start")):
+                patches.setattr(kind, start, _start_of_a_process)
+        return (yield)
+
+
+def _start_of_a_process(*args: object, **kwargs: object) -> None:
+    pytest.fail("this starts a process: mark the test with pytest.mark.processes")
+
 
 LATENT_SHAPE = (5, 2, 4)  # so a frame is 32x64 pixels, and 9 frames are 16 of 40 tokens
 LEVELS = 4  # per colour channel: a vocabulary of 64

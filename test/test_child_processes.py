@@ -9,6 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.processes
+
 PARENT = """
 import multiprocessing, os, sys, time
 sys.path.insert(0, sys.argv[1])

@@ -64,6 +64,7 @@ except OSError as error:
 """
 
 
+@pytest.mark.processes
 def test_a_disk_that_refuses_leaves_the_old_file_and_no_half_one(tmp_path):
     """A limit on the file size makes the kernel refuse in the middle of writing, as a full disk does."""
     path = tmp_path / "file"
@@ -74,6 +75,7 @@ def test_a_disk_that_refuses_leaves_the_old_file_and_no_half_one(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only a superuser may mount a file system of 64 KiB")
+@pytest.mark.processes
 def test_a_full_disk_leaves_the_old_file_and_no_half_one(tmp_path):
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], capture_output=True).returncode:
         pytest.skip("this machine does not let even a superuser mount a file system")
@@ -98,6 +100,7 @@ while True:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
+@pytest.mark.processes
 def test_a_process_that_is_ended_while_it_writes_leaves_no_draft(tmp_path, number):
     for _ in range(4):
         run = subprocess.Popen(

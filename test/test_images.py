@@ -301,6 +301,7 @@ def test_the_message_says_what_was_expected():
     ["raise ImportError('_ARRAY_API not found')", "import os; os.abort()", "class CvBridge: pass"],
     ids=["does not import", "ends the interpreter", "does not convert"],
 )
+@pytest.mark.processes
 def test_a_broken_cv_bridge_is_passed_over(tmp_path, body):
     (tmp_path / "cv_bridge.py").write_text(body)
     script = (

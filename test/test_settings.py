@@ -55,6 +55,7 @@ def test_a_default_is_allowed_and_is_read_back_from_its_text(setting):
     assert setting.description.endswith(".")
 
 
+@pytest.mark.processes
 def test_the_tables_need_neither_torch_nor_ros():
     hidden = "import sys; sys.modules |= dict.fromkeys(('torch', 'rclpy', 'cv2', 'numpy'))"
     subprocess.run([sys.executable, "-c", f"{hidden}; import cosmos_ros.settings"], check=True)

@@ -14,6 +14,8 @@ from cosmos_ros.commands import demo
 from cosmos_ros.recordings.rollout_writer import PublishedRollout
 from cosmos_ros.rollout import Clip, Crop
 
+pytestmark = pytest.mark.processes
+
 RATE = 10.0
 
 

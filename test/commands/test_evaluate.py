@@ -19,6 +19,8 @@ import pytest
 
 from cosmos_ros.commands import cli
 
+pytestmark = pytest.mark.processes
+
 START = 1_700_000_000_000_000_000
 RATE = 10.0  # the tiny checkpoint's
 

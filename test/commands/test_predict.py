@@ -186,6 +186,7 @@ def test_a_model_that_cannot_be_had_ends_it_at_once(predict, tmp_path, moving_sc
     assert status == 1 and words in said
 
 
+@pytest.mark.processes
 def test_over_two_processes_it_predicts_what_one_predicts(predict, tmp_path, moving_scene):
     image = write_image(tmp_path / "one.png", moving_scene(1)[0])
     sheets = []

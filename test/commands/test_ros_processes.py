@@ -15,6 +15,8 @@ import pytest
 from cosmos_ros.commands import ros_processes
 from cosmos_ros.commands.ros_processes import Processes, ProcessFailed, free_domain
 
+pytestmark = pytest.mark.processes
+
 
 def children_of(pid: int) -> list[int]:
     children = []

@@ -79,6 +79,7 @@ def test_variation_treats_all_frames_of_a_clip_alike(episodes):
     assert torch.equal(background, background[:, :, :1].expand_as(background))
 
 
+@pytest.mark.slow
 def test_from_films_to_a_model_that_loads(episodes, tmp_path, monkeypatch):
     monkeypatch.setattr("cosmos_ros.training.transformer.VARIANTS", 2)
     torch.manual_seed(0)
@@ -179,6 +180,7 @@ def test_the_schedule_warms_up_then_falls_and_ends():
     assert rates[10:] == sorted(rates[10:], reverse=True) and rates[-1] == pytest.approx(0.01, abs=0.01)
 
 
+@pytest.mark.processes
 def test_a_failed_film_worker_is_an_error(tmp_path, monkeypatch):
     crew = simulated.FilmCrew(simulated.Split.TRAINING, range(1), tmp_path / "gone" / "films", n_workers=1)
     (tmp_path / "gone" / "films").rmdir()  # the worker finds nowhere to put its film

@@ -48,6 +48,7 @@ def test_means_over_windows_and_steps():
     assert "model_best_of_n" not in summary["rows"]
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_mean_as_often_as_it_says():
     """Forty evaluations of thirty windows each, drawn around 25 dB: about 38 intervals hold it."""
     rng = np.random.default_rng(1)

@@ -38,6 +38,7 @@ def breaking_checkpoint(tiny_checkpoint, tmp_path) -> Path:
     return checkpoint
 
 
+@pytest.mark.processes
 def test_windows_whose_pixels_are_no_numbers_count_as_refused_and_the_others_are_measured(
     breaking_checkpoint, tmp_path, write_bag, moving_scene
 ):

@@ -18,6 +18,8 @@ from cosmos_ros import images
 from cosmos_ros.evaluation.aggregate import summarise
 from cosmos_ros.evaluation.report.report import render
 
+pytestmark = pytest.mark.processes
+
 N_FUTURE = 24
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 PATIENCE = 60  # seconds

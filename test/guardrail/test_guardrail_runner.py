@@ -451,6 +451,7 @@ def test_a_busy_machine_makes_no_guard_late(wound, monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="this kernel counts no waits for a CPU")
+@pytest.mark.processes
 def test_waiting_for_a_free_cpu_is_seen():
     """Two threads of two processes on one CPU wait for each other."""
     ours = os.sched_getaffinity(0)
@@ -519,6 +520,7 @@ watch.timeout_s = 60.0
 """
 
 
+@pytest.mark.processes
 def test_a_program_that_ends_while_a_guard_computes_ends_well():
     """OpenCV's thread that came back to an interpreter that had ended aborted the process."""
     run = subprocess.run([sys.executable, "-c", STILL_COMPUTING], capture_output=True, text=True, timeout=300)

@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[2]
 MODULES = Path("lib", f"python{sys.version_info.major}.{sys.version_info.minor}", "site-packages")
 # What colcon itself and egg-info add beside the package.

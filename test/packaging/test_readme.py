@@ -32,6 +32,7 @@ def test_every_command_is_told():
     assert [command for command in COMMANDS if f"cosmos_ros {command}" not in readme] == []
 
 
+@pytest.mark.processes
 def test_the_program_without_ros_runs(tmp_path):
     programs = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     (program,) = (program for program in programs if "rclpy" not in program)

@@ -39,6 +39,7 @@ assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 """
 
 
+@pytest.mark.processes
 def test_a_full_disk_leaves_the_model_that_was_there(tmp_path):
     (tmp_path / "plain").touch()
     run = subprocess.run([sys.executable, "-c", EXPORT, str(tmp_path / "model")], capture_output=True, text=True)

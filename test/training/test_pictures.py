@@ -18,6 +18,8 @@ from cosmos_ros.training.pictures import SEED, true_clips, write_picture, write_
 from cosmos_ros.training.tokenizer_network import TokenizerConfig, VideoTokenizer
 from cosmos_ros.world_model import Sampling, Transformer, TransformerConfig
 
+pytestmark = pytest.mark.slow
+
 TINY = TokenizerConfig(channels=(4, 6, 8), encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1), levels=(4, 3))
 TINY_TRANSFORMER = TransformerConfig(
     n_layers=1,

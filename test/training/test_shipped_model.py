@@ -9,6 +9,8 @@ from cosmos_ros.paths import embedded_model, share_directory
 from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel
 from cosmos_ros.world_model.preprocessing import to_model_input
 
+pytestmark = pytest.mark.slow
+
 CONDITIONING = 9
 
 

@@ -13,6 +13,8 @@ import torch
 
 from cosmos_ros.commands import cli
 
+pytestmark = pytest.mark.processes
+
 
 def lines(capsys, *arguments: str) -> tuple[int, list[str]]:
     status = cli.main(["doctor", *arguments])

@@ -8,6 +8,8 @@ from cosmos_ros.commands.doctor import robot
 from cosmos_ros.node.camera_probe import CameraReport
 from cosmos_ros.settings import NodeConfig
 
+pytestmark = pytest.mark.processes
+
 CAMERA = {
     "publishers": 1,
     "transport": "raw",

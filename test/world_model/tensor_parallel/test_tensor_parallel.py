@@ -22,6 +22,8 @@ from cosmos_ros.world_model.tensor_parallel import tensor_parallel
 from cosmos_ros.world_model.tensor_parallel.sharded_transformer import load_share, require_divisible
 from cosmos_ros.world_model.tensor_parallel.tensor_parallel import TensorParallelDecoder
 
+pytestmark = pytest.mark.processes
+
 BASE = TransformerConfig(
     n_layers=2,
     dim=48,

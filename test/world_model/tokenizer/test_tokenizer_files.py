@@ -273,6 +273,7 @@ for directory in map(Path, sys.argv[1:]):
 """
 
 
+@pytest.mark.processes
 def test_no_damage_gives_anything_but_a_refusal(tmp_path):
     """In a process of its own, which it must not end."""
     whole = write(tmp_path / "whole")
