@@ -142,13 +142,14 @@ def modes(plans: Mapping[str, MemoryPlan], host: int) -> Iterator[Finding]:
 
 def extras(spec: ModelSpec | None, guardrail: str) -> Iterator[Finding]:
     """Optional packages that are missing: a fault if this checkpoint needs them, else worth knowing."""
-    published = spec is not None and (spec.published or bool(guardrail))
-    reads_prompts = spec is not None and spec.takes_prompt
-    needs_t5 = reads_prompts and not (spec.directory / EMBEDDINGS_FILE).is_file()
+    published = reads_prompts = needs_t5 = False
+    if spec is not None:
+        published, reads_prompts = spec.published or bool(guardrail), spec.takes_prompt
+        needs_t5 = reads_prompts and not (spec.directory / EMBEDDINGS_FILE).is_file()
     yield from missing("T5, which reads the prompts of Video2World checkpoints", text_encoder.PACKAGES, needs_t5)
     yield from missing("the published video guard", cosmos_guardrail.VIDEO_GUARD_PACKAGES, published)
-    wanted = published and reads_prompts
-    yield from missing("the published prompt guard", cosmos_guardrail.PROMPT_GUARD_PACKAGES, wanted)
+    guards_prompts = published and reads_prompts
+    yield from missing("the published prompt guard", cosmos_guardrail.PROMPT_GUARD_PACKAGES, guards_prompts)
 
 
 def missing(purpose: str, packages: Sequence[str], needed: bool) -> Iterator[Finding]:
