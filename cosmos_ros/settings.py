@@ -140,6 +140,11 @@ class ClipConfig(Config):
         unit="s",
         decides=True,
     )
+    max_pixels: int = setting(
+        64_000_000,
+        "Pixels of the largest image, video frame or picture that is decoded: what says that it is larger is refused.",
+        bounds=(1, 2_000_000_000),
+    )
 
 
 @dataclass(frozen=True)

@@ -142,11 +142,11 @@ class RecordedImages:
 
     def __init__(self, bag: Path) -> None:
         # Loaded here, while the node starts: torch takes its seconds.
-        from cosmos_ros.recordings.bag import Recording
+        from cosmos_ros.recordings.bag import Bag
         from cosmos_ros.world_model import ModelSpec
         from cosmos_ros.world_model.preprocessing import camera_view
 
-        self._frames = list(Recording(bag).frames(IMAGE_TOPIC))
+        self._frames = list(Bag(bag).frames(IMAGE_TOPIC))
         spec = ModelSpec.of_checkpoint()
         future_s = spec.new_frames(max(spec.conditioning_lengths)) / spec.frame_rate
         latest_ns = self._frames[-1].stamp_ns - round(future_s * NANOSECONDS)

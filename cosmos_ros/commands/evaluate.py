@@ -15,13 +15,14 @@ from pathlib import Path
 from cosmos_ros.commands.flags import add_flags, config_of
 from cosmos_ros.errors import ForesightError
 from cosmos_ros.evaluation import workers
-from cosmos_ros.evaluation.measure import Outcome, Settings
+from cosmos_ros.evaluation.measure import Outcome, Settings, moving_share
 from cosmos_ros.evaluation.results import SCHEMA, Results, describe_bag, describe_model, fingerprint
 from cosmos_ros.evaluation.store import OtherEvaluation, Store
 from cosmos_ros.foresight import Foresight
 from cosmos_ros.metrics.perceptual import FVD_CLIPS, FVD_FILE, LPIPS_FILE, BadWeights, Perceptual
 from cosmos_ros.progress_bar import ProgressBar
-from cosmos_ros.recordings.bag import BadRecording, Recording
+from cosmos_ros.recordings.opening import open_recording
+from cosmos_ros.recordings.recording import BadRecording, Recording
 from cosmos_ros.recordings.windows import Plan, Skipped, Window, WindowMaker
 from cosmos_ros.settings import ClipConfig, ForesightConfig, SamplingConfig, settings_of
 
@@ -30,9 +31,16 @@ INTERRUPTED = 130
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     default = "(default: %(default)s)"
-    parser.add_argument("bags", nargs="+", metavar="BAG", help="rosbag2 recordings: folders, or .mcap and .db3 files")
+    parser.add_argument("bags", nargs="+", metavar="BAG", help="rosbag2 recordings (folders, .mcap, .db3), videos")
     parser.add_argument("--image-topic", default="", help="default: the only image topic of each bag")
     parser.add_argument("--every", type=float, default=1.0, metavar="S", help=f"from window to window {default}")
+    parser.add_argument(
+        "--min-motion",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help=f"leave out windows in which a smaller share of the pixels changes, 0.02 say {default}",
+    )
     parser.add_argument("--samples", type=int, default=1, metavar="N", help=f"rollouts per window {default}")
     parser.add_argument("--seed", type=int, default=0, help=f"of the first sample {default}")
     parser.add_argument("--prompt", default="", help="for models that take text")
@@ -87,6 +95,7 @@ class Evaluation:
         Perceptual(args.lpips_weights, args.fvd_weights, "cpu")  # a wrong file is told before anything runs
         foresight = Foresight(self._settings.foresight)
         spec = foresight.spec
+        self._frame_size, self._max_pixels = spec.frame_size, clips.max_pixels
         n_conditioning = max(spec.conditioning_lengths)
         self._plan = Plan(
             frame_rate=clips.frame_rate or spec.frame_rate,
@@ -103,7 +112,7 @@ class Evaluation:
             "plan": asdict(self._plan),
             "bags": [describe_bag(Path(bag)) for bag in args.bags],
             "image_topic": args.image_topic,
-            **{name: getattr(args, name) for name in ("seed", "samples", "prompt")},
+            **{name: getattr(args, name) for name in ("seed", "samples", "prompt", "min_motion")},
             **sampling,
             **{each.name: getattr(model, each.name) for each in settings_of(ForesightConfig) if each.decides},
             **{
@@ -150,29 +159,46 @@ class Evaluation:
         return workers.over_processes(windows, self._settings, n)
 
     def _windows(self, bar: ProgressBar) -> Iterator[Window]:
-        """Of all bags, those that are not done yet; what else is to say of a bag goes to the results."""
+        """Of all recordings, those that are not done yet; one that cannot be read does not keep us from the others."""
         bar.total = 0
         for index, path in enumerate(self._args.bags):
             try:
-                recording = Recording(path)
+                recording = open_recording(path, self._max_pixels)
                 topic = recording.image_topic(self._args.image_topic)
             except BadRecording as error:
                 self._results.bags.append({"name": Path(path).name, "error": str(error)})
                 ProgressBar.write(f"cosmos_ros evaluate: {error}", file=sys.stderr)
                 continue
-            bar.total += self._expected(recording)
-            maker = WindowMaker(recording.name, index, self._plan, self._done)
-            self._results.bags.append(
-                {"name": recording.name, "topic": topic, "losses": recording.losses, "notes": maker.notes}
-            )
+            yield from self._windows_of(recording, topic, index, bar)
+            for loss in recording.losses:
+                ProgressBar.write(f"{recording.name}: {loss}", file=sys.stderr)
+
+    def _windows_of(self, recording: Recording, topic: str, index: int, bar: ProgressBar) -> Iterator[Window]:
+        """What else is to say of the recording goes to the results."""
+        bar.total += self._expected(recording)
+        maker = WindowMaker(recording.name, index, self._plan, self._done)
+        self._results.bags.append(
+            {"name": recording.name, "topic": topic, "losses": recording.losses, "notes": maker.notes}
+        )
+        try:
             for window in maker.windows(recording.frames(topic)):
+                if not isinstance(window, Skipped):
+                    window = self._unless_still(window)
                 if isinstance(window, Skipped):
                     self._results.skipped.append(asdict(window))
                     bar.total -= 1
                 else:
                     yield window
-            for loss in recording.losses:
-                ProgressBar.write(f"{recording.name}: {loss}", file=sys.stderr)
+        except BadRecording as error:  # what was read until then counts
+            recording.losses.append(str(error))
+
+    def _unless_still(self, window: Window) -> Window | Skipped:
+        """The window, unless less moves in it than is wanted."""
+        least = self._args.min_motion
+        if least and (share := moving_share(window, self._frame_size)) < least:
+            why = f"{share:.1%} of the pixels change within the horizon, and --min-motion is {least:g}"
+            return Skipped(window.bag, window.time_ns, "STILL", why)
+        return window
 
     def _expected(self, recording: Recording) -> int:
         """Windows that an unbroken recording of this length holds."""
@@ -184,6 +210,8 @@ def _problem(args: argparse.Namespace) -> str:
     for name in ("every", "samples"):
         if not getattr(args, name) > 0:
             return f"--{name} must be positive; got {getattr(args, name)}"
+    if not 0 <= args.min_motion <= 1:
+        return f"--min-motion is a share, from 0 to 1; got {args.min_motion}"
     if args.workers < 0:
         return f"--workers must not be negative; got {args.workers}"
     if args.ray is not None and importlib.util.find_spec("ray") is None:

@@ -14,11 +14,11 @@ from typing import Any
 from cosmos_ros.commands.flags import add_flags, config_of
 from cosmos_ros.device.threads import set_cpu_threads
 from cosmos_ros.errors import ForesightError, GuardrailUnavailable, ModelUnavailable
-from cosmos_ros.files import write_whole
+from cosmos_ros.files import check_place, write_whole
 from cosmos_ros.foresight import Foresight
 from cosmos_ros.progress_bar import ProgressBar
-from cosmos_ros.recordings.bag import BadRecording
-from cosmos_ros.recordings.inputs import BadInput, Job, free_name, jobs, read_clip
+from cosmos_ros.recordings.inputs import OUTPUTS, Job, free_name, jobs, read_clip
+from cosmos_ros.recordings.recording import BadRecording
 from cosmos_ros.recordings.rollout_json import RolloutFacts
 from cosmos_ros.recordings.rollout_writer import write_contact_sheet, write_mp4
 from cosmos_ros.rollout import Clip, GuardedRollout, Progress
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", default="", help="for models that take text")
     parser.add_argument("--image-topic", default="", help="of recordings; default: their only image topic")
     parser.add_argument("--seed", type=int, default=0, help="same seed: same rollout (default: 0)")
-    add_flags(parser, "clips", [SETTINGS["frame_rate"]])
+    add_flags(parser, "clips", [SETTINGS["frame_rate"], SETTINGS["max_pixels"]])
     add_flags(parser, "sampling", settings_of(SamplingConfig))
     add_flags(parser, "model", [*settings_of(ForesightConfig), SETTINGS["cpu_threads"]])
 
@@ -54,13 +54,13 @@ def run(args: argparse.Namespace) -> int:
     ) as bar:
         for done, job in enumerate(todo):
             try:
-                if isinstance(job, BadInput):
+                if isinstance(job, BadRecording):
                     raise job
                 name = run.predict(job, partial(_show, bar, done))
                 ProgressBar.write(f"{job.origin} -> {args.out / name}.mp4")
             except (ModelUnavailable, GuardrailUnavailable) as error:
                 return _complain(str(error))  # the next input would fare no better
-            except (BadInput, BadRecording, ForesightError, OSError) as error:
+            except (BadRecording, ForesightError, OSError) as error:
                 status = _complain(f"{getattr(job, 'origin', '')}: {error}".removeprefix(": "))
             bar.update(done + 1 - bar.n)
     return status
@@ -72,18 +72,24 @@ class _Run:
     def __init__(self, args: argparse.Namespace) -> None:
         self._out, self._image_topic = args.out, args.image_topic
         self._sampling = config_of(args, SamplingConfig).chosen() | {"seed": args.seed}
-        frame_rate = config_of(args, ClipConfig).frame_rate
+        clips = config_of(args, ClipConfig)
+        self._max_pixels = clips.max_pixels
         set_cpu_threads(config_of(args, NodeConfig).cpu_threads)
         self.foresight = Foresight(config_of(args, ForesightConfig))
-        self._frame_rate = frame_rate or self.foresight.spec.frame_rate
+        self._frame_rate = clips.frame_rate or self.foresight.spec.frame_rate
         self._taken: set[str] = set()
 
     def predict(self, job: Job, on_progress: Callable[[Progress], None]) -> str:
         """Predict from one input and write what came; the name of the outputs."""
         n_conditioning = max(self.foresight.spec.conditioning_lengths)
-        clip = read_clip(job.path, self._frame_rate, n_conditioning, self._image_topic)
-        rollout = self.foresight.predict(clip, job.prompt, **self._sampling, on_progress=on_progress)
+        clip, losses = read_clip(job.path, self._frame_rate, n_conditioning, self._image_topic, self._max_pixels)
+        for loss in losses:
+            ProgressBar.write(f"{job.origin}: {loss}", file=sys.stderr)
         name = free_name(job.path, self._out, self._taken)
+        for suffix in OUTPUTS:
+            check_place(self._out / f"{name}{suffix}")
+        rollout = self.foresight.predict(clip, job.prompt, **self._sampling, on_progress=on_progress)
+        self._taken.add(name.lower())
         write_mp4(self._out / f"{name}.mp4", clip, rollout)
         write_contact_sheet(self._out / f"{name}.png", clip, rollout)
         write_whole(self._out / f"{name}.json", json.dumps(_facts(job, clip, rollout), indent=1))

@@ -21,6 +21,7 @@ from cosmos_ros.metrics.failures import failures
 from cosmos_ros.metrics.perceptual import Perceptual
 from cosmos_ros.recordings.windows import Window
 from cosmos_ros.rollout import Clip, GuardedRollout
+from cosmos_ros.world_model.preprocessing import camera_view
 
 PLAYER_WIDTH = 320  # pixels, of the pictures that the report plays
 PLAYER_QUALITY = 80  # JPEG
@@ -55,6 +56,13 @@ class Outcome:
     record: dict
     pictures: str
     seconds: dict[str, float] = field(default_factory=dict)
+
+
+def moving_share(window: Window, frame_size: tuple[int, int]) -> float:
+    """Of the pixels that a model of this (height, width) sees, those that change within the horizon."""
+    crop = camera_view(window.clip.frames.shape[1:3], frame_size)
+    moving = fidelity.moving(crop.of(window.clip.frames)[-1], crop.of(window.truth.frames))
+    return float(moving.any(axis=0).mean())
 
 
 class WindowEvaluator:

@@ -15,6 +15,7 @@ from statistics import mean
 
 import torch
 
+from cosmos_ros.errors import UnevenFrames
 from cosmos_ros.evaluation.aggregate import summarise, window_means
 from cosmos_ros.evaluation.report.report import render
 from cosmos_ros.evaluation.store import OURS, RESULT_FILES, Store
@@ -23,6 +24,7 @@ from cosmos_ros.foresight import Foresight
 from cosmos_ros.world_model.checkpoints.weight_files import size_and_ends
 
 SCHEMA = f"{OURS}2"  # of metrics.json; the number rises when a reader of the old one would be misled
+OTHER_RATE = "--frame-rate HZ picks frames, and predicts, at another rate"
 MODEL_FILES = (".safetensors", ".pt", ".jit", ".json")
 PACKAGES = ("cosmos_ros", "torch", "numpy", "opencv-python-headless", "scikit-image", "rosbags")
 
@@ -75,11 +77,14 @@ class Results:
             return f"nothing could be evaluated: {errors[0]}"
         if self.skipped:
             skip = self.skipped[0]
-            return f"nothing could be evaluated: all {len(self.skipped)} windows were skipped; {skip['message']}"
+            remedy = f"; {OTHER_RATE}" if skip["reason"] == UnevenFrames.code else ""
+            return (
+                f"nothing could be evaluated: all {len(self.skipped)} windows were skipped; {skip['message']}{remedy}"
+            )
         remarks = [f"; {bag['name']}: {remark}" for bag in self.bags for remark in (*bag["losses"], *bag["notes"])]
         return (
-            f"nothing could be evaluated: a window needs {span_s:.2f} s of unbroken images, and no recording has them"
-            f"{''.join(remarks[:3])}"
+            f"nothing could be evaluated: a window needs {span_s:.2f} s of unbroken images, and no recording has them; "
+            f"{OTHER_RATE}{''.join(remarks[:3])}"
         )
 
     def _timing(self) -> dict:

@@ -36,7 +36,10 @@ class Store:
         if known.exists() and self.keys():
             if not resume:
                 raise OtherEvaluation(f"{folder} holds an evaluation: go on with --resume, or choose another --out")
-            differing = _differing(json.loads(known.read_text()), settings)
+            try:
+                differing = _differing(json.loads(known.read_text()), settings)
+            except (ValueError, AttributeError) as error:
+                raise OtherEvaluation(f"{known} is damaged ({error}): choose another --out") from error
             if differing:
                 raise OtherEvaluation(
                     f"{folder} holds an evaluation with other settings ({', '.join(differing)}): choose another --out"

@@ -14,10 +14,12 @@ import sys
 import time
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from cosmos_ros.commands import cli
+from cosmos_ros.recordings.bag import Bag
 
 pytestmark = pytest.mark.processes
 
@@ -146,6 +148,62 @@ def test_many_bags_of_which_one_is_damaged_and_one_is_none(evaluate, bag, tmp_pa
     assert "damaged or cut off" in said and "does not exist" in said
 
 
+def test_a_bag_that_breaks_its_reader_does_not_end_the_evaluation_of_the_others(
+    evaluate, bag, tmp_path, write_bag, moving_scene
+):
+    (tmp_path / "text.mcap").write_text("a note")
+    os.mkfifo(tmp_path / "pipe.db3")
+    deep = write_bag(tmp_path / "deep", moving_scene(53), stamps(53))
+    (deep / "metadata.yaml").write_text("[" * 20_000)
+    video = tmp_path / "broken.mp4"
+    video.write_bytes(bytes(1000))
+    status, metrics, _ = evaluate(
+        tmp_path / "text.mcap", tmp_path / "pipe.db3", deep, video, bag, options=("--every", "10")
+    )
+    assert status == 0 and [window["bag"] for window in metrics["windows"]] == ["deep", "drive"]
+    errors = [recording.get("error", "") for recording in metrics["recordings"]]
+    assert "it is text" in errors[0] and "is a named pipe" in errors[1] and "cannot be decoded" in errors[3]
+    assert "metadata.yaml cannot be used" in metrics["recordings"][2]["losses"][0]
+
+
+def test_a_recording_that_ends_in_an_error_counts_up_to_there(evaluate, bag, monkeypatch):
+    whole = Bag._frames
+
+    def broken(self, topic):
+        for i, frame in enumerate(whole(self, topic)):
+            if i == 45:
+                raise KeyError("what nobody thought of")
+            yield frame
+
+    monkeypatch.setattr(Bag, "_frames", broken)
+    status, metrics, said = evaluate(bag, bag, options=("--every", "10"))
+    assert status == 0 and metrics["summary"]["windows"] == 2
+    assert all("KeyError: 'what nobody thought of'" in bag["losses"][0] for bag in metrics["recordings"])
+    assert "what nobody thought of" in said and "Traceback" not in said
+
+
+def test_a_video_is_evaluated_like_a_bag(evaluate, tmp_path, moving_scene):
+    with av.open(str(tmp_path / "drive.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.height, stream.width = 48, 64
+        for frame in moving_scene(53):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    status, metrics, _ = evaluate(tmp_path / "drive.mp4")
+    assert status == 0 and metrics["summary"]["windows"] == 3
+    assert metrics["recordings"] == [{"name": "drive.mp4", "topic": "", "losses": [], "notes": []}]
+
+
+def test_windows_in_which_too_little_moves_are_left_out(evaluate, tmp_path, write_bag, moving_scene):
+    """Four seconds of a scene that moves, then four of one that stands still."""
+    frames = np.concatenate([moving_scene(40), np.repeat(moving_scene(1), 40, axis=0)])
+    bag = write_bag(tmp_path / "bag", frames, stamps(80))
+    status, metrics, _ = evaluate(bag, options=("--min-motion", "0.02"))
+    assert status == 0 and metrics["skipped_by_reason"]["STILL"] >= 1
+    assert all(window["moving_share"] >= 0.02 for window in metrics["windows"])
+    assert "0.0% of the pixels change within the horizon, and --min-motion is 0.02" in metrics["skipped"][-1]["message"]
+
+
 def test_an_encoding_that_changes_is_said_and_both_parts_are_evaluated(evaluate, tmp_path, write_bag, moving_scene):
     encodings = ["rgb8"] * 40 + ["bgr8"] * 40
     changing = write_bag(tmp_path / "changing", moving_scene(80), stamps(80), encoding=encodings)
@@ -176,7 +234,7 @@ def test_a_rollout_that_the_guardrail_refuses_is_counted_and_listed(evaluate, tm
 @pytest.mark.parametrize(
     ("recorded", "options", "said"),
     [
-        (53, ("--image-topic", "/front"), "has no topic /front; its image topics are /camera/image_raw (53 images)"),
+        (53, ("--image-topic", "/front"), "has no topic /front; its image topics are /camera/image_raw (sensor_msgs"),
         (20, (), "a window needs 3.20 s of unbroken images"),
         (0, (), "is empty: it holds no messages"),
     ],
@@ -289,33 +347,38 @@ def test_interrupting_leaves_a_report_of_what_is_there(bag, tmp_path, tiny_check
     assert "This evaluation is not complete" in (folder / "report.html").read_text()
 
 
-def test_killing_it_leaves_no_worker_behind(bag, tmp_path, tiny_checkpoint):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_whatever_ends_an_evaluation_ends_its_workers(bag, tmp_path, tiny_checkpoint, number):
     folder = tmp_path / "out"
     arguments = ["evaluate", str(bag), "--out", str(folder), "--checkpoint", str(tiny_checkpoint), "--device", "cpu"]
     run = subprocess.Popen(
         [sys.executable, "-m", "cosmos_ros.commands.cli", *arguments, "--every", "0.01", "--workers", "2"],
         stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
         start_new_session=True,
     )
     end = time.monotonic() + 120
     while not list((folder / "windows").glob("*[0-9].json")):
         assert run.poll() is None and time.monotonic() < end
         time.sleep(0.1)
-    run.kill()
-    run.wait()
-    while lives_in_session(run.pid):
-        assert time.monotonic() < end, "a worker lives on"
+    assert len(members(run.pid)) >= 3
+    run.send_signal(number)
+    assert run.wait(60) == (130 if number == signal.SIGTERM else -number)
+    while members(run.pid):
+        assert time.monotonic() < end, "processes were left behind"
         time.sleep(0.1)
+    assert (number == signal.SIGKILL) or "not complete" in (folder / "report.html").read_text()
 
 
-def lives_in_session(session: int) -> bool:
-    """Whether a process of this session has not ended (Linux: /proc)."""
+def members(session: int) -> list[int]:
+    """The processes of a session that still run (Linux: /proc)."""
+    found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it may end while we look
-            state, _, _, its_session = stat.read_text().rpartition(")")[2].split()[:4]
-            if int(its_session) == session and state != "Z":
-                return True
-    return False
+        with contextlib.suppress(OSError):
+            state, _, _, theirs = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(theirs) == session and state != "Z":
+                found.append(int(stat.parent.name))
+    return found
 
 
 def test_the_same_numbers_over_ray(evaluate, bag, whole):

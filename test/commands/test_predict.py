@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from cosmos_ros.commands import cli
-from cosmos_ros.recordings.inputs import BadInput, Job, free_name, jobs, read_clip
+from cosmos_ros.recordings.inputs import Job, free_name, jobs, read_clip
+from cosmos_ros.recordings.recording import BadRecording
 
 S = 1_000_000_000
 
@@ -141,9 +142,45 @@ def test_an_earlier_run_from_the_same_file_is_known_by_its_place(tmp_path, monke
 def test_a_name_that_is_taken_by_a_stranger_is_left_alone(tmp_path):
     (tmp_path / "view.json").write_text('{"input": "elsewhere/view.png"}')
     (tmp_path / "view_2.json").write_text("not ours")
-    taken: set[str] = set()
-    assert free_name(Path("view.png"), tmp_path, taken) == "view_3"
-    assert free_name(Path("view.mp4"), tmp_path, taken) == "view_4"
+    assert free_name(Path("view.png"), tmp_path, ()) == "view_3"
+    assert free_name(Path("view.mp4"), tmp_path, {"view_3"}) == "view_4"
+
+
+def test_no_input_is_ever_overwritten(tmp_path, moving_scene, predict):
+    """Outputs go where the inputs lie, under names that the inputs have."""
+    (tmp_path / "out").mkdir()
+    picture = write_image(tmp_path / "out" / "view.png", moving_scene(1)[0])
+    film = write_video(tmp_path / "out" / "clip.mp4", moving_scene(40), rate=30)
+    sheet = write_image(tmp_path / "out" / "clip.png", moving_scene(1)[0])
+    before = {path: path.read_bytes() for path in (picture, film, sheet)}
+    for _ in range(2):
+        status, said = predict(picture, film, sheet)
+        assert status == 0, said
+        assert {path: path.read_bytes() for path in before} == before
+    names = {path.name for path in (tmp_path / "out").glob("*.json")}
+    assert names == {"view_2.json", "clip_2.json", "clip_3.json"}
+
+
+def test_what_was_lost_or_converted_is_told(tmp_path, moving_scene, predict, write_bag):
+    stamps = [1_700_000_000 * S + i * S // 10 for i in range(30)]
+    bag = write_bag(tmp_path / "robot", moving_scene(30), stamps)
+    file = next(bag.glob("*.mcap"))
+    file.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])
+    deep = (moving_scene(1)[0].astype(np.uint16) << 4)[..., ::-1]
+    cv2.imwrite(str(tmp_path / "deep.png"), deep)
+    status, said = predict(bag, tmp_path / "deep.png")
+    assert status == 0, said
+    assert f"{bag}: robot.mcap is damaged or cut off" in said and "images on /camera/image_raw were lost" in said
+    assert f"{tmp_path / 'deep.png'}: deep.png holds 16 bits per sample, of which 12 are used" in said
+
+
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_predicted(
+    tmp_path, moving_scene, predict, monkeypatch
+):
+    monkeypatch.setattr("cosmos_ros.foresight.Foresight.predict", lambda *_, **__: pytest.fail("it was predicted"))
+    (tmp_path / "out").touch()
+    status, said = predict(write_image(tmp_path / "one.png", moving_scene(1)[0]))
+    assert status == 1 and "one.mp4 could not be written" in said and "choose another folder" in said
 
 
 def test_what_cannot_be_predicted_from(tmp_path, moving_scene, predict):
@@ -158,7 +195,7 @@ def test_what_cannot_be_predicted_from(tmp_path, moving_scene, predict):
     assert status == 1 and short.exists() and slow.exists()
     reasons = [
         "conditioning frame 7 of 9",
-        "camera gives 4.0 Hz",
+        "camera gives 4.0 Hz; --frame-rate HZ picks frames, and predicts, at another rate",
         "no image that can be",
         "cannot be decoded",
         "no video, image or recording by its name",
@@ -201,10 +238,11 @@ def test_lines_of_a_list(tmp_path):
     listed.write_text('{"visual_input": "a.mp4", "prompt": "p"}\n["b"]\n{"visual_input": 3}\n')
     first, second, third = jobs([str(listed)], "of the command line")
     assert first == Job(Path("a.mp4"), "p", f"{listed}, line 1")
-    assert isinstance(second, BadInput) and isinstance(third, BadInput)
+    assert isinstance(second, BadRecording) and isinstance(third, BadRecording)
     assert list(jobs(["b.png"], "of the command line")) == [Job(Path("b.png"), "of the command line", "b.png")]
 
 
 def test_an_image_is_read_in_its_colours(tmp_path, moving_scene):
     frame = moving_scene(1)[0]
-    assert np.array_equal(read_clip(write_image(tmp_path / "a.png", frame), 10.0, 9).frames[0], frame)
+    clip, losses = read_clip(write_image(tmp_path / "a.png", frame), 10.0, 9)
+    assert np.array_equal(clip.frames[0], frame) and losses == []

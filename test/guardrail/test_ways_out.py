@@ -82,7 +82,6 @@ MAY_DECODE_TOKENS = {
 DECODE_SOMETHING_ELSE = {
     "cosmos_ros.guardrail.cosmos.aegis": "text: the answer of a language model",
     "cosmos_ros.guardrail.cosmos.retinaface_detector": "boxes around faces",
-    "cosmos_ros.recordings.inputs": "the user's video files",
 }
 
 MAY_LET_OUT_BARE_PIXELS = {

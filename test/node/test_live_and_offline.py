@@ -15,7 +15,7 @@ from cosmos_ros import images
 from cosmos_ros.commands import cli
 from cosmos_ros.foresight import Foresight
 from cosmos_ros.metrics import fidelity
-from cosmos_ros.recordings.bag import Recording
+from cosmos_ros.recordings.bag import Bag
 from cosmos_ros.recordings.windows import Plan, Window, WindowMaker
 
 SEED = 41
@@ -60,7 +60,7 @@ def test_the_same_bag_seed_and_goal_time_give_the_same_clip_and_the_same_rollout
 
     foresight = Foresight.from_config({"checkpoint": str(tiny_checkpoint), "device": "cpu", "dtype": "float32"})
     maker = WindowMaker("bag", 0, Plan(10.0, 9, 24, every_s=1.0, max_age_s=1.0))
-    windows = [each for each in maker.windows(Recording(tmp_path / "bag").frames(TOPIC)) if isinstance(each, Window)]
+    windows = [each for each in maker.windows(Bag(tmp_path / "bag").frames(TOPIC)) if isinstance(each, Window)]
     for window, offline in zip(windows, evaluated, strict=True):
         result = robot.predict(seed=SEED, until=robot.time(offline["time_ns"]), include_frames=True)
         assert result.error_code == 0, result.error_msg

@@ -1,0 +1,158 @@
+"""Pictures: every format and depth, and those that move; what was converted is said."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from cosmos_ros.recordings.opening import open_recording
+from cosmos_ros.recordings.recording import BadRecording
+
+COLOURS = np.zeros((20, 30, 3), np.uint8)
+COLOURS[:10, :15], COLOURS[:10, 15:], COLOURS[10:] = (200, 40, 60), (30, 180, 90), (20, 60, 220)
+
+
+def still(path: Path, **limits: int) -> tuple[np.ndarray, list[str]]:
+    recording = open_recording(path, **limits)
+    assert recording.is_still
+    (frame,) = recording.frames()
+    return frame.load(), recording.losses
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "ppm", "gif"])
+def test_every_format(tmp_path, suffix):
+    Image.fromarray(COLOURS).save(tmp_path / f"view.{suffix}", quality=95)
+    pixels, losses = still(tmp_path / f"view.{suffix}")
+    assert np.abs(pixels[4::11, 5::20].astype(int) - COLOURS[4::11, 5::20]).max() < 12 and losses == []
+
+
+def test_grey_pictures(tmp_path):
+    Image.fromarray(COLOURS[..., 0]).save(tmp_path / "view.pgm")
+    assert np.array_equal(still(tmp_path / "view.pgm")[0], np.repeat(COLOURS[..., :1], 3, axis=-1))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_sixteen_bits_are_scaled_by_what_is_used_of_them(tmp_path, suffix, bits):
+    """A camera of 12 bits in a file of 16 would be black."""
+    colours = COLOURS if suffix != "pgm" else COLOURS[..., 0]
+    deep = np.rint(colours.astype(float) * (2**bits - 1) / colours.max()).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / f"deep.{suffix}"), deep if deep.ndim == 2 else deep[..., ::-1])
+    pixels, losses = still(tmp_path / f"deep.{suffix}")
+    expected = np.rint(colours.astype(float) * 255 / colours.max()).astype(int)
+    assert np.abs(pixels - (expected if deep.ndim == 3 else expected[..., None])).max() <= 1
+    assert losses == [f"deep.{suffix} holds 16 bits per sample, of which {bits} are used: these were scaled to 8"]
+
+
+def test_samples_that_are_no_whole_numbers_are_refused(tmp_path):
+    cv2.imwrite(str(tmp_path / "depth.tif"), np.ones((4, 4), np.float32))
+    with pytest.raises(BadRecording, match="holds samples of float32; whole numbers of 8 or 16 bits are read"):
+        still(tmp_path / "depth.tif")
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
+def test_what_is_transparent_is_shown_on_white_and_hides_its_colour(tmp_path, suffix):
+    rgba = np.dstack([COLOURS, np.full((20, 30), 255, np.uint8)])
+    rgba[:10, :15, 3], rgba[:10, 15:, 3] = 0, 128
+    Image.fromarray(rgba).save(tmp_path / f"cut_out.{suffix}", lossless=True)
+    pixels, losses = still(tmp_path / f"cut_out.{suffix}")
+    assert pixels[5, 5].tolist() == [255, 255, 255] and pixels[15, 5].tolist() == [20, 60, 220]
+    assert np.abs(pixels[5, 20].astype(int) - (142, 217, 172)).max() <= 1
+    assert losses == [f"cut_out.{suffix} is transparent in places, which were shown on white"]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_turned_upright(tmp_path, orientation):
+    turns = {
+        1: lambda a: a,
+        2: np.fliplr,
+        3: lambda a: np.rot90(a, 2),
+        4: np.flipud,
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a, 1),
+        7: lambda a: np.rot90(a.transpose(1, 0, 2), 2),
+        8: lambda a: np.rot90(a, -1),
+    }
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    lying = np.ascontiguousarray(turns[orientation](COLOURS))
+    Image.fromarray(lying).save(tmp_path / "photo.jpg", quality=95, exif=exif)
+    pixels, _ = still(tmp_path / "photo.jpg")
+    assert np.abs(pixels[4::11, 5::20].astype(int) - COLOURS[4::11, 5::20]).max() < 12
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
+def test_pictures_that_move_are_films(tmp_path, suffix):
+    frames = [Image.fromarray(np.full((20, 30, 3), 20 * i, np.uint8)) for i in range(12)]
+    path = tmp_path / f"moving.{suffix}"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=[100, 200, *[100] * 10], lossless=True)
+    recording = open_recording(path)
+    read = list(recording.frames())
+    assert not recording.is_still and recording.losses == [] and len(read) == 12
+    assert [round((frame.stamp_ns - read[0].stamp_ns) / 1e6) for frame in read[:4]] == [0, 100, 300, 400]
+    assert [int(frame.load()[3, 3, 0]) for frame in read] == [20 * i for i in range(12)]
+
+
+def test_a_cut_animation_is_read_up_to_the_cut(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (12, 64, 64, 3), np.uint8)
+    frames = [Image.fromarray(each) for each in noise]
+    frames[0].save(tmp_path / "cut.gif", save_all=True, append_images=frames[1:], duration=100)
+    data = (tmp_path / "cut.gif").read_bytes()
+    (tmp_path / "cut.gif").write_bytes(data[: len(data) // 2])
+    recording = open_recording(tmp_path / "cut.gif")
+    assert 3 < len(list(recording.frames())) < 8
+
+
+def test_pages_are_no_film(tmp_path):
+    pages = [Image.fromarray(COLOURS)] * 3
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    pixels, losses = still(tmp_path / "pages.tif")
+    assert np.array_equal(pixels, COLOURS) and losses == ["pages.tif holds 3 pictures, of which the first was read"]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "tif", "gif"])
+def test_the_limit_on_pixels_holds_for_pictures(tmp_path, suffix):
+    Image.fromarray(COLOURS).save(tmp_path / f"view.{suffix}")
+    still(tmp_path / f"view.{suffix}", max_pixels=600)
+    with pytest.raises(BadRecording, match=r"more than the 599 pixels .*\(max_pixels\)"):
+        still(tmp_path / f"view.{suffix}", max_pixels=599)
+
+
+def test_sizes_and_lengths_that_lie_are_refused_before_anything_is_decoded(tmp_path, monkeypatch):
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("the decoder was asked"))
+    for suffix in ("jpg", "png"):
+        Image.fromarray(COLOURS).save(tmp_path / f"view.{suffix}")
+    jpeg, png = (tmp_path / f"view.{suffix}" for suffix in ("jpg", "png"))
+    data = jpeg.read_bytes()
+    at = data.index(b"\xff\xc0") + 5
+    jpeg.write_bytes(data[:at] + struct.pack(">HH", 12000, 12000) + data[at + 4 :])
+    data = png.read_bytes()
+    at = data.index(b"IDAT") - 4
+    png.write_bytes(data[:at] + struct.pack(">I", 2**31 - 1) + data[at + 4 :])
+    enormous = jpeg.with_name("enormous.jpg")
+    enormous.write_bytes(jpeg.read_bytes().replace(struct.pack(">HH", 12000, 12000), struct.pack(">HH", 64000, 64000)))
+    with pytest.raises(BadRecording, match="4096000000 pixels"):
+        still(enormous)
+    with pytest.raises(BadRecording, match="12000x12000, which is more than"):
+        still(jpeg)
+    with pytest.raises(BadRecording, match="says that it is 2147483647 bytes long"):
+        still(png)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "tif", "gif", "pgm"])
+def test_no_cut_picture_is_worse_than_a_bad_recording(tmp_path, suffix):
+    picture = Image.fromarray(COLOURS if suffix != "pgm" else COLOURS[..., 0])
+    path = tmp_path / f"view.{suffix}"
+    picture.save(path)
+    whole = path.read_bytes()
+    for end in range(0, len(whole), max(1, len(whole) // 60)):
+        path.write_bytes(whole[:end])
+        try:
+            assert next(iter(open_recording(path).frames())).load().shape == (20, 30, 3)
+        except (BadRecording, StopIteration):
+            continue
