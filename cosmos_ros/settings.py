@@ -7,6 +7,7 @@ tables, and one check judges a value wherever it comes from. A setting belongs t
     SamplingConfig    how tokens are drawn, for goals that do not say it themselves
     ClipConfig        how frames are picked from a camera or a recording
     NodeConfig        the rest of the node
+    ContinuousConfig  what the node predicts by itself
 
 To add one, write one line in the class of its reader, and renew the file that ships:
 
@@ -189,7 +190,44 @@ class NodeConfig(Config):
     )
 
 
-TABLES = (ForesightConfig, SamplingConfig, ClipConfig, NodeConfig)
+@dataclass(frozen=True)
+class ContinuousConfig(Config):
+    """What the node predicts by itself, from the newest frames. A new value is taken with the next frame."""
+
+    continuous_rate: float = setting(
+        0.0,
+        "Predictions per second of the camera's time that the node makes by itself. What the model cannot keep up with "
+        "is skipped, and goals go first. 0: none.",
+        when=When.ANY_TIME,
+        bounds=(0.0, 60.0),
+        unit="Hz",
+    )
+    continuous_prompt: str = setting(
+        "",
+        "Prompt of the continuous predictions, for models that take one.",
+        when=When.ANY_TIME,
+    )
+    continuous_seed: int = setting(
+        -1,
+        "Seed of every continuous prediction. Negative: drawn anew for each.",
+        when=When.ANY_TIME,
+        bounds=(-1, 2**63 - 17),
+    )
+    continuous_samples: int = setting(
+        1,
+        "Rollouts of each continuous prediction, with seeds that follow each other.",
+        when=When.ANY_TIME,
+        bounds=(1, 16),
+    )
+    continuous_frames: int = setting(
+        0,
+        "Frames of each continuous prediction, rounded up to a multiple of 8. 0: the number of the model.",
+        when=When.ANY_TIME,
+        bounds=(0, 10_000),
+    )
+
+
+TABLES = (ForesightConfig, SamplingConfig, ClipConfig, NodeConfig, ContinuousConfig)
 SETTINGS = {each.name: each for table in TABLES for each in settings_of(table)}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import time
+from collections.abc import Callable
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import JumpThreshold
@@ -15,7 +16,7 @@ from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from cosmos_ros.frame_buffer import Added, FrameBuffer, frame_of
+from cosmos_ros.frame_buffer import RESTARTS, Added, FrameBuffer, frame_of
 from cosmos_ros.images import BadImage
 from cosmos_ros.node.camera_infos import CameraInfos
 from cosmos_ros.node.log import Complaints
@@ -36,13 +37,23 @@ class CameraSubscription:
     """Subscribes to `image` and `camera_info` until `destroy`, and empties the buffer when the clock is set back.
 
     transport       "raw" (sensor_msgs/Image) or "compressed" (sensor_msgs/CompressedImage)
+    on_frame        is told the stamp, nanoseconds, of each frame that is the buffer's newest; must return at once
     reliability     "best_effort", "reliable", or "auto": reliable while every publisher of the topic is, because a
                     best-effort image of more than a few hundred kilobytes seldom survives the way; else best effort,
                     which hears every publisher
     """
 
-    def __init__(self, node: Node, buffer: FrameBuffer, *, transport: str, reliability: str) -> None:
+    def __init__(
+        self,
+        node: Node,
+        buffer: FrameBuffer,
+        *,
+        transport: str,
+        reliability: str,
+        on_frame: Callable[[int], None] = lambda stamp_ns: None,
+    ) -> None:
         self._node = node
+        self._on_frame = on_frame
         self._log = node.get_logger().get_child("camera")
         self._buffer = buffer
         self.topic = node.resolve_topic_name("image")
@@ -158,6 +169,8 @@ class CameraSubscription:
         if added in WORTH_A_WARNING:
             text = f"image on {self.topic} with stamp {frame.stamp_ns} ns: {added.value}{self._who_else()}"
             self._complaints.say(added.name, text)
+        if added in (Added.ADDED, *RESTARTS):
+            self._on_frame(frame.stamp_ns)
 
     def _on_lost(self, event: QoSMessageLostInfo) -> None:
         if time.monotonic() < self._settled:

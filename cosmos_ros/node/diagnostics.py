@@ -17,6 +17,7 @@ from cosmos_ros.guardrail import Guardrail
 from cosmos_ros.guardrail_report import Verdict
 from cosmos_ros.msg import GuardrailStatus
 from cosmos_ros.node.camera_subscription import CameraSubscription
+from cosmos_ros.node.continuous import Continuous
 from cosmos_ros.node.predict_action import PredictAction
 from cosmos_ros.node.timers import steady_timer
 from cosmos_ros.queue import PredictionQueue
@@ -114,6 +115,17 @@ def goals_status(queue: PredictionQueue, action: PredictAction) -> Status:
     orphans = action.orphans
     summary = "; ".join((queue.state, *orphans))
     return Status("goals", WARN if orphans else OK, summary, {"last error": action.last_error or "none"})
+
+
+def continuous_status(continuous: Continuous) -> Status:
+    """How the continuous mode keeps up, and what it rests from."""
+    counts = {f"predictions {fate}": count for fate, count in sorted(continuous.counts.items())}
+    if not continuous.rate:
+        return Status("continuous", OK, "off", counts)
+    summary = f"{continuous.rate:g} predictions/s are due"
+    if rest := continuous.rests_s:
+        summary = f"rests for {rest:.0f} s: {continuous.last_error}"
+    return Status("continuous", WARN if rest else OK, summary, counts)
 
 
 def _gpu_memory(device: torch.device) -> dict[str, str]:

@@ -28,15 +28,17 @@ from rclpy.signals import SignalHandlerOptions
 from unique_identifier_msgs.msg import UUID
 
 from cosmos_ros.device.threads import set_cpu_threads
-from cosmos_ros.errors import ForesightError, NoFrames
+from cosmos_ros.errors import ForesightError, NoFrames, NotActive
 from cosmos_ros.foresight import Foresight
 from cosmos_ros.frame_buffer import FrameBuffer
 from cosmos_ros.msg import Rollout
 from cosmos_ros.node.camera_subscription import CameraSubscription
+from cosmos_ros.node.continuous import Continuous
 from cosmos_ros.node.diagnostics import (
     Diagnostics,
     Status,
     camera_status,
+    continuous_status,
     goals_status,
     guardrail_status,
     model_status,
@@ -55,7 +57,7 @@ from cosmos_ros.node.rollout_publisher import Camera, RolloutPublisher
 from cosmos_ros.node.timers import steady_timer
 from cosmos_ros.queue import Job, PredictionQueue
 from cosmos_ros.rollout import GuardedRollout
-from cosmos_ros.settings import ForesightConfig, SamplingConfig
+from cosmos_ros.settings import ClipConfig, ContinuousConfig, ForesightConfig, NodeConfig, SamplingConfig
 
 # One for the camera, one that waits for the running goal's end, one for a transition; the rest for all that is brief.
 EXECUTOR_THREADS = 6
@@ -75,7 +77,9 @@ class Configured:
 
 @dataclass(frozen=True)
 class Prediction:
-    rollout: GuardedRollout
+    """What became of a request, sample by sample."""
+
+    rollouts: list[GuardedRollout]
     camera: Camera
 
 
@@ -93,8 +97,11 @@ class ForesightNode(LifecycleNode):
         self._action = PredictAction(
             self,
             self._queue,
-            lambda: self._settings["when_busy"],
+            lambda: self._settings.of(NodeConfig).when_busy,
             lambda: self._configured.foresight.guardrail.profile if self._configured else "",
+        )
+        self._continuous = Continuous(
+            self._queue, lambda: self._settings.of(ContinuousConfig), self.get_logger().get_child("continuous")
         )
         Diagnostics(self, self._statuses)
         survive_impossible_transitions(self)
@@ -106,6 +113,13 @@ class ForesightNode(LifecycleNode):
     def state(self) -> str:
         """The lifecycle state: unconfigured, inactive, active, finalized, or a transition's name."""
         return lifecycle_state(self)
+
+    @property
+    def _parts(self) -> Configured:
+        """What configure made. Raises NotActive where there is nothing."""
+        if self._configured is None:
+            raise NotActive("the node is not configured")
+        return self._configured
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._queue.refuse("the node is being configured; goals are served once it is active")
@@ -169,29 +183,28 @@ class ForesightNode(LifecycleNode):
     def _configure(self) -> None:
         parameters = self._settings
         foresight = Foresight(parameters.of(ForesightConfig))
-        frame_rate = parameters["frame_rate"] or foresight.spec.frame_rate
+        clips, config = parameters.of(ClipConfig), parameters.of(NodeConfig)
+        frame_rate = clips.frame_rate or foresight.spec.frame_rate
         longest_clip_s = max(foresight.spec.conditioning_lengths) / frame_rate
         buffer = FrameBuffer(
             frame_rate,
-            parameters["max_age"],
-            max(parameters["history"], longest_clip_s),
+            clips.max_age,
+            max(config.history, longest_clip_s),
             conditioning_lengths=foresight.spec.conditioning_lengths,
         )
         camera = CameraSubscription(
-            self, buffer, transport=parameters["image_transport"], reliability=parameters["image_reliability"]
+            self,
+            buffer,
+            transport=config.image_transport,
+            reliability=config.image_reliability,
+            on_frame=self._continuous.frame_came,
         )
         self._configured = Configured(foresight, buffer, camera, RolloutPublisher(self))
         self.get_logger().info(f"model {foresight.spec.name}, guardrail {foresight.guardrail.posture}")
         self.get_logger().info(f"listening to {camera.topic}, clips at {frame_rate:g} Hz")
 
-    @property
-    def _parts(self) -> Configured:
-        """What configure made; only a configured node loads, predicts and publishes."""
-        assert self._configured is not None
-        return self._configured
-
     def _load(self) -> None:
-        set_cpu_threads(self._settings["cpu_threads"])
+        set_cpu_threads(self._settings.of(NodeConfig).cpu_threads)
         self._parts.foresight.load()
 
     def _unload(self) -> None:
@@ -208,7 +221,7 @@ class ForesightNode(LifecycleNode):
 
     def _predict(self, job: Job) -> Prediction:
         """On the queue's worker thread. Raises ForesightError."""
-        set_cpu_threads(self._settings["cpu_threads"])
+        set_cpu_threads(self._settings.of(NodeConfig).cpu_threads)
         request, configured = job.request, self._parts
         n_frames = configured.foresight.spec.conditioning_lengths[1 if request.from_image else 0]
         now_ns = self.get_clock().now().nanoseconds
@@ -219,18 +232,20 @@ class ForesightNode(LifecycleNode):
         camera = Camera(
             clip.frame_id, clip.frames.shape[1:3], configured.camera.infos.at(clip.stamps_ns[-1], clip.frame_id)
         )
-        rollout = configured.foresight.predict(
+        rollouts = configured.foresight.predict_samples(
             clip,
+            request.samples,
             request.prompt,
             seed=request.seed,
             temperature=self._or_default("temperature", request.temperature),
             top_p=self._or_default("top_p", request.top_p),
+            frames=request.frames,
             on_progress=job.report,
         )
-        return Prediction(rollout, camera)
+        return Prediction(rollouts, camera)
 
     def _publish(self, job: Job, prediction: Prediction) -> list[Rollout]:
-        return [self._parts.publisher.publish(prediction.rollout, UUID(uuid=list(job.id)), prediction.camera)]
+        return self._parts.publisher.publish(prediction.rollouts, UUID(uuid=list(job.id)), prediction.camera)
 
     def _or_default(self, name: str, requested: float | None) -> float | None:
         """The request's value; where it has none the parameter's; where that is negative, None: the model's own."""
@@ -244,6 +259,7 @@ class ForesightNode(LifecycleNode):
                 camera_status(configured.camera, configured.buffer, now_ns),
                 model_status(configured.foresight),
                 guardrail_status(configured.foresight.guardrail, self._action.last_status),
+                continuous_status(self._continuous),
             ]
         return statuses
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -17,8 +19,13 @@ from cosmos_ros.node.messages import contact_sheet_message, cropped_camera_info,
 from cosmos_ros.node.timers import steady_timer
 from cosmos_ros.rollout import NANOSECONDS, GuardedRollout
 
+MATCHING_S = 2.0  # in which listeners of a topic meet a new publisher of it
 QUEUE = QoSProfile(depth=10)  # reliable, volatile
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # reliable, for late joiners too
+
+
+def latched(depth: int) -> QoSProfile:
+    """Reliable, and the last `depth` messages for late joiners too."""
+    return QoSProfile(depth=depth, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 @dataclass(frozen=True)
@@ -33,14 +40,16 @@ class Camera:
 class RolloutPublisher:
     """Publishes `~/rollout`, `~/image`, `~/image/compressed`, `~/camera_info` and `~/contact_sheet`.
 
-    ~/rollout is always filled, so that whoever subscribes later still gets the last one. The others cost time and are
-    filled only while somebody listens. They are silent unless the node is active.
+    ~/rollout is always filled, so that whoever subscribes later still gets all that the last goal gave. The others show
+    the first of several samples, cost time and are filled only while somebody listens. They are silent unless the node
+    is active.
     """
 
     def __init__(self, node: LifecycleNode) -> None:
         self._node = node
         self._log = node.get_logger().get_child("rollout")
-        self._rollout = node.create_lifecycle_publisher(Rollout, "~/rollout", LATCHED)
+        self._kept = 1
+        self._rollout = node.create_lifecycle_publisher(Rollout, "~/rollout", latched(self._kept))
         self._image = node.create_lifecycle_publisher(Image, "~/image", QUEUE)
         self._compressed = node.create_lifecycle_publisher(CompressedImage, "~/image/compressed", QUEUE)
         self._info = node.create_lifecycle_publisher(CameraInfo, "~/camera_info", QUEUE)
@@ -49,18 +58,21 @@ class RolloutPublisher:
         self._group = MutuallyExclusiveCallbackGroup()
         self._warned = False
 
-    def publish(self, rollout: GuardedRollout, goal_id: UUID, camera: Camera) -> Rollout:
-        """Publish the rollout and begin to play it, in the place of one that still plays. Returns its message.
+    def publish(self, rollouts: Sequence[GuardedRollout], goal_id: UUID, camera: Camera) -> list[Rollout]:
+        """Publish all samples and begin to play the first, in the place of one that still plays. Returns the messages.
 
         Raises TypeError for anything but a GuardedRollout.
         """
-        message = rollout_message(rollout, goal_id, camera.frame_id)
-        message.lead = (rollout.stamps_ns[-1] - self._node.get_clock().now().nanoseconds) / NANOSECONDS
-        self._rollout.publish(message)
+        self._keep(len(rollouts))
+        messages = [rollout_message(rollout, goal_id, camera.frame_id) for rollout in rollouts]
+        for rollout, message in zip(rollouts, messages, strict=True):
+            message.lead = (rollout.stamps_ns[-1] - self._node.get_clock().now().nanoseconds) / NANOSECONDS
+            self._rollout.publish(message)
+        first, message = rollouts[0], messages[0]
         if self._sheet.get_subscription_count():
-            self._sheet.publish(contact_sheet_message(rollout, message.frames[0].header))
-        self._play(rollout, message, self._cropped_info(rollout, camera))
-        return message
+            self._sheet.publish(contact_sheet_message(first, message.frames[0].header))
+        self._play(first, message, self._cropped_info(first, camera))
+        return messages
 
     def stop(self) -> None:
         """Play no further."""
@@ -72,6 +84,21 @@ class RolloutPublisher:
         self.stop()
         for publisher in (self._rollout, self._image, self._compressed, self._info, self._sheet):
             self._node.destroy_lifecycle_publisher(publisher)
+
+    def _keep(self, n: int) -> None:
+        """Have ~/rollout latch n messages from now on, if it keeps fewer: 16 of 640x1024 would take 750 MB for nothing.
+
+        A publisher's depth cannot change, so another one takes its place, once it knows all that listen.
+        """
+        if n <= self._kept:
+            return
+        outgoing, listeners = self._rollout, self._rollout.get_subscription_count()
+        self._rollout, self._kept = self._node.create_lifecycle_publisher(Rollout, "~/rollout", latched(n)), n
+        self._rollout.on_activate(None)  # as the node was when the goal came
+        deadline = time.monotonic() + MATCHING_S
+        while self._rollout.get_subscription_count() < listeners and time.monotonic() < deadline:
+            time.sleep(0.005)
+        self._node.destroy_lifecycle_publisher(outgoing)
 
     def _play(self, rollout: GuardedRollout, message: Rollout, info: CameraInfo | None) -> None:
         self.stop()
