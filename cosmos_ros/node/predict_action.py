@@ -9,6 +9,7 @@ worker, which may be anywhere between two passes.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -28,6 +29,7 @@ from cosmos_ros.queue import Job, PredictionQueue, Request
 RESULT_TIMEOUT_S = 30  # rclpy's own is 900 s; one result with frames holds 47 MB at 640x1024
 WATCH_PERIOD_S = 0.5  # between two feedbacks of a goal that waits, and between two looks at who is still there
 CANCEL_POLL_S = 0.02
+DISCOVERY_S = 2.0  # by which a goal may come before the feedback subscription of its client is known
 FAREWELL_S = 1.0  # in which the last results go out; a client that does not ask for its result is not waited for
 
 
@@ -35,7 +37,7 @@ FAREWELL_S = 1.0  # in which the last results go out; a client that does not ask
 class ActionGoal:
     """A goal that has no answer yet.
 
-    clients  who listened to feedback when it came, by endpoint: its own client is one of them
+    clients  who listened to feedback about when it came, by endpoint: its own client is one of them
     gone     how many of them have gone since
     """
 
@@ -43,6 +45,7 @@ class ActionGoal:
     clients: frozenset[bytes]
     gone: int = 0
     job: Job = field(init=False)
+    came: float = field(default_factory=time.monotonic)
     executing: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -140,7 +143,12 @@ class PredictAction:
         handle.succeed()
         self.last_status = outcome[0].guardrail
         rollouts = outcome if handle.request.include_frames else [without_frames(rollout) for rollout in outcome]
-        return Predict.Result(error_code=Predict.Result.NONE, rollout=rollouts[0], rollouts=rollouts)
+        return Predict.Result(
+            error_code=Predict.Result.NONE,
+            rollout=rollouts[0],
+            rollouts=rollouts,
+            notice=_notice(handle.request.frames, len(outcome[0].frames)),
+        )
 
     def _failed(self, handle: ServerGoalHandle, error: ForesightError) -> Predict.Result:
         if type(error) is Canceled:
@@ -161,6 +169,8 @@ class PredictAction:
         goals = tuple(self._goals.values())
         here = self._clients() if goals else frozenset()
         for goal in goals:
+            if time.monotonic() < goal.came + DISCOVERY_S:
+                goal.clients |= here
             gone = len(goal.clients - here)
             if gone > goal.gone:
                 goal.gone = gone
@@ -170,6 +180,13 @@ class PredictAction:
         """Whoever listens to feedback: an action's clients all do, and rclpy does not say which sent a goal."""
         listeners = self._node.get_subscriptions_info_by_topic(self._feedback_topic)
         return frozenset(bytes(listener.endpoint_gid) for listener in listeners)
+
+
+def _notice(asked: int, given: int) -> str:
+    """What became of the number of frames that a goal asked for; 0: it left the number to the server."""
+    if asked in (0, given):
+        return ""
+    return f"{asked} frames were asked for, {given} are there: the model predicts whole latent frames"
 
 
 def _orphan(goal: ActionGoal) -> str:
