@@ -158,6 +158,7 @@ class WorldModel:
         with self._programs.in_use():
             return self._tokenizer.encode(pixels)
 
+    @cpu_threads()
     def encode_text(self, prompt: str) -> Tensor | None:
         """The context [1, M, context_dim] of a prompt; None for a model that takes none.
 
