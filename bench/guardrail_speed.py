@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from cosmos_ros.device.devices import resolve_device
+from cosmos_ros.device.placement import DeviceMemory
 from cosmos_ros.guardrail.cosmos.aegis import ADAPTER, BASE, Aegis
 from cosmos_ros.guardrail.cosmos.aegis_policy import question
 from cosmos_ros.guardrail.cosmos.retinaface_detector import RetinaFaceDetector
@@ -111,9 +112,10 @@ def measure(folder: Path, size: dict, device: torch.device) -> dict:
     write_face_blur(folder / "faces")
     say(f"weights written in {time.monotonic() - start:.0f} s")
     start = time.monotonic()
-    content = VideoContentGuard(folder / "video", device)
-    faces = FaceBlur(RetinaFaceDetector(folder / "faces" / "Resnet50_Final.pth", device))
-    aegis = Aegis(folder / "aegis", device)
+    memory = DeviceMemory(device)
+    content = VideoContentGuard(folder / "video", memory)
+    faces = FaceBlur(RetinaFaceDetector(folder / "faces" / "Resnet50_Final.pth", memory), size["frame"])
+    aegis = Aegis(folder / "aegis", memory)
     say(f"weights hashed and loaded in {time.monotonic() - start:.0f} s")
     result = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -137,17 +139,17 @@ def time_video(content: VideoContentGuard, faces: FaceBlur, frame: tuple[int, in
     clip = Clip(frames[:9], tuple(range(9)), 30.0)
 
     def goal() -> None:
-        with guardrail.screen("") as screening:
+        with guardrail.screen("", Crop(0, 0, frame[1], frame[0])) as screening:
             screening.admit_prompt()
             for chunk in chunks:
                 screening.inspect(chunk)
-            screening.release(clip, Crop(0, 0, frame[1], frame[0]), "a model", 0, tuple)
+            screening.release(clip, "a model", 0, tuple)
 
     times = {"first goal": once(guardrail.load) + once(goal)}
     times["24 frames through the guardrail"] = median(goal)
     times["of that video_content"] = median(lambda: [content.judge(chunk) for chunk in chunks])
     pixels = content._preparation(frames).to(content._device)
-    with torch.inference_mode(), content._part.in_use() as networks:
+    with torch.inference_mode(), content._networks.in_use() as networks:
         times["video_content were it in float32"] = median(lambda: logits_of(networks, pixels, torch.float32).cpu())
     times["of that face_blur"] = median(lambda: [faces.filter(chunk) for chunk in chunks])
     return times
@@ -160,16 +162,16 @@ def logit_difference(content: VideoContentGuard, frame: tuple[int, int]) -> floa
     frames = np.stack([cv2.resize(picture, frame[::-1], interpolation=cv2.INTER_CUBIC) for picture in rough])
     pixels = content._preparation(frames).to(content._device)
     half = torch.float16 if content._device.type == "cuda" else torch.bfloat16
-    with content._part.in_use() as networks:
+    with content._networks.in_use() as networks:
         return float((logits_of(networks, pixels, half) - logits_of(networks, pixels, torch.float32)).abs().max())
 
 
 def time_prompt(aegis: Aegis) -> dict:
-    aegis.load()
+    aegis._model.rest()
     tokens = len(aegis._tokenizer(question(PROMPT), add_special_tokens=False)["input_ids"])
     times: dict = {"tokens in the question": tokens}
     for name, follows in ANSWERS.items():
-        teach(aegis._part.network.get_output_embeddings().weight, aegis._tokenizer.get_vocab(), follows)
+        teach(aegis._model.network.get_output_embeddings().weight, aegis._tokenizer.get_vocab(), follows)
         times.setdefault("first prompt", once(lambda: aegis.judge(PROMPT)))
         times[f"answer: {name}"] = median(lambda: aegis.judge(PROMPT))
     return times

@@ -32,6 +32,7 @@ import torch
 from synthetic_checkpoint import device_name, roomy_folder
 
 from cosmos_ros import foresight as foresight_module
+from cosmos_ros.device.placement import DeviceMemory
 from cosmos_ros.device.plan import plan_memory
 from cosmos_ros.foresight import PIPELINE, Foresight, ForesightConfig, needs_of
 from cosmos_ros.guardrail import Guardrail
@@ -77,6 +78,7 @@ class Bench:
         if with_text:
             sizes = TINY_T5 if self.tiny else synthetic_checkpoint.T5_11B
             synthetic_checkpoint.write_t5(self.work / "google-t5" / "t5-11b", DEVICE, sizes)
+        self.memory = DeviceMemory(DEVICE)
         self.guards = self.guardrail(with_text)
         say(f"tokenizer, T5 and guardrail written and read in {time.monotonic() - began:.0f} s")
 
@@ -85,13 +87,14 @@ class Bench:
         folder = self.work / "Cosmos-1.0-Guardrail"
         guardrail_speed.write_video_content(folder / "video_content_safety_filter", self.size["siglip"], DEVICE)
         guardrail_speed.write_face_blur(folder / "face_blur_filter")
-        content = VideoContentGuard(folder / "video_content_safety_filter", DEVICE)
-        faces = FaceBlur(RetinaFaceDetector(folder / "face_blur_filter" / "Resnet50_Final.pth", DEVICE))
+        content = VideoContentGuard(folder / "video_content_safety_filter", self.memory)
+        detector = RetinaFaceDetector(folder / "face_blur_filter" / "Resnet50_Final.pth", self.memory)
+        faces = FaceBlur(detector, self.size["frame"])
         if not with_text:
             return Guardrail(Guards("bench", (), (content,), (faces,)), takes_prompt=False, timeout_s=60)
         guardrail_speed.write_aegis(folder / "aegis", self.size["llama"], DEVICE)
-        aegis = Aegis(folder / "aegis", DEVICE)
-        output = aegis._part.network.get_output_embeddings().weight
+        aegis = Aegis(folder / "aegis", self.memory)
+        output = aegis._model.network.get_output_embeddings().weight
         guardrail_speed.teach(output, aegis._tokenizer.get_vocab(), guardrail_speed.ANSWERS["safe"])
         return Guardrail(Guards("bench", (aegis,), (content,), (faces,)), takes_prompt=True, timeout_s=60)
 
@@ -124,7 +127,7 @@ class Bench:
 
     def foresight(self, directory: Path, mode: str) -> Foresight:
         foresight_module.Guardrail.for_model = lambda *_, **__: self.guards  # hashed and read once, not per mode
-        return Foresight(
+        foresight = Foresight(
             ForesightConfig(
                 checkpoint=str(directory),
                 guardrail=str(self.work / "Cosmos-1.0-Guardrail"),
@@ -132,6 +135,8 @@ class Bench:
                 guard_timeout=60,
             )
         )
+        foresight._memory = self.memory  # of which the guards are parts
+        return foresight
 
     def measure_mode(self, foresight: Foresight, kind: str) -> dict:
         """Load and one whole rollout. The lowest mode is held to the card that it must do with."""

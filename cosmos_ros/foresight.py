@@ -10,8 +10,6 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from cosmos_ros.device.devices import free_memory, resolve_device, resolve_dtype
 from cosmos_ros.device.out_of_memory import out_of_memory_as_error
 from cosmos_ros.device.placement import DeviceMemory
@@ -20,7 +18,7 @@ from cosmos_ros.errors import InvalidGoal
 from cosmos_ros.guardrail import Guardrail
 from cosmos_ros.guardrail.guard import PROMPT_GUARD, VIDEO_GUARD
 from cosmos_ros.progress import StageClock
-from cosmos_ros.rollout import Clip, GuardedRollout, Progress, Stage
+from cosmos_ros.rollout import Clip, Crop, GuardedRollout, Progress, Stage
 from cosmos_ros.settings import ForesightConfig
 from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel, world_model
 from cosmos_ros.world_model.preprocessing import camera_view
@@ -56,12 +54,9 @@ class Foresight:
     def __init__(self, config: ForesightConfig) -> None:
         self.config = config
         self.spec = ModelSpec.of_checkpoint(config.checkpoint)
-        with out_of_memory_as_error("loading the guardrail"):
-            self.guardrail = Guardrail.for_model(
-                self.spec, folder=config.guardrail, timeout_s=config.guard_timeout, device=config.device
-            )
         self._memory = DeviceMemory(resolve_device(config.device))
-        self.guardrail.hold(self._memory.hold)
+        with out_of_memory_as_error("loading the guardrail"):
+            self.guardrail = Guardrail.for_model(self.spec, config.guardrail, config.guard_timeout, self._memory)
         self._model: WorldModel | None = None
         self._busy = threading.Lock()
 
@@ -148,13 +143,13 @@ class Foresight:
                 ExitStack() as under_watch,
                 out_of_memory_as_error("predicting"),
             ):
-                screenings = [under_watch.enter_context(self.guardrail.screen(prompt))]
+                screenings = [under_watch.enter_context(self.guardrail.screen(prompt, self._view(clip)))]
                 clock.enter(Stage.TOKENIZING)
                 tokens = model.tokenize(clip.frames)
                 clock.enter(Stage.PROMPT_GUARD)
                 screenings[0].admit_prompt(waiting=clock.report)
                 for _ in range(1, n):  # once the verdict is known, so that the guards are asked only once
-                    screenings.append(under_watch.enter_context(self.guardrail.screen(prompt)))
+                    screenings.append(under_watch.enter_context(self.guardrail.screen(prompt, self._view(clip))))
                     screenings[-1].admit_prompt(waiting=clock.report)
                 clock.enter(Stage.TEXT_ENCODING)
                 context = model.encode_text(prompt)
@@ -169,7 +164,6 @@ class Foresight:
                 return [
                     screening.release(
                         clip,
-                        crop=camera_view(clip.frames.shape[1:3], self.spec.frame_size),
                         model=self.spec.name,
                         seed=sampling.seed + sample,
                         sample=sample,
@@ -194,20 +188,23 @@ class Foresight:
         clip = Clip(frames.frames[:1], frames.stamps_ns[:1], frames.frame_rate)
         with self._busy:
             model = self._require_model()
-            with self.guardrail.screen(prompt) as screening, out_of_memory_as_error("reconstructing"):
+            with self.guardrail.screen(prompt, self._view(clip)) as screening, out_of_memory_as_error("reconstructing"):
                 tokens = model.tokenize(frames.frames)
                 screening.admit_prompt()
                 for some in model.decode(tokens, first=1):
                     screening.inspect(some)
                 return screening.release(
                     clip,
-                    crop=camera_view(clip.frames.shape[1:3], self.spec.frame_size),
                     model=f"{self.spec.name} (tokenizer round trip)",
                     seed=0,
                     sample=0,
                     decoding=replace(model.decoding, window=0),
                     timing=tuple,
                 )
+
+    def _view(self, clip: Clip) -> Crop:
+        """What the model sees of the camera's image."""
+        return camera_view(clip.frames.shape[1:3], self.spec.frame_size)
 
     def _require_model(self) -> WorldModel:
         if self._model is None:
@@ -224,7 +221,7 @@ class Foresight:
                 )
                 self.guardrail.load()
                 model.warm_up()
-                self.guardrail.warm_up(np.zeros((self.spec.compression[0], *self.spec.frame_size, 3), np.uint8))
+                self.guardrail.warm_up(self.spec.compression[0], self.spec.frame_size)
                 self._model = model
         return self._model
 

@@ -201,7 +201,9 @@ def _moving_scene() -> Callable[..., np.ndarray]:
 
 @pytest.fixture(scope="session")
 def guardrail() -> Guardrail:
-    spec = SimpleNamespace(directory=Path("none"), name="painted", published=False, takes_prompt=False)
+    spec = SimpleNamespace(
+        directory=Path("none"), name="painted", published=False, takes_prompt=False, frame_size=(48, 64)
+    )
     return Guardrail.for_model(spec)
 
 
@@ -212,14 +214,11 @@ def guarded(guardrail):
     def make(height: int = 48, width: int = 64, crop: Crop | None = None) -> tuple[Clip, GuardedRollout]:
         frames = moving_scene(33, height, width)
         clip = Clip(frames[:9], tuple(START + i * 100_000_000 for i in range(9)), 10.0)
-        with guardrail.screen("") as screening:
+        with guardrail.screen("", crop or Crop(0, 0, width, height)) as screening:
             screening.admit_prompt()
             screening.inspect(frames[9:])
-            crop = crop or Crop(0, 0, width, height)
             decoding = Decoding("float32", window=16, passes=480, frame_decoder="discrete")
-            return clip, screening.release(
-                clip, crop, model="painted", seed=7, sample=2, decoding=decoding, timing=tuple
-            )
+            return clip, screening.release(clip, model="painted", seed=7, sample=2, decoding=decoding, timing=tuple)
 
     return make
 

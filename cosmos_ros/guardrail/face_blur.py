@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 import cv2
 import numpy as np
 
-from cosmos_ros.guardrail.guard import PASSED, FrameFilter, Hold, Judgement
+from cosmos_ros.device.placement import Part
+from cosmos_ros.guardrail.guard import PASSED, FrameFilter, Judgement
 from cosmos_ros.guardrail_report import Verdict
 
 BLOCKS = 5
@@ -16,55 +17,59 @@ FAR = 2.0**31  # pixels; beyond any frame, and within what a cast to int64 bears
 
 
 class FaceDetector(ABC):
-    """Finds faces. `weights` is the SHA-256 over its files."""
+    """Finds faces.
+
+    weights  SHA-256 over its files
+    parts    its networks, see Guard
+    """
 
     weights: str
+    parts: tuple[Part, ...] = ()
 
     @abstractmethod
     def detect(self, frames: np.ndarray) -> list[np.ndarray]:
         """Boxes for frames uint8 [k, h, w, 3] RGB: k arrays float [n, 4] of x1, y1, x2, y2 in pixels."""
 
-    def hold(self, hold: Hold) -> None:  # noqa: B027 (a cascade has nothing to hold)
-        """As Guard.hold."""
-
-    def load(self) -> None:  # noqa: B027
-        """As Guard.load."""
-
-    def unload(self) -> None:  # noqa: B027
-        """As Guard.unload."""
-
 
 class FaceBlur(FrameFilter):
-    """Pixelates what a detector finds, on a copy of the frames."""
+    """Pixelates what a detector finds, on a copy of the frames.
+
+    frame_size  height and width of the model's frames, pixels. Frames may be larger, as the camera's are, but show no
+                more than that; faces are then searched for in a copy of the frames that has no more pixels
+    """
 
     name = "face_blur"
 
-    def __init__(self, detector: FaceDetector) -> None:
+    def __init__(self, detector: FaceDetector, frame_size: tuple[int, int]) -> None:
         self.weights = detector.weights
+        self.parts = detector.parts
         self._detector = detector
-
-    def hold(self, hold: Hold) -> None:
-        self._detector.hold(hold)
-
-    def load(self) -> None:
-        self._detector.load()
-
-    def unload(self) -> None:
-        self._detector.unload()
+        self._pixels = frame_size[0] * frame_size[1]
 
     def filter(self, frames: np.ndarray) -> tuple[np.ndarray, Judgement]:
-        boxes = self._detector.detect(frames)
+        boxes = self._detector.detect(searched := reduced(frames, self._pixels))
         if len(boxes) != len(frames):
             raise ValueError(f"the face detector answered for {len(boxes)} of {len(frames)} frames")
         if not any(map(len, boxes)):
             return frames, PASSED
+        scale = np.tile(np.divide(frames.shape[2:0:-1], searched.shape[2:0:-1]), 2)  # of x, y, x, y
         blurred = frames.copy()
-        faces = sum(map(pixelate, blurred, boxes))
+        faces = sum(pixelate(frame, found * scale) for frame, found in zip(blurred, boxes, strict=True))
         return blurred, Judgement(Verdict.MODIFIED, "faces pixelated", changes=faces) if faces else PASSED
 
 
+def reduced(frames: np.ndarray, pixels: int) -> np.ndarray:
+    """Frames [k, h, w, 3] that have no more than about so many pixels each; themselves where they have not."""
+    height, width = frames.shape[1:3]
+    factor = (pixels / (height * width)) ** 0.5
+    if factor >= 1:
+        return frames
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames])
+
+
 def pixelate(frame: np.ndarray, boxes: np.ndarray) -> int:
-    """Pixelate boxes [n, 4] (x1, y1, x2, y2, pixels) in place in frame uint8 [h, w, 3]; how many it were.
+    """Pixelate boxes [n, 4] (x1, y1, x2, y2, pixels) in place in frame uint8 [h, w, 3]; returns how many.
 
     A box counts with its whole size, also where it reaches over the frame's edge. It is cut to the frame first:
     the published code lets a negative end reach around, and fails on an empty region.

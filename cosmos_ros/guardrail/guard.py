@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from torch import nn
@@ -18,11 +19,24 @@ from cosmos_ros.device.tensors import not_finite
 from cosmos_ros.errors import GuardrailUnavailable
 from cosmos_ros.guardrail_report import Verdict
 
-# The names in a memory plan of the parts in which guards hold their networks.
+# The names of the guards' networks in a memory plan.
 PROMPT_GUARD, VIDEO_GUARD = "prompt guard", "video guard"
 
-# Makes of a network the part of memory that brings it to its device: see cosmos_ros.device.placement.
-Hold = Callable[[nn.Module], Part]
+
+class Checkpoint(Protocol):
+    """What choosing the guards needs to know of a checkpoint; `world_model.ModelSpec` is one.
+
+    frame_size  height and width of the model's frames, pixels
+    """
+
+    @property
+    def directory(self) -> Path: ...
+    @property
+    def published(self) -> bool: ...
+    @property
+    def takes_prompt(self) -> bool: ...
+    @property
+    def frame_size(self) -> tuple[int, int]: ...
 
 
 @dataclass(frozen=True)
@@ -49,38 +63,13 @@ class Guard(ABC):
     name      as in msg/GuardDecision.msg
     weights   SHA-256 over the guard's files, hexadecimal: see sha256_of
     settings  what besides the weights decides an answer; verdicts are remembered by text, weights and settings
+    parts     its networks, where it has some, held by the memory of the prediction as PROMPT_GUARD or VIDEO_GUARD
     """
 
     name: str
     weights: str
     settings: str = ""
-
-    def hold(self, hold: Hold) -> None:  # noqa: B027 (most guards have nothing to hold)
-        """Let `hold` say where the weights wait from now on."""
-
-    def load(self) -> None:  # noqa: B027
-        """Bring the weights to where they wait; a guard that was asked something has done so by itself."""
-
-    def unload(self) -> None:  # noqa: B027
-        """Give the device's memory back."""
-
-
-class OnDevice:
-    """For whatever judges by a network: the network waits and works as its part of memory says.
-
-    Stands before the base whose `hold`, `load` and `unload` it fills; the class sets `_part`.
-    """
-
-    _part: Part
-
-    def hold(self, hold: Hold) -> None:
-        self._part = hold(self._part.network)
-
-    def load(self) -> None:
-        self._part.rest()
-
-    def unload(self) -> None:
-        self._part.leave()
+    parts: tuple[Part, ...] = ()
 
 
 class PromptGuard(Guard):

@@ -6,37 +6,26 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
-from torch import nn
 
-from cosmos_ros.device.placement import Part
+from cosmos_ros.device.devices import resolve_device
+from cosmos_ros.device.placement import DeviceMemory
 from cosmos_ros.device.plan import Need
 from cosmos_ros.errors import ForesightError, GuardrailError, GuardrailUnavailable, SettingError
 from cosmos_ros.guardrail.cosmos import folder as cosmos_folder
 from cosmos_ros.guardrail.cosmos.profile import cosmos_guards
 from cosmos_ros.guardrail.embedded.profile import embedded_guards
-from cosmos_ros.guardrail.guard import PROMPT_GUARD, VIDEO_GUARD, FrameFilter, Guard, Guards
+from cosmos_ros.guardrail.guard import Checkpoint, FrameFilter, Guard, Guards
 from cosmos_ros.guardrail.screening import Screening
 from cosmos_ros.guardrail.watched_thread import Watch, WatchedThread
+from cosmos_ros.rollout import Crop
 
 logger = logging.getLogger(__name__)
 
 WARM_UP_PROMPT = "A robot arm moves over a table."
 WARM_UP_LENIENCY = 6  # a guard may take this many times its limit for its first answer, from which it gets a fair one
-
-
-class Checkpoint(Protocol):
-    """What the guardrail needs to know of a checkpoint; `world_model.ModelSpec` is one."""
-
-    @property
-    def directory(self) -> Path: ...
-    @property
-    def published(self) -> bool: ...
-    @property
-    def takes_prompt(self) -> bool: ...
 
 
 class Guardrail:
@@ -65,21 +54,25 @@ class Guardrail:
 
     @classmethod
     def for_model(
-        cls, spec: Checkpoint, folder: str | Path = "", timeout_s: float = 10.0, device: str = "auto"
+        cls,
+        spec: Checkpoint,
+        folder: str | Path = "",
+        timeout_s: float = 10.0,
+        memory: DeviceMemory | None = None,
     ) -> Guardrail:
         """The guardrail under which a checkpoint may run.
 
         One of NVIDIA's published checkpoints runs under Cosmos-1.0-Guardrail alone: from `folder`, else from
         `Cosmos-1.0-Guardrail` beside the checkpoint's directory, else from `guardrail` inside it. Any other
         checkpoint runs under the embedded profile, or, where a folder is given, under the one in the folder.
-        `device` ("auto", "cpu", "cuda", "cuda:1") is where the folder's guards compute.
+        `memory` is where the folder's networks compute; None: on the GPU where there is one, else on the CPU.
 
         Raises GuardrailUnavailable where that cannot be had, with what to do about it.
         """
         if spec.published or folder:
-            guards = cosmos_guards(spec.directory, folder, device, spec.takes_prompt)
+            guards = cosmos_guards(spec, folder, memory or DeviceMemory(resolve_device("auto")))
         else:
-            guards = embedded_guards()
+            guards = embedded_guards(spec.frame_size)
         return cls(guards, spec.takes_prompt, timeout_s)
 
     @staticmethod
@@ -114,29 +107,22 @@ class Guardrail:
         """The profile's name: "embedded" or "Cosmos-1.0-Guardrail"."""
         return self._guards.profile
 
-    def hold(self, hold: Callable[[str, nn.Module], Part]) -> None:
-        """Let `hold(name, network)` say where the guards' weights wait between judgements, before they are loaded.
-
-        The name is PROMPT_GUARD or VIDEO_GUARD.
-        """
-        for guard in self._guards.everyone:
-            guard.hold(partial(hold, PROMPT_GUARD if guard in self._guards.prompt else VIDEO_GUARD))
-
     def load(self) -> None:
-        """Bring the guards' weights to where they wait, so that the first goal does not wait for it.
+        """Bring the guards' networks to where they wait between judgements, so that no goal waits for it.
 
         Raises GuardrailUnavailable where one of them fails; running out of memory is passed on as it is.
         """
         self._each(_load)
 
-    def warm_up(self, frames: np.ndarray) -> None:
+    def warm_up(self, n_frames: int, frame_size: tuple[int, int]) -> None:
         """Let every guard work once, so that the first goal is judged as quickly as the next, and time it.
 
-        frames  as they will come: uint8 [k, h, w, 3], of the model's size
+        n_frames, frame_size  a group of frames as they will come; height and width in pixels
 
         What the guards answer does not count. One that fails is logged; a goal that asks it fails closed.
         """
-        frames = frames.copy()
+        # Noise, as a face detector is done with an empty picture at once.
+        frames = np.random.default_rng(0).integers(0, 256, (n_frames, *frame_size, 3), dtype=np.uint8)
         frames.flags.writeable = False
         for guard in self._guards.everyone:
             act: Callable = guard.filter if isinstance(guard, FrameFilter) else guard.judge
@@ -156,16 +142,19 @@ class Guardrail:
 
     def unload(self) -> None:
         """Give the device's memory back; the guards stay in force, and bring what they need when they are asked."""
-        self._each(lambda guard: guard.unload())
+        self._each(_unload)
 
     @property
     def posture(self) -> str:
         """One line for the log: which guards run, with which weights."""
         return f"{self.profile}: " + ", ".join(f"{guard.name} {guard.weights}" for guard in self._guards.everyone)
 
-    def screen(self, prompt: str) -> Screening:
-        """A context in which one prediction is screened; the prompt guards start at once, on a thread of their own."""
-        return Screening(self._guards, self.watch, prompt, self._takes_prompt)
+    def screen(self, prompt: str, crop: Crop) -> Screening:
+        """A context in which one prediction is screened; the prompt guards start at once, on a thread of their own.
+
+        crop  what the frames show of the camera's image: they are judged and leave at its size
+        """
+        return Screening(self._guards, self.watch, self._takes_prompt, prompt, crop)
 
     def _each(self, act: Callable[[Guard], None]) -> None:
         """Act on every guard except one that hangs: the node must not hang with it."""
@@ -179,8 +168,14 @@ class Guardrail:
 
 def _load(guard: Guard) -> None:
     try:
-        guard.load()
+        for part in guard.parts:
+            part.rest()
     except (ForesightError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         raise GuardrailUnavailable(f"guard {guard.name} cannot be loaded: {type(error).__name__}: {error}") from error
+
+
+def _unload(guard: Guard) -> None:
+    for part in guard.parts:
+        part.leave()

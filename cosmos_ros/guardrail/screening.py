@@ -24,10 +24,11 @@ class Screening:
     Whatever goes wrong ends it: no frame leaves a screening that was refused, failed, timed out or left.
     """
 
-    def __init__(self, guards: Guards, watch: Watch, prompt: str, takes_prompt: bool) -> None:
+    def __init__(self, guards: Guards, watch: Watch, takes_prompt: bool, prompt: str, crop: Crop) -> None:
         self._guards = guards
         self._watch = watch
         self._takes_prompt = takes_prompt
+        self._crop = crop
         self._prompt = prompt
         self._tallies: dict[str, _Tally] = {}
         self._inspected = 0
@@ -62,7 +63,8 @@ class Screening:
     def inspect(self, frames: np.ndarray) -> None:
         """Hand over predicted frames, uint8 [k, h, w, 3] RGB, in their order; they are judged while more are decoded.
 
-        They are copied: nobody can change them after they were judged.
+        They are copied: nobody can change them after they were judged. The guards see them as they will leave, at the
+        crop's size in camera pixels.
 
         Raises VideoBlocked where frames are no pictures or earlier ones were refused, GuardrailUnavailable.
         """
@@ -85,7 +87,6 @@ class Screening:
     def release(
         self,
         clip: Clip,
-        crop: Crop,
         model: str,
         seed: int,
         timing: Callable[[], tuple[StageTime, ...]],
@@ -95,8 +96,8 @@ class Screening:
     ) -> GuardedRollout:
         """Wait until every guard has judged every frame, and let the guarded frames out, once.
 
-        They are resized to the crop's size in camera pixels and stamped after the clip. `timing` is asked when the
-        guards are done. `waiting` is called meanwhile and may raise to give up.
+        They are stamped after the clip. `timing` is asked when the guards are done. `waiting` is called meanwhile and
+        may raise to give up.
 
         Raises VideoBlocked, GuardrailUnavailable.
         """
@@ -105,16 +106,15 @@ class Screening:
             self._refuse(GuardrailUnavailable("the model gave no frames to judge; nothing can be released"))
         self._wait(self._video_thread, waiting)
         self._over = True
-        guarded, self._guarded = _joined(self._guarded), []
-        if len(guarded) != self._inspected:
-            self._refuse(GuardrailUnavailable(f"{len(guarded)} of {self._inspected} frames were judged"))
-        frames = _resized(guarded, crop)
+        frames, self._guarded = _joined(self._guarded), []
+        if len(frames) != self._inspected:
+            self._refuse(GuardrailUnavailable(f"{len(frames)} of {self._inspected} frames were judged"))
         return GuardedRollout(
             frames=frames,
             stamps_ns=clip.future_stamps_ns(len(frames)),
             conditioning_stamps_ns=clip.stamps_ns,
             frame_rate=clip.frame_rate,
-            crop=crop,
+            crop=self._crop,
             model=model,
             prompt=self._prompt,
             seed=seed,
@@ -147,6 +147,7 @@ class Screening:
                 raise PromptBlocked(f"guard {guard.name} refused the prompt: {judgement.detail}; reword it")
 
     def _judge_frames(self, frames: np.ndarray, first: int) -> None:
+        frames = _resized(frames, self._crop)
         for guard in self._guards.content:
             judgement, seconds = self._video_thread.call(guard, partial(_judged, guard, frames))
             self._tally_of(guard).add(judgement, seconds)

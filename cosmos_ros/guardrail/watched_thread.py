@@ -7,7 +7,8 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,11 +25,13 @@ class Watch:
 
     locks      one for each guard, by its name. A guard judges one thing at a time, whoever asks: OpenCV's cascades, for
                one, do not bear two threads
+    occupants  the thread that asked each guard last
     timeout_s  seconds that one answer of a guard may take, see `limit_s`
     """
 
     def __init__(self, guards: Iterable[Guard], timeout_s: float) -> None:
         self.locks = {guard.name: threading.Lock() for guard in guards}
+        self.occupants: dict[str, WatchedThread] = {}
         self.timeout_s = timeout_s
         self._warm_up_s: dict[str, float] = {}
 
@@ -50,7 +53,7 @@ class WatchedThread:
 
     Python cannot end a thread that hangs, so a thread is left behind instead: once it failed or was closed, nothing
     that its thread still computes is looked at. Each answer of a guard may take the watch's limit, `leniency` times. A
-    guard that another thread still occupies (a hung one, say) is waited for within that same time.
+    guard that another thread asks is waited for, unless it hangs there.
     """
 
     def __init__(self, name: str, watch: Watch, leniency: float = 1.0) -> None:
@@ -82,16 +85,17 @@ class WatchedThread:
         there is one already.
         """
         self.raise_failure()
-        start = self._set_running(guard)
+        self._set_running(guard)
         try:
-            answer = self._ask(guard, question)
+            with self._occupied(guard):
+                answer = question()
         except GuardrailUnavailable as error:
             raise self._fault_of(guard, error) from error.__cause__
         except BaseException as error:  # whatever it was, even SystemExit: nothing may leave
             fault = GuardrailUnavailable(f"guard {guard.name} failed: {type(error).__name__}: {error}")
             raise self._fault_of(guard, fault) from error
         finally:
-            seconds = self._set_running(None) - start
+            seconds = self._set_running(None)
         if seconds > self._limit_s(guard):
             raise self._timed_out(guard)
         return answer, seconds
@@ -114,10 +118,16 @@ class WatchedThread:
     def raise_failure(self) -> None:
         """Raise the thread's failure where there is one already; a guard that takes longer than it may is one."""
         with self._changed:
-            if self._failure is None and self._pending and self._clock() - self._since > self._limit_s(self._running):
+            if self._failure is None and self.overdue:
                 self._failure = self._timed_out(self._running)
             if self._failure is not None:
                 raise self._failure
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the guard that is asked, or the thread itself, takes longer than it may."""
+        with self._changed:
+            return self._pending > 0 and self._clock() - self._since > self._limit_s(self._running)
 
     def close(self) -> None:
         """Let the thread end after the call it is in, and refuse whatever it still computes."""
@@ -128,20 +138,29 @@ class WatchedThread:
         """Wait for the thread's end, at most for as long as the answer that it is at may take."""
         self._thread.join(self._limit_s(self._running))
 
-    def _ask(self, guard: Guard, question: Callable[[], T]) -> T:
-        lock, limit_s = self._watch.locks[guard.name], self._limit_s(guard)
-        if not lock.acquire(timeout=limit_s):
-            raise TimeoutError(f"an earlier call still occupies it after {limit_s:g} s")
+    @contextmanager
+    def _occupied(self, guard: Guard) -> Iterator[None]:
+        """Wait while other threads ask the guard. Raises TimeoutError where it hangs in one of them."""
+        lock, occupants = self._watch.locks[guard.name], self._watch.occupants
+        while not lock.acquire(timeout=POLL_S):
+            self.raise_failure()  # this thread may have been left meanwhile
+            if (other := occupants.get(guard.name)) and other.overdue:
+                raise TimeoutError("it hangs in an earlier call")
+            self._set_running(guard)  # the time of the wait is not the guard's
         try:
-            self.raise_failure()  # the thread may have been left meanwhile, and others wait for the guard
-            return question()
+            occupants[guard.name] = self
+            self.raise_failure()
+            self._set_running(guard)
+            yield
         finally:
             lock.release()
 
     def _set_running(self, guard: Guard | None) -> float:
+        """Note a sign of life; returns the seconds since the last one."""
         with self._changed:
-            self._running, self._since = guard, self._clock()
-            return self._since
+            before, now = self._since, self._clock()
+            self._running, self._since = guard, now
+            return now - before
 
     def _clock(self) -> float:
         """Seconds, which stand still while the thread waits for a free CPU: a busy machine makes no guard late."""

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from cosmos_ros.device.placement import DeviceMemory
 from cosmos_ros.errors import GuardrailUnavailable
 from cosmos_ros.guardrail.cosmos import retinaface_detector as face_blur
 from cosmos_ros.guardrail.cosmos.retinaface_detector import RetinaFaceDetector, anchors, find_boxes, suppress
 from cosmos_ros.guardrail.cosmos.retinaface_network import RetinaFace
-from cosmos_ros.guardrail.face_blur import FaceBlur, pixelate
+from cosmos_ros.guardrail.face_blur import FaceBlur, FaceDetector, pixelate
 from cosmos_ros.guardrail_report import Verdict
 
 DATA = Path(__file__).parents[1] / "data" / "guardrail"
-CPU = torch.device("cpu")
+CPU = DeviceMemory("cpu")
 
 
 def by_formula(name: str, shape: tuple[int, ...]) -> torch.Tensor:
@@ -208,9 +209,33 @@ def test_faces_are_pixelated_on_a_copy(detector, weights, tmp_path):
     torch.save(surely, tmp_path / "Resnet50_Final.pth")
     frames = np.stack([picture(96, 128)] * 2)
     frames.flags.writeable = False
-    blurred, judgement = FaceBlur(RetinaFaceDetector(tmp_path / "Resnet50_Final.pth", CPU)).filter(frames)
+    blurred, judgement = FaceBlur(RetinaFaceDetector(tmp_path / "Resnet50_Final.pth", CPU), (96, 128)).filter(frames)
     assert judgement.verdict is Verdict.MODIFIED and judgement.changes >= 2
     assert (blurred != frames).any() and np.array_equal(frames[0], picture(96, 128))
+
+
+class SeesOneFace(FaceDetector):
+    weights = ""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, ...]] = []
+
+    def detect(self, frames: np.ndarray) -> list[np.ndarray]:
+        self.seen.append(frames.shape)
+        return [np.array([[10.0, 20.0, 40.0, 50.0]])] * len(frames)
+
+
+@pytest.mark.parametrize("height, width, looked_at", [(60, 80, (60, 80)), (30, 40, (30, 40)), (180, 160, (85, 75))])
+def test_faces_are_searched_for_in_no_more_pixels_than_the_model_gave(height, width, looked_at):
+    """And pixelated where they are in the frame that leaves."""
+    frames = np.stack([picture(height, width)] * 2)
+    blurred, judgement = FaceBlur(detector := SeesOneFace(), (80, 80)).filter(frames)
+    assert detector.seen == [(2, *looked_at, 3)] and judgement.changes == 2
+    rows, columns = np.nonzero((blurred != frames).any(axis=(0, 3)))
+    found = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+    scale = np.tile([width / looked_at[1], height / looked_at[0]], 2)
+    expected = np.minimum(np.array([10, 20, 40, 50]) * scale, [width, height] * 2)
+    assert np.abs(found - expected).max() <= 1
 
 
 def test_a_batch_gives_what_its_frames_give_alone(detector):

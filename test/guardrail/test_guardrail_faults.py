@@ -35,6 +35,7 @@ class Spec:
     name: str = "Cosmos-1.0-Autoregressive-5B-Video2World"
     published: bool = True
     takes_prompt: bool = True
+    frame_size: tuple[int, int] = (64, 96)
 
 
 # Faults of files
@@ -199,10 +200,10 @@ def run(guardrail: Guardrail, frames: np.ndarray, prompt: str) -> tuple[int, str
     """A goal: how many numbers of pixels left, and why not where they did not."""
     clip = Clip(frames[:1], (0,), 10.0)
     try:
-        with guardrail.screen(prompt) as screening:
+        with guardrail.screen(prompt, Crop(0, 0, 96, 64)) as screening:
             screening.admit_prompt()
             screening.inspect(frames)
-            return screening.release(clip, Crop(0, 0, 96, 64), "a model", 0, tuple).frames.size, ""
+            return screening.release(clip, "a model", 0, tuple).frames.size, ""
     except GuardrailUnavailable as refusal:
         return 0, str(refusal)
 

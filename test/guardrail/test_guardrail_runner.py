@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cosmos_ros.device.placement import DeviceMemory
 from cosmos_ros.errors import (
     Canceled,
     GuardrailError,
@@ -24,8 +25,9 @@ from cosmos_ros.errors import (
     VideoBlocked,
 )
 from cosmos_ros.guardrail import Guardrail, watched_thread
-from cosmos_ros.guardrail.guard import PASSED, ContentGuard, FrameFilter, Guards, Judgement, PromptGuard
+from cosmos_ros.guardrail.guard import PASSED, VIDEO_GUARD, ContentGuard, FrameFilter, Guards, Judgement, PromptGuard
 from cosmos_ros.guardrail.guardrail import WARM_UP_PROMPT
+from cosmos_ros.guardrail.screening import Screening
 from cosmos_ros.guardrail.watched_thread import queued_s
 from cosmos_ros.guardrail_report import Verdict
 from cosmos_ros.rollout import Clip, Crop, GuardedRollout
@@ -41,6 +43,7 @@ class Spec:
     name: str = "a-model"
     published: bool = False
     takes_prompt: bool = True
+    frame_size: tuple[int, int] = (16, 24)
 
 
 def clip() -> Clip:
@@ -53,11 +56,11 @@ def noise(n: int = 8, seed: int = 0, height: int = 16, width: int = 24) -> np.nd
 
 def predict(guardrail: Guardrail, prompt: str = "a red cube", chunks=None) -> GuardedRollout:
     """What Foresight.predict does, with given frames in the model's place."""
-    with guardrail.screen(prompt) as screening:
+    with guardrail.screen(prompt, CROP) as screening:
         screening.admit_prompt()
         for frames in [noise(seed=k) for k in range(3)] if chunks is None else chunks:
             screening.inspect(frames)
-        return screening.release(clip(), CROP, model="a-model", seed=7, timing=lambda: ())
+        return screening.release(clip(), model="a-model", seed=7, timing=lambda: ())
 
 
 class Prompts(PromptGuard):
@@ -165,7 +168,7 @@ def test_warming_up_lets_every_guard_work_once_and_what_it_says_does_not_count()
         return Judgement(Verdict.REFUSED, "Violence")
 
     guardrail = guardrail_of(Prompts(refuse), Contents(refuse), Filters(lambda frames: (frames, refuse(frames))))
-    guardrail.warm_up(noise())
+    guardrail.warm_up(8, (16, 24))
     assert asked == [WARM_UP_PROMPT, (8, 16, 24, 3), (8, 16, 24, 3)]
     with pytest.raises(PromptBlocked):
         predict(guardrail, prompt=WARM_UP_PROMPT)
@@ -174,7 +177,7 @@ def test_warming_up_lets_every_guard_work_once_and_what_it_says_does_not_count()
 @pytest.mark.parametrize("fault", ["an exception", "an exit", "memory", "a timeout"])
 def test_a_guard_that_fails_while_warming_up_is_told_and_refuses_the_goal(wound, fault, caplog):
     guardrail = guardrail_of(contents=Contents(ANSWERS[fault]))
-    guardrail.warm_up(noise())
+    guardrail.warm_up(8, (16, 24))
     assert "while warming up: guard contents " in caplog.text
     with pytest.raises(GuardrailUnavailable, match="guard contents "):
         predict(guardrail)
@@ -183,19 +186,20 @@ def test_a_guard_that_fails_while_warming_up_is_told_and_refuses_the_goal(wound,
 def test_one_guard_that_fails_while_warming_up_does_not_keep_the_others_cold():
     asked = []
     contents = Contents(lambda frames: asked.append("contents") or PASSED)
-    guardrail_of(Prompts(fail(RuntimeError("broken"))), contents).warm_up(noise())
+    guardrail_of(Prompts(fail(RuntimeError("broken"))), contents).warm_up(8, (16, 24))
     assert asked == ["contents"]
 
 
 def test_a_guard_that_cannot_be_loaded_is_named_and_missing_memory_stays_what_it_is():
-    class Unloadable(Contents):
-        def load(self):
-            self._act(None)
+    def unloadable(error):
+        contents = Contents()
+        contents.parts = (DeviceMemory("cpu").hold(VIDEO_GUARD, lambda: fail(error)(None)),)
+        return guardrail_of(contents=contents)
 
     with pytest.raises(GuardrailUnavailable, match="guard contents cannot be loaded: RuntimeError: broken"):
-        guardrail_of(contents=Unloadable(fail(RuntimeError("broken")))).load()
+        unloadable(RuntimeError("broken")).load()
     with pytest.raises(MemoryError):
-        guardrail_of(contents=Unloadable(fail(MemoryError()))).load()
+        unloadable(MemoryError()).load()
 
 
 @pytest.mark.parametrize("kind", ["prompt", "content", "filters"])
@@ -208,7 +212,7 @@ def test_no_guard_can_be_taken_away_later(kind):
 
 @pytest.mark.parametrize("error", [Canceled("enough"), ModelUnavailable("gone"), PromptBlocked("no")])
 def test_whatever_ends_a_screening_says_what_was_judged_by_then(error):
-    with pytest.raises(type(error)) as ended, guardrail_of().screen("a red cube") as screening:
+    with pytest.raises(type(error)) as ended, guardrail_of().screen("a red cube", CROP) as screening:
         screening.admit_prompt()
         raise error
     assert ended.value.report.profile == "embedded"
@@ -229,14 +233,14 @@ def test_a_refusal_names_guard_class_and_frame_and_carries_the_report():
 
 def test_a_refused_rollout_is_noticed_while_frames_are_still_decoded():
     contents = Contents(lambda frames: Judgement(Verdict.REFUSED, "Drugs"))
-    with guardrail_of(contents=contents).screen("a cube") as screening:
+    with guardrail_of(contents=contents).screen("a cube", CROP) as screening:
         screening.admit_prompt()
         with pytest.raises(VideoBlocked, match="Drugs"):
             for _ in range(6000):
                 screening.inspect(noise())
                 time.sleep(0.01)
         with pytest.raises(GuardrailUnavailable, match="over"):
-            screening.release(clip(), CROP, "a-model", 0, tuple)
+            screening.release(clip(), "a-model", 0, tuple)
 
 
 def test_a_good_rollout_leaves_with_every_decision():
@@ -267,12 +271,12 @@ def test_nobody_changes_frames_after_they_were_judged():
         return kept[-1], PASSED
 
     given = [noise(seed=k) for k in range(3)]
-    with guardrail_of(filters=Filters(keep)).screen("a cube") as screening:
+    with guardrail_of(filters=Filters(keep)).screen("a cube", CROP) as screening:
         screening.admit_prompt()
         for frames in given:
             screening.inspect(frames)
             frames.fill(1)  # the model's buffer is used again
-        rollout = screening.release(clip(), CROP, "a-model", 0, tuple)
+        rollout = screening.release(clip(), "a-model", 0, tuple)
     for frames in kept:
         frames.fill(2)  # a filter's buffer is used again
     assert np.array_equal(rollout.frames, np.concatenate([noise(seed=k) for k in range(3)]))
@@ -287,14 +291,18 @@ def test_a_filter_may_give_back_one_buffer_again_and_again():
     assert np.array_equal(rollout.frames, 255 - np.concatenate([noise(seed=k) for k in range(3)]))
 
 
-def test_the_rollout_comes_at_the_cameras_pixel_scale():
-    guardrail = guardrail_of()
+def test_the_rollout_is_judged_and_comes_at_the_cameras_pixel_scale():
+    seen = []
+    contents = Contents(lambda frames: seen.append(frames.shape) or PASSED)
+    filters = Filters(lambda frames: seen.append(frames.shape) or (frames, PASSED))
+    guardrail = guardrail_of(contents=contents, filters=filters)
     for crop in (Crop(0, 0, 12, 8), Crop(4, 2, 96, 64)):
-        with guardrail.screen("a cube") as screening:
+        with guardrail.screen("a cube", crop) as screening:
             screening.admit_prompt()
             screening.inspect(noise())
-            rollout = screening.release(clip(), crop, "a-model", 0, tuple)
+            rollout = screening.release(clip(), "a-model", 0, tuple)
         assert rollout.frames.shape == (8, crop.height, crop.width, 3)
+        assert seen[-2:] == [rollout.frames.shape] * 2, "the guards judge what leaves"
         assert abs(rollout.frames.mean() - noise().mean()) < 3
 
 
@@ -323,21 +331,21 @@ def test_no_frames_no_rollout():
 
 def test_frames_before_the_prompts_verdict_end_the_screening():
     for step in ("inspect", "release"):
-        with guardrail_of().screen("a cube") as screening:
+        with guardrail_of().screen("a cube", CROP) as screening:
             with pytest.raises(GuardrailUnavailable, match="has not admitted"):
-                screening.inspect(noise()) if step == "inspect" else screening.release(clip(), CROP, "", 0, tuple)
+                screening.inspect(noise()) if step == "inspect" else screening.release(clip(), "", 0, tuple)
             screening.admit_prompt()
             with pytest.raises(GuardrailUnavailable, match="over"):
                 screening.inspect(noise())
 
 
 def test_a_rollout_leaves_once():
-    with guardrail_of().screen("a cube") as screening:
+    with guardrail_of().screen("a cube", CROP) as screening:
         screening.admit_prompt()
         screening.inspect(noise())
-        screening.release(clip(), CROP, "a-model", 0, tuple)
+        screening.release(clip(), "a-model", 0, tuple)
         with pytest.raises(GuardrailUnavailable, match="over"):
-            screening.release(clip(), CROP, "a-model", 0, tuple)
+            screening.release(clip(), "a-model", 0, tuple)
         with pytest.raises(GuardrailUnavailable, match="over"):
             screening.inspect(noise())
 
@@ -351,17 +359,17 @@ def test_release_waits_for_a_slow_guard():
         waits.append(time.monotonic())
         let_go.set()
 
-    with guardrail_of(filters=filters).screen("a cube") as screening:
+    with guardrail_of(filters=filters).screen("a cube", CROP) as screening:
         screening.admit_prompt()
         screening.inspect(noise())
         assert not let_go.is_set()
-        rollout = screening.release(clip(), CROP, "a-model", 0, tuple, waiting=waiting)
+        rollout = screening.release(clip(), "a-model", 0, tuple, waiting=waiting)
     assert waits and len(rollout.frames) == 8
 
 
 def test_waiting_for_a_guard_can_be_given_up():
     let_go = threading.Event()
-    with pytest.raises(Canceled), guardrail_of(Prompts(lambda _: let_go.wait(60))).screen("a cube") as screening:
+    with pytest.raises(Canceled), guardrail_of(Prompts(lambda _: let_go.wait(60))).screen("a cube", CROP) as screening:
         screening.admit_prompt(waiting=lambda: fail(Canceled("enough"))(None))
     let_go.set()
 
@@ -371,12 +379,12 @@ def guard_threads() -> list[threading.Thread]:
 
 
 def test_a_screening_that_is_left_early_leaves_no_thread_and_no_way_out():
-    with pytest.raises(Canceled), guardrail_of().screen("a cube") as screening:
+    with pytest.raises(Canceled), guardrail_of().screen("a cube", CROP) as screening:
         screening.admit_prompt()
         screening.inspect(noise())
         raise Canceled("the caller asked for it")
     with pytest.raises(GuardrailUnavailable, match="over"):
-        screening.release(clip(), CROP, "a-model", 0, tuple)
+        screening.release(clip(), "a-model", 0, tuple)
     with pytest.raises(GuardrailUnavailable):
         screening.admit_prompt()
     for thread in guard_threads():
@@ -406,6 +414,27 @@ def test_a_hung_guard_costs_its_goal_and_no_other(wound):
     assert len(predict(guardrail).frames) == 24
 
 
+def test_waiting_for_a_guard_that_another_rollout_asks_makes_it_no_later(wound):
+    """The second rollout's guard takes 50 of its 60 seconds, after it has waited for 50 more."""
+    others: list[Screening] = []
+
+    def act(frames):
+        while others and others[0]._video_thread._running is None:
+            time.sleep(0.001)
+        others.clear()
+        watched_thread.time.wind(50)
+        return PASSED
+
+    guardrail = guardrail_of(contents=Contents(act))
+    with guardrail.screen("a cube", CROP) as first, guardrail.screen("a cube", CROP) as second:
+        others.append(second)
+        for screening in (first, second):
+            screening.admit_prompt()
+            screening.inspect(noise())
+        rollouts = [screening.release(clip(), "a-model", 0, tuple) for screening in (first, second)]
+    assert [len(rollout.frames) for rollout in rollouts] == [8, 8]
+
+
 def test_a_goal_that_was_left_while_it_waited_for_a_guard_does_not_ask_it():
     """Else a client that cancels and asks again would fill the guard's time with questions that nobody waits for."""
     let_go, asked = threading.Event(), []
@@ -416,10 +445,10 @@ def test_a_goal_that_was_left_while_it_waited_for_a_guard_does_not_ask_it():
         return PASSED
 
     guardrail = guardrail_of(Prompts(act))
-    with guardrail.screen("the first"):
+    with guardrail.screen("the first", CROP):
         while not asked:
             time.sleep(0.001)
-    with guardrail.screen("the second") as screening:
+    with guardrail.screen("the second", CROP) as screening:
         while screening._prompt_thread._running is None:
             time.sleep(0.001)
     let_go.set()
@@ -474,7 +503,7 @@ def test_a_machine_on_which_a_guard_is_slow_to_warm_up_gives_it_more_time(wound)
     guardrail = guardrail_of(contents=contents)
     with pytest.raises(GuardrailUnavailable, match="guard contents did not answer within 60 s"):
         predict(guardrail)
-    guardrail.warm_up(noise())
+    guardrail.warm_up(8, (16, 24))
     assert len(predict(guardrail).frames) == 24
     assert guardrail.watch.limit_s(guardrail.guards.filters[0]) == 60
 
@@ -486,7 +515,7 @@ def test_a_refusal_is_seen_without_handing_over_more_frames():
         refused.set()
         return Judgement(Verdict.REFUSED, "Drugs")
 
-    with guardrail_of(contents=Contents(act)).screen("a cube") as screening:
+    with guardrail_of(contents=Contents(act)).screen("a cube", CROP) as screening:
         screening.admit_prompt()
         screening.raise_refusal()
         screening.inspect(noise())
@@ -504,7 +533,7 @@ from cosmos_ros.guardrail import watched_thread
 from cosmos_ros.guardrail.embedded.profile import embedded_guards
 from cosmos_ros.guardrail.watched_thread import Watch, WatchedThread
 
-guards = embedded_guards()
+guards = embedded_guards((160, 256))
 frames = np.random.default_rng(0).integers(0, 256, (8, 160, 256, 3), dtype=np.uint8)
 begun, calls = threading.Event(), cv2.cvtColor
 cv2.cvtColor = lambda *args: begun.set() or calls(*args)
@@ -535,7 +564,7 @@ def test_a_late_answer_is_no_answer_though_nobody_was_waiting(wound):
         answered.set()
         return PASSED
 
-    with guardrail_of(Prompts(late)).screen("a cube") as screening:
+    with guardrail_of(Prompts(late)).screen("a cube", CROP) as screening:
         assert answered.wait(60)
         with pytest.raises(GuardrailUnavailable, match="guard prompts did not answer"):
             screening.admit_prompt()
@@ -603,9 +632,3 @@ def test_a_file_in_the_folders_place_is_no_guardrail(tmp_path):
     (tmp_path / "Cosmos-1.0-Guardrail").touch()
     with pytest.raises(GuardrailUnavailable, match="could be read at"):
         Guardrail.for_model(Spec(directory=tmp_path / "Cosmos-1.0-Autoregressive-4B", published=True))
-
-
-def test_a_device_that_is_not_there_is_named(tmp_path):
-    (tmp_path / "blocklist").touch()
-    with pytest.raises(SettingError, match="cuda:77"):
-        Guardrail.for_model(Spec(), folder=tmp_path, device="cuda:77")

@@ -96,7 +96,7 @@ def test_whatever_is_called_in_whatever_order_only_judged_frames_leave(answers, 
     guardrail = Guardrail(Guards("embedded", (Prompts(log),), (Contents(log),), (Filters(log),)), takes_prompt=True)
     shown, rollouts = [], []
     clip = Clip(np.zeros((1, *FRAME), np.uint8), (0,), 10.0)
-    with guardrail.screen("a prompt") as screening:
+    with guardrail.screen("a prompt", CROP) as screening:
         for call in [*calls, "release"]:
             try:
                 if call == "admit":
@@ -109,7 +109,7 @@ def test_whatever_is_called_in_whatever_order_only_judged_frames_leave(answers, 
                 elif call == "leave":
                     screening.__exit__(None, None, None)
                 else:
-                    rollouts.append(screening.release(clip, CROP, "a model", 0, tuple))
+                    rollouts.append(screening.release(clip, "a model", 0, tuple))
             except GuardrailError:
                 continue
     assert len(rollouts) <= 1

@@ -15,7 +15,7 @@ from cosmos_ros.device.placement import DeviceMemory
 from cosmos_ros.errors import GuardrailUnavailable
 from cosmos_ros.guardrail.cosmos.aegis_policy import CATEGORIES, question
 from cosmos_ros.guardrail.cosmos.local_models import huggingface
-from cosmos_ros.guardrail.guard import PASSED, Judgement, OnDevice, PromptGuard, require_finite, sha256_of
+from cosmos_ros.guardrail.guard import PASSED, PROMPT_GUARD, Judgement, PromptGuard, require_finite, sha256_of
 from cosmos_ros.guardrail_report import Verdict
 
 BASE = "meta-llama/LlamaGuard-7b"
@@ -24,7 +24,7 @@ MAX_NEW_TOKENS = 100
 CATEGORY_TOKENS = 24  # for the line of categories, once the verdict is there
 
 
-class Aegis(OnDevice, PromptGuard):
+class Aegis(PromptGuard):
     """The model out of a folder in Hugging Face's cache layout, in bfloat16, as published.
 
     Raises GuardrailUnavailable where the folder does not hold base and adapter whole, with finite weights, and where
@@ -33,17 +33,18 @@ class Aegis(OnDevice, PromptGuard):
 
     name = "aegis"
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
+    def __init__(self, folder: Path, memory: DeviceMemory) -> None:
         transformers = huggingface.transformers()
         base, adapter = huggingface.snapshot(folder, BASE), huggingface.snapshot(folder, ADAPTER)
         self.weights = sha256_of(huggingface.files_of(base) + huggingface.files_of(adapter), folder)
-        self._device = device
+        self._device = memory.device
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(str(base), local_files_only=True)
         model = huggingface.load(transformers.AutoModelForCausalLM, base, dtype=torch.bfloat16)
         model.register_forward_hook(_require_finite_logits)
         model = _adapted(model, adapter)
         require_finite(folder, model)
-        self._part = DeviceMemory(device).hold(self.name, model)
+        self._model = memory.hold(PROMPT_GUARD, model)
+        self.parts = (self._model,)
 
     def judge(self, prompt: str) -> Judgement:
         return judgement_of(self._complete(question(prompt)))
@@ -61,7 +62,7 @@ class Aegis(OnDevice, PromptGuard):
             )
             return torch.full((len(tokens),), done, device=tokens.device)
 
-        with self._part.in_use() as model:
+        with self._model.in_use() as model:
             tokens = model.generate(
                 **asked,
                 max_new_tokens=MAX_NEW_TOKENS,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from cosmos_ros.device.devices import resolve_device
+from cosmos_ros.device.placement import DeviceMemory
 from cosmos_ros.errors import GuardrailUnavailable
 from cosmos_ros.guardrail.cosmos.aegis import Aegis
 from cosmos_ros.guardrail.cosmos.blocklist import COSMOS_1_0, PREDICT1, Blocklist
@@ -14,28 +14,25 @@ from cosmos_ros.guardrail.cosmos.folder import AEGIS, BLOCKLIST, FACES, FETCH, P
 from cosmos_ros.guardrail.cosmos.retinaface_detector import RetinaFaceDetector
 from cosmos_ros.guardrail.cosmos.video_content import VideoContentGuard
 from cosmos_ros.guardrail.face_blur import FaceBlur
-from cosmos_ros.guardrail.guard import Guards, PromptGuard
+from cosmos_ros.guardrail.guard import Checkpoint, Guards, PromptGuard
 from cosmos_ros.reading import reading
 
 T = TypeVar("T")
 
 
-def cosmos_guards(checkpoint: Path, folder: str | Path, device: str, takes_prompt: bool) -> Guards:
-    """The guards for a checkpoint's directory, from `folder` or where find_folder looks for it.
+def cosmos_guards(spec: Checkpoint, folder: str | Path, memory: DeviceMemory) -> Guards:
+    """The guards for a checkpoint, from `folder` or where find_folder looks for it; those for prompts only where the
+    model takes text.
 
-    Both prompt guards are loaded for a model that takes text alone.
-
-    Raises GuardrailUnavailable where the folder is not found, saying what to fetch, and where a guard does not load;
-    SettingError for a device that is not there.
+    Raises GuardrailUnavailable where the folder is not found, saying what to fetch, and where a guard does not load.
     """
-    home = find_folder(checkpoint, folder)
-    where = resolve_device(device)
+    home = find_folder(spec.directory, folder)
     prompt: tuple[PromptGuard, ...] = ()
-    if takes_prompt:
-        near = PREDICT1 if "predict1" in checkpoint.absolute().name.lower() else COSMOS_1_0
-        prompt = (_loaded(Blocklist, home / BLOCKLIST, near), _loaded(Aegis, home / AEGIS, where))
-    content = _loaded(VideoContentGuard, home / VIDEO_CONTENT, where)
-    faces = FaceBlur(_loaded(RetinaFaceDetector, home / FACES, where))
+    if spec.takes_prompt:
+        near = PREDICT1 if "predict1" in spec.directory.absolute().name.lower() else COSMOS_1_0
+        prompt = (_loaded(Blocklist, home / BLOCKLIST, near), _loaded(Aegis, home / AEGIS, memory))
+    content = _loaded(VideoContentGuard, home / VIDEO_CONTENT, memory)
+    faces = FaceBlur(_loaded(RetinaFaceDetector, home / FACES, memory), spec.frame_size)
     return Guards(PUBLISHED, prompt, (content,), (faces,))
 
 

@@ -13,7 +13,7 @@ from cosmos_ros.device.placement import DeviceMemory
 from cosmos_ros.errors import GuardrailUnavailable
 from cosmos_ros.guardrail.cosmos.retinaface_network import RetinaFace
 from cosmos_ros.guardrail.face_blur import FaceDetector
-from cosmos_ros.guardrail.guard import OnDevice, require_finite, sha256_of
+from cosmos_ros.guardrail.guard import VIDEO_GUARD, require_finite, sha256_of
 
 MEAN_BGR = (104.0, 117.0, 123.0)
 LEVELS = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))  # stride, sizes of the anchors in each cell; pixels
@@ -24,24 +24,25 @@ TOP_BEFORE_NMS = 5000
 TOP_AFTER_NMS = 750
 
 
-class RetinaFaceDetector(OnDevice, FaceDetector):
+class RetinaFaceDetector(FaceDetector):
     """The network in `Resnet50_Final.pth`, in float32.
 
     Raises GuardrailUnavailable where the file is missing, lacks a weight or has one that is not finite, RuntimeError
     or the unpickler's errors where it cannot be read or a weight has another shape.
     """
 
-    def __init__(self, file: Path, device: torch.device) -> None:
+    def __init__(self, file: Path, memory: DeviceMemory) -> None:
         self.weights = sha256_of([file], file.parent)
-        self._device = device
-        self._part = DeviceMemory(device).hold("face_blur", load_network(file))
+        self._device = memory.device
+        self._network = memory.hold(VIDEO_GUARD, load_network(file))
+        self.parts = (self._network,)
         self._mean = torch.tensor(MEAN_BGR).view(3, 1, 1)
 
     @torch.inference_mode()
     def detect(self, frames: np.ndarray) -> list[np.ndarray]:
         """Raises ValueError where the network's output is not finite."""
         pixels = torch.from_numpy(frames.copy()).to(self._device).permute(0, 3, 1, 2).flip(1)
-        with self._part.in_use() as network:
+        with self._network.in_use() as network:
             offsets, scores = network(pixels.float() - self._mean.to(self._device))
         if not (torch.isfinite(offsets).all() and torch.isfinite(scores).all()):
             raise ValueError("the face detector's output is not finite")

@@ -18,7 +18,7 @@ from torch import nn
 
 from cosmos_ros.device.placement import DeviceMemory
 from cosmos_ros.guardrail.cosmos.local_models import huggingface
-from cosmos_ros.guardrail.guard import PASSED, ContentGuard, Judgement, OnDevice, require_finite, sha256_of
+from cosmos_ros.guardrail.guard import PASSED, VIDEO_GUARD, ContentGuard, Judgement, require_finite, sha256_of
 from cosmos_ros.guardrail_report import Verdict
 
 ENCODER = "google/siglip-so400m-patch14-384"
@@ -42,7 +42,7 @@ class Classifier(nn.Module):
         return self.layers(features)
 
 
-class VideoContentGuard(OnDevice, ContentGuard):
+class VideoContentGuard(ContentGuard):
     """SigLIP out of a folder in Hugging Face's cache layout and `safety_filter.pt` beside it, in float32, as published.
 
     Raises GuardrailUnavailable where SigLIP is missing or incomplete or a weight is not finite, OSError or RuntimeError
@@ -51,15 +51,16 @@ class VideoContentGuard(OnDevice, ContentGuard):
 
     name = "video_content"
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
+    def __init__(self, folder: Path, memory: DeviceMemory) -> None:
         encoder, classifier = huggingface.snapshot(folder, ENCODER), folder / CLASSIFIER
         self.weights = sha256_of([*huggingface.files_of(encoder), classifier], folder)
-        self._device = device
+        self._device = memory.device
         self._preparation = _Preparation(encoder / "preprocessor_config.json")
         siglip = huggingface.load(huggingface.transformers().SiglipVisionModel, encoder, dtype=torch.float32)
         networks = nn.ModuleList([siglip, _load_classifier(classifier, width=siglip.config.hidden_size)])
         require_finite(folder, networks)
-        self._part = DeviceMemory(device).hold(self.name, networks)
+        self._networks = memory.hold(VIDEO_GUARD, networks)
+        self.parts = (self._networks,)
 
     def judge(self, frames: np.ndarray) -> Judgement:
         for index, logits in enumerate(self.logits(frames)):
@@ -75,7 +76,7 @@ class VideoContentGuard(OnDevice, ContentGuard):
         Raises ValueError where a logit is not finite.
         """
         pixels = self._preparation(frames).to(self._device)
-        with self._part.in_use() as networks:
+        with self._networks.in_use() as networks:
             if self._device.type == "cuda":
                 logits = logits_of(networks, pixels, torch.float16)
                 doubtful = ~_clear(logits)

@@ -11,6 +11,9 @@ from cosmos_ros.guardrail.guard import Guards
 EMBEDDED = "embedded"
 
 
-def embedded_guards() -> Guards:
-    """Raises GuardrailUnavailable where OpenCV came without its face cascades."""
-    return Guards(EMBEDDED, (EmbeddedBlocklist(),), (DegenerateVideoGuard(),), (FaceBlur(CascadeFaceDetector()),))
+def embedded_guards(frame_size: tuple[int, int]) -> Guards:
+    """The guards for a model whose frames have this height and width, pixels.
+
+    Raises GuardrailUnavailable where OpenCV came without its face cascades."""
+    faces = FaceBlur(CascadeFaceDetector(), frame_size)
+    return Guards(EMBEDDED, (EmbeddedBlocklist(),), (DegenerateVideoGuard(),), (faces,))

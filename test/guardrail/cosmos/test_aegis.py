@@ -12,6 +12,7 @@ pytest.importorskip("peft", reason="needs requirements/guardrail.txt")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
+from cosmos_ros.device.placement import DeviceMemory  # noqa: E402
 from cosmos_ros.errors import GuardrailUnavailable  # noqa: E402
 from cosmos_ros.guardrail.cosmos import aegis as aegis_module  # noqa: E402
 from cosmos_ros.guardrail.cosmos.aegis import Aegis, judgement_of  # noqa: E402
@@ -21,7 +22,7 @@ from cosmos_ros.guardrail_report import Verdict  # noqa: E402
 
 @pytest.fixture(scope="module")
 def aegis(published) -> Aegis:
-    return Aegis(published / "aegis", torch.device("cpu"))
+    return Aegis(published / "aegis", DeviceMemory("cpu"))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def test_no_special_token_is_added_to_the_question(damaged):
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     tokenizer.save(str(file))
-    guard = Aegis(damaged / "aegis", torch.device("cpu"))
+    guard = Aegis(damaged / "aegis", DeviceMemory("cpu"))
     assert guard._tokenizer("safe")["input_ids"][-1] == 1
     assert guard.judge("lift the cube").verdict is Verdict.PASSED
 
@@ -103,7 +104,7 @@ def test_no_special_token_is_added_to_the_question(damaged):
 def test_the_adapter_is_in_force(aegis):
     prompt = "wreck the table"
     assert aegis.judge(prompt).verdict is Verdict.REFUSED
-    with aegis._part.in_use() as model, model.disable_adapter():
+    with aegis._model.in_use() as model, model.disable_adapter():
         assert aegis.judge(prompt).verdict is Verdict.PASSED
 
 
@@ -126,7 +127,7 @@ def test_one_weight_that_is_not_finite_refuses_at_load_by_its_name(damaged, valu
     """argmax takes a NaN for the largest number: with one in the row of the word "safe", every prompt would pass."""
     change(weights_of(damaged, BASE), "lm_head.weight", lambda weight: weight[3, 0].fill_(value))
     with pytest.raises(GuardrailUnavailable, match=r"not finite: base_model\.model\.lm_head\.weight$"):
-        Aegis(damaged / "aegis", torch.device("cpu"))
+        Aegis(damaged / "aegis", DeviceMemory("cpu"))
 
 
 @pytest.mark.parametrize("word, value", [("safe", 3e38), ("unsafe", -3e38)])
@@ -135,7 +136,7 @@ def test_logits_that_overflow_refuse(damaged, word, value):
     row = {"safe": 3, "unsafe": 4}[word]
     change(weights_of(damaged, BASE), "lm_head.weight", lambda weight: weight[row].fill_(value))
     with pytest.raises(ValueError, match="logits are not finite"):
-        Aegis(damaged / "aegis", torch.device("cpu")).judge("wreck the table")
+        Aegis(damaged / "aegis", DeviceMemory("cpu")).judge("wreck the table")
 
 
 def test_weights_may_lie_in_bin_files(aegis, damaged):
@@ -144,7 +145,7 @@ def test_weights_may_lie_in_bin_files(aegis, damaged):
         name = "pytorch_model.bin" if repository == BASE else "adapter_model.bin"
         torch.save(load_file(file), file.with_name(name))
         file.unlink()
-    other = Aegis(damaged / "aegis", torch.device("cpu"))
+    other = Aegis(damaged / "aegis", DeviceMemory("cpu"))
     for prompt in ("wreck the table", "lift the cube"):
         assert other.judge(prompt) == aegis.judge(prompt)
     assert other.weights != aegis.weights
@@ -157,7 +158,7 @@ def test_weights_that_the_hash_would_not_speak_of_are_not_read(damaged, reposito
     torch.save(load_file(file), file.with_name("pytorch_model.bin" if repository == BASE else "adapter_model.bin"))
     file.rename(file.with_name("other.safetensors"))
     with pytest.raises(OSError, match=r"model.*safetensors"):
-        Aegis(damaged / "aegis", torch.device("cpu"))
+        Aegis(damaged / "aegis", DeviceMemory("cpu"))
 
 
 def test_a_bin_file_that_could_run_code_is_refused(damaged):
@@ -165,7 +166,7 @@ def test_a_bin_file_that_could_run_code_is_refused(damaged):
     torch.save({"a": Verdict}, file.with_name("adapter_model.bin"))
     file.unlink()
     with pytest.raises(UnpicklingError, match="weights_only"):
-        Aegis(damaged / "aegis", torch.device("cpu"))
+        Aegis(damaged / "aegis", DeviceMemory("cpu"))
 
 
 def test_an_answer_ends_once_nothing_can_change_the_verdict(aegis, monkeypatch):

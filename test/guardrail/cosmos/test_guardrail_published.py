@@ -24,6 +24,7 @@ class Spec:
     name: str = "Cosmos-1.0-Autoregressive-5B-Video2World"
     published: bool = True
     takes_prompt: bool = True
+    frame_size: tuple[int, int] = (64, 96)
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +34,11 @@ def guardrail(published: Path) -> Guardrail:
 
 def predict(guardrail: Guardrail, prompt: str, *chunks: np.ndarray) -> GuardedRollout:
     clip = Clip(np.zeros((1, 64, 96, 3), np.uint8), (0,), 10.0)
-    with guardrail.screen(prompt) as screening:
+    with guardrail.screen(prompt, Crop(0, 0, 96, 64)) as screening:
         screening.admit_prompt()
         for frames in chunks:
             screening.inspect(frames)
-        return screening.release(clip, Crop(0, 0, 96, 64), "a model", 0, tuple)
+        return screening.release(clip, "a model", 0, tuple)
 
 
 def test_all_guards_pass_what_is_harmless(guardrail, noise):
@@ -121,7 +122,7 @@ def test_the_checkpoints_family_decides_how_near_a_match_must_be(published, tmp_
         with pytest.raises(PromptBlocked, match="exact_match: 'purple rain'"):
             predict(guardrail, prompt)
     else:
-        with guardrail.screen(prompt) as screening:
+        with guardrail.screen(prompt, Crop(0, 0, 96, 64)) as screening:
             screening.admit_prompt()
 
 

@@ -15,10 +15,11 @@ transformers = pytest.importorskip("transformers", reason="needs requirements/gu
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
+from cosmos_ros.device.placement import DeviceMemory  # noqa: E402
 from cosmos_ros.errors import GuardrailUnavailable  # noqa: E402
 from cosmos_ros.guardrail.cosmos.video_content import CLASSES, VideoContentGuard, _clear, logits_of  # noqa: E402
 
-CPU = torch.device("cpu")
+CPU = DeviceMemory("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +117,6 @@ def test_half_precision_decides_only_what_is_clear(guard, noise):
     assert _clear(torch.tensor([[5.0, 0, 0, 0, 0, 0, 0]])).tolist() == [True]
     assert _clear(torch.tensor([[5.0, 4.5, 0, 0, 0, 0, 0], [5.0, float("nan"), 0, 0, 0, 0, 0]])).tolist() == [False] * 2
     pixels = guard._preparation(noise(4))
-    with torch.inference_mode(), guard._part.in_use() as networks:
+    with torch.inference_mode(), guard._networks.in_use() as networks:
         half, full = (logits_of(networks, pixels, dtype) for dtype in (torch.bfloat16, torch.float32))
     assert 0 < (half - full).abs().max() < 1.0

@@ -26,6 +26,7 @@ from cosmos_ros.rollout import Clip, Crop, GuardedRollout
 
 ENTRIES = [(category, entry) for category, entries in BLOCKED.items() for entry in entries]
 BLOCKLIST = EmbeddedBlocklist()
+CROP = Crop(0, 0, 96, 64)
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,16 @@ class Spec:
     name: str = "foresight-small"
     published: bool = False
     takes_prompt: bool = True
+    frame_size: tuple[int, int] = (64, 96)
 
 
 def predict(prompt: str, *chunks: np.ndarray) -> GuardedRollout:
     clip = Clip(np.zeros((1, 64, 96, 3), np.uint8), (0,), 10.0)
-    with Guardrail.for_model(Spec()).screen(prompt) as screening:
+    with Guardrail.for_model(Spec()).screen(prompt, CROP) as screening:
         screening.admit_prompt()
         for frames in chunks:
             screening.inspect(frames)
-        return screening.release(clip, Crop(0, 0, 96, 64), "foresight-small", 0, tuple)
+        return screening.release(clip, "foresight-small", 0, tuple)
 
 
 def test_harmless_frames_pass_unchanged(noise):
@@ -124,8 +126,11 @@ def test_other_lists_are_another_hash():
     assert BLOCKLIST.weights == EmbeddedBlocklist().weights
     admitted = []
     for guard in (BLOCKLIST, other):
-        guards = Guards("embedded", (guard,), (DegenerateVideoGuard(),), (FaceBlur(CascadeFaceDetector()),))
-        with Guardrail(guards, takes_prompt=True).screen("a cube of other lists") as screening, suppress(PromptBlocked):
+        guards = Guards("embedded", (guard,), (DegenerateVideoGuard(),), (FaceBlur(CascadeFaceDetector(), (64, 96)),))
+        with (
+            Guardrail(guards, takes_prompt=True).screen("a cube of other lists", CROP) as screening,
+            suppress(PromptBlocked),
+        ):
             screening.admit_prompt()
             admitted.append(guard)
     assert admitted == [BLOCKLIST]
