@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from cosmos_ros.device.devices import free_memory, resolve_device, resolve_dtype
 from cosmos_ros.device.out_of_memory import out_of_memory_as_error
@@ -19,6 +21,7 @@ from cosmos_ros.guardrail import Guardrail
 from cosmos_ros.guardrail.guard import PROMPT_GUARD, VIDEO_GUARD
 from cosmos_ros.progress import StageClock
 from cosmos_ros.rollout import Clip, Crop, GuardedRollout, Progress, Stage
+from cosmos_ros.samples import mean_frames
 from cosmos_ros.settings import ForesightConfig
 from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel, world_model
 from cosmos_ros.world_model.preprocessing import camera_view
@@ -173,6 +176,27 @@ class Foresight:
                     )
                     for sample, screening in enumerate(screenings)
                 ]
+
+    def mean(self, rollouts: Sequence[GuardedRollout]) -> GuardedRollout:
+        """The mean of several samples of one clip, judged again as a rollout of its own; `model` says what it is.
+
+        Raises InvalidGoal for what are no samples of one clip, VideoBlocked, GuardrailUnavailable.
+        """
+        frames, first = mean_frames(rollouts), rollouts[0]
+        stamps = first.conditioning_stamps_ns
+        times = Clip(np.broadcast_to(frames[:1], (len(stamps), *frames.shape[1:])), stamps, first.frame_rate)
+        with self._busy:
+            self._require_model()  # the guards with it
+            with self.guardrail.screen(first.prompt, first.crop) as screening:
+                screening.admit_prompt()
+                screening.inspect(frames)
+                return screening.release(
+                    times,
+                    model=f"{first.model} (mean of {len(rollouts)} samples)",
+                    seed=first.seed,
+                    decoding=first.decoding,
+                    timing=tuple,
+                )
 
     def reconstruct(self, frames: Clip, prompt: str = "") -> GuardedRollout:
         """True frames through the video tokenizer and back: the best that a rollout of this model could look like.

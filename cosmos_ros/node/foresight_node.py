@@ -245,7 +245,14 @@ class ForesightNode(LifecycleNode):
         return Prediction(rollouts, camera)
 
     def _publish(self, job: Job, prediction: Prediction) -> list[Rollout]:
-        return self._parts.publisher.publish(prediction.rollouts, UUID(uuid=list(job.id)), prediction.camera)
+        rollouts, camera, parts = prediction.rollouts, prediction.camera, self._parts
+        messages = parts.publisher.publish(rollouts, UUID(uuid=list(job.id)), camera)
+        if len(rollouts) > 1:
+            try:
+                parts.publisher.publish_together(rollouts, camera, lambda: parts.foresight.mean(rollouts))
+            except ForesightError as error:  # each sample passed, and they are published
+                self.get_logger().warning(f"~/mean stays silent: {error.code}: {error}")
+        return messages
 
     def _or_default(self, name: str, requested: float | None) -> float | None:
         """The request's value; where it has none the parameter's; where that is negative, None: the model's own."""

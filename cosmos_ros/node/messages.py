@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 
 import numpy as np
@@ -14,6 +15,7 @@ from unique_identifier_msgs.msg import UUID
 
 from cosmos_ros.action import Predict
 from cosmos_ros.errors import InvalidGoal
+from cosmos_ros.foresight import MAX_SAMPLES
 from cosmos_ros.guardrail_report import GuardDecision, GuardrailReport, Verdict
 from cosmos_ros.msg import GuardDecision as GuardDecisionMessage
 from cosmos_ros.msg import GuardrailStatus, Rollout, StageTime
@@ -21,8 +23,7 @@ from cosmos_ros.queue import Request
 from cosmos_ros.recordings.contact_sheet import contact_sheet
 from cosmos_ros.recordings.rollout_json import RolloutFacts
 from cosmos_ros.rollout import NANOSECONDS, Crop, Decoding, GuardedRollout, Progress
-
-MAX_SAMPLES = 16
+from cosmos_ros.samples import uncertainty
 
 
 def time_message(stamp_ns: int) -> Time:
@@ -89,15 +90,29 @@ def rollout_message(rollout: GuardedRollout, goal_id: UUID, frame_id: str) -> Ro
         prompt=rollout.prompt,
         frame_rate=rollout.frame_rate,
         conditioning_stamps=[time_message(stamp) for stamp in rollout.conditioning_stamps_ns],
-        frames=[
-            _rgb_image(frame, Header(stamp=time_message(stamp), frame_id=frame_id))
-            for frame, stamp in zip(rollout.frames, rollout.stamps_ns, strict=True)
-        ],
+        frames=frame_messages(rollout, frame_id),
         guardrail=guardrail_status(rollout.guardrail),
         timing=[StageTime(stage=time.stage.name.lower(), seconds=time.seconds) for time in rollout.timing],
         sample=rollout.sample,
         **asdict(rollout.decoding),  # the message has a field of each name
     )
+
+
+def frame_messages(rollout: GuardedRollout, frame_id: str) -> list[Image]:
+    """Its frames, stamped. Raises TypeError for anything but a GuardedRollout."""
+    _require_guarded(rollout)
+    return [
+        _rgb_image(frame, Header(stamp=time_message(stamp), frame_id=frame_id))
+        for frame, stamp in zip(rollout.frames, rollout.stamps_ns, strict=True)
+    ]
+
+
+def uncertainty_messages(rollouts: Sequence[GuardedRollout], frame_id: str) -> list[Image]:
+    """32FC1 images: the standard deviation over the samples, in grey levels, frame by frame."""
+    return [
+        _float_image(spread, Header(stamp=time_message(stamp), frame_id=frame_id))
+        for spread, stamp in zip(uncertainty(rollouts), rollouts[0].stamps_ns, strict=True)
+    ]
 
 
 def rollout_facts(message: Rollout) -> RolloutFacts:
@@ -179,6 +194,13 @@ def _rgb_image(frame: np.ndarray, header: Header) -> Image:
     height, width, _ = frame.shape
     # bytes: the generated setter takes them in 1 ms per megapixel frame, but a NumPy array in 114 ms.
     return Image(header=header, height=height, width=width, encoding="rgb8", step=3 * width, data=frame.tobytes())
+
+
+def _float_image(values: np.ndarray, header: Header) -> Image:
+    """float32 [H, W] as a 32FC1 image."""
+    height, width = values.shape
+    data = values.astype("<f4").tobytes()
+    return Image(header=header, height=height, width=width, encoding="32FC1", step=4 * width, data=data)
 
 
 def _require_guarded(rollout: GuardedRollout) -> None:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from rclpy.timer import Timer
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from unique_identifier_msgs.msg import UUID
 
 from cosmos_ros import images
 from cosmos_ros.msg import Rollout
-from cosmos_ros.node.messages import contact_sheet_message, cropped_camera_info, rollout_message
-from cosmos_ros.node.timers import steady_timer
+from cosmos_ros.node.messages import (
+    contact_sheet_message,
+    cropped_camera_info,
+    frame_messages,
+    rollout_message,
+    uncertainty_messages,
+)
+from cosmos_ros.node.player import Player
 from cosmos_ros.rollout import NANOSECONDS, GuardedRollout
 
 MATCHING_S = 2.0  # in which listeners of a topic meet a new publisher of it
@@ -38,7 +44,7 @@ class Camera:
 
 
 class RolloutPublisher:
-    """Publishes `~/rollout`, `~/image`, `~/image/compressed`, `~/camera_info` and `~/contact_sheet`.
+    """Publishes ~/rollout, ~/image (and compressed), ~/camera_info, ~/contact_sheet, ~/uncertainty and ~/mean.
 
     ~/rollout is always filled, so that whoever subscribes later still gets all that the last goal gave. The others show
     the first of several samples, cost time and are filled only while somebody listens. They are silent unless the node
@@ -54,8 +60,9 @@ class RolloutPublisher:
         self._compressed = node.create_lifecycle_publisher(CompressedImage, "~/image/compressed", QUEUE)
         self._info = node.create_lifecycle_publisher(CameraInfo, "~/camera_info", QUEUE)
         self._sheet = node.create_lifecycle_publisher(Image, "~/contact_sheet", QUEUE)
-        self._playing: Timer | None = None
-        self._group = MutuallyExclusiveCallbackGroup()
+        self._uncertainty = node.create_lifecycle_publisher(Image, "~/uncertainty", QUEUE)
+        self._mean = node.create_lifecycle_publisher(Image, "~/mean", QUEUE)
+        self._player, self._uncertainty_player, self._mean_player = Player(node), Player(node), Player(node)
         self._warned = False
 
     def publish(self, rollouts: Sequence[GuardedRollout], goal_id: UUID, camera: Camera) -> list[Rollout]:
@@ -74,15 +81,37 @@ class RolloutPublisher:
         self._play(first, message, self._cropped_info(first, camera))
         return messages
 
+    def publish_together(
+        self, rollouts: Sequence[GuardedRollout], camera: Camera, mean: Callable[[], GuardedRollout]
+    ) -> None:
+        """Play what several samples say together, where somebody listens: ~/uncertainty, and ~/mean.
+
+        mean  makes the guarded mean of these samples; what it raises comes through
+        """
+        rate = rollouts[0].frame_rate
+        if self._uncertainty.get_subscription_count():
+            maps = uncertainty_messages(rollouts, camera.frame_id)
+            self._uncertainty_player.play(rate, [partial(self._uncertainty.publish, image) for image in maps])
+        if self._mean.get_subscription_count():
+            frames = frame_messages(mean(), camera.frame_id)
+            self._mean_player.play(rate, [partial(self._mean.publish, image) for image in frames])
+
     def stop(self) -> None:
         """Play no further."""
-        if self._playing is not None:
-            self._node.destroy_timer(self._playing)
-            self._playing = None
+        for player in (self._player, self._uncertainty_player, self._mean_player):
+            player.stop()
 
     def destroy(self) -> None:
         self.stop()
-        for publisher in (self._rollout, self._image, self._compressed, self._info, self._sheet):
+        for publisher in (
+            self._rollout,
+            self._image,
+            self._compressed,
+            self._info,
+            self._sheet,
+            self._uncertainty,
+            self._mean,
+        ):
             self._node.destroy_lifecycle_publisher(publisher)
 
     def _keep(self, n: int) -> None:
@@ -101,14 +130,7 @@ class RolloutPublisher:
         self._node.destroy_lifecycle_publisher(outgoing)
 
     def _play(self, rollout: GuardedRollout, message: Rollout, info: CameraInfo | None) -> None:
-        self.stop()
-        frames = iter(zip(rollout.frames, message.frames, strict=True))
-
-        def show_next() -> None:
-            if (pair := next(frames, None)) is None:
-                timer.cancel()
-                return
-            frame, image = pair
+        def show(frame: np.ndarray, image: Image) -> None:
             if self._image.get_subscription_count():
                 self._image.publish(image)
             if self._compressed.get_subscription_count():
@@ -118,8 +140,8 @@ class RolloutPublisher:
                 info.header = image.header
                 self._info.publish(info)
 
-        timer = steady_timer(self._node, 1 / rollout.frame_rate, show_next, self._group)
-        self._playing = timer
+        pairs = zip(rollout.frames, message.frames, strict=True)
+        self._player.play(rollout.frame_rate, (partial(show, frame, image) for frame, image in pairs))
 
     def _cropped_info(self, rollout: GuardedRollout, camera: Camera) -> CameraInfo | None:
         if camera.info is None:

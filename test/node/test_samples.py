@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from cosmos_ros.action import Predict
 from cosmos_ros.msg import Rollout
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
 
+from cosmos_ros import images
+from cosmos_ros.errors import VideoBlocked
 from cosmos_ros.node.messages import nanoseconds_of
 
 RESULT = Predict.Result
@@ -66,6 +69,48 @@ def test_all_samples_of_a_goal_are_published_in_order_kept_for_late_joiners_and_
         stamps = [nanoseconds_of(frame.header.stamp) for frame in result.rollout.frames]
         wait_for(lambda: shown and nanoseconds_of(shown[-1].header.stamp) == stamps[-1], "the last frame")
     assert [image for image in shown if nanoseconds_of(image.header.stamp) in stamps] == result.rollout.frames
+
+
+def test_where_somebody_listens_the_samples_spread_and_mean_are_played(robot, node, listening, wait_for):
+    robot.film(node)
+    with (
+        listening(robot, node, Image, "/foresight/uncertainty", (spread := []).append, 50),
+        listening(robot, node, Image, "/foresight/mean", (mean := []).append, 50),
+    ):
+        result = robot.predict(samples=4, seed=3, **DRAWN)
+        wait_for(lambda: len(spread) == len(mean) == 24, "24 frames each")
+    frames = np.stack([[images.to_rgb(frame) for frame in rollout.frames] for rollout in result.rollouts])
+    grey = frames @ np.array([0.299, 0.587, 0.114])
+    for k, (map_, average) in enumerate(zip(spread, mean, strict=True)):
+        assert map_.header == average.header == result.rollout.frames[k].header
+        assert (map_.encoding, map_.height, map_.width, map_.step) == ("32FC1", 48, 96, 4 * 96)
+        values = np.frombuffer(bytes(map_.data), "<f4").reshape(48, 96)
+        assert np.allclose(values, grey[:, k].std(axis=0), atol=1e-3) and values.max() > 1
+        assert np.abs(images.to_rgb(average) - frames[:, k].mean(axis=0)).max() <= 0.5 + 1e-6
+
+
+def test_one_sample_has_no_spread(robot, node, listening, wait_for):
+    robot.film(node)
+    with (
+        listening(robot, node, Image, "/foresight/uncertainty", (spread := []).append, 50),
+        listening(robot, node, Image, "/foresight/image", (shown := []).append, 50),
+    ):
+        robot.predict(samples=1)
+        wait_for(lambda: len(shown) == 24, "the rollout")
+    assert spread == []
+
+
+def test_a_mean_that_is_refused_stays_silent_and_the_goal_succeeds(robot, node, listening, monkeypatch, wait_for):
+    robot.film(node)
+
+    def refuse(rollouts):
+        raise VideoBlocked("the mean is not safe")
+
+    monkeypatch.setattr(node._configured.foresight, "mean", refuse)
+    with listening(robot, node, Image, "/foresight/mean", (mean := []).append, 50):
+        assert robot.predict(samples=2, seed=3, **DRAWN).error_code == RESULT.NONE
+        wait_for(lambda: robot.warnings(node, "~/mean stays silent: BLOCKED_VIDEO"), "the warning")
+    assert mean == []
 
 
 def of_goal(heard: list[Rollout], goal_id: bytes) -> list[int]:

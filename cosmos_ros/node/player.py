@@ -1,0 +1,40 @@
+"""A sequence shown at its rate, on the robot's or on anybody's screen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.node import Node
+from rclpy.timer import Timer
+
+from cosmos_ros.node.timers import steady_timer
+
+
+class Player:
+    """Shows one thing after the other; a new sequence takes the place of one that still plays."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._group = MutuallyExclusiveCallbackGroup()
+        self._timer: Timer | None = None
+
+    def play(self, rate: float, shows: Iterable[Callable[[], None]]) -> None:
+        """Call one after the other, `rate` per second, the first one after a period."""
+        self.stop()
+        remaining = iter(shows)
+
+        def show_next() -> None:
+            if (show := next(remaining, None)) is None:
+                timer.cancel()
+            else:
+                show()
+
+        timer = steady_timer(self._node, 1 / rate, show_next, self._group)
+        self._timer = timer
+
+    def stop(self) -> None:
+        """Show no further."""
+        if self._timer is not None:
+            self._node.destroy_timer(self._timer)
+            self._timer = None
