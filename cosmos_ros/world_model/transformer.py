@@ -9,8 +9,8 @@ are those of the published checkpoints without their `model.` prefix.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -38,11 +38,16 @@ class Cache(Protocol):
 class Transformer(nn.Module):
     """Video tokens in, logits over the next token out. Made with random weights; see `load_transformer`."""
 
+    tok_embeddings: nn.Module  # nn.Embedding, or what looks tokens up elsewhere
+    rope_cos: Tensor
+    rope_sin: Tensor
+    absolute_positions: Tensor | None
+
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
         self.tok_embeddings = nn.Embedding(config.vocab_in, config.dim)
-        self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.layers = cast("Sequence[Block]", nn.ModuleList(Block(config) for _ in range(config.n_layers)))
         self.norm = RMSNorm(config.dim, config.norm_eps)
         self.output = nn.Linear(config.dim, config.vocab_out, bias=False)
         self.make_position_tables(self.output.weight.device, self.output.weight.dtype)
@@ -99,7 +104,7 @@ class Transformer(nn.Module):
         cos, sin = self.rope_cos[rows], self.rope_sin[rows]
         if positions.ndim == 2:
             cos, sin = cos[:, None], sin[:, None]  # the same for all heads
-        return (cos, sin), self.absolute_positions[rows] if self.config.has_text else None
+        return (cos, sin), None if self.absolute_positions is None else self.absolute_positions[rows]
 
     def project_context(self, context: Tensor) -> list[KeysValues]:
         """Keys and values of a text embedding [B, M, context_dim] for every layer: once per prompt, not per pass."""
@@ -112,7 +117,7 @@ class Block(nn.Module):
         super().__init__()
         self.attention_norm = RMSNorm(config.dim, config.norm_eps)
         self.attention = SelfAttention(config, source_dim=config.dim)
-        if config.has_text:
+        if config.context_dim is not None:
             self.cross_attention_norm = RMSNorm(config.dim, config.norm_eps)
             self.cross_attention = CrossAttention(config, source_dim=config.context_dim)
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -75,9 +75,7 @@ class WorldModel:
         # Whether frames can be decoded while the transformer works: not where these take turns on the device.
         self._together = not memory.parks(TOKENIZER)
         self._frames = FrameThread(self.decode, memory.device)
-        self._tokenizer: VideoTokenizer | None = tokenizer
-        self._engine: DecodeEngine | None = engine
-        self._text_encoder: TextEncoder | None = text_encoder
+        self._tokenizer, self._engine, self._text_encoder = tokenizer, engine, text_encoder
         self._programs = memory.hold(TOKENIZER, nn.ModuleList([tokenizer.encoder, tokenizer.decoder]))
         self._transformer = memory.hold(TRANSFORMER, engine.module, on_leave=engine.release)
         self._programs.rest()
@@ -112,7 +110,7 @@ class WorldModel:
         spec = checkpoint if isinstance(checkpoint, ModelSpec) else ModelSpec.of_checkpoint(checkpoint)
         tokenizer_directory = find_tokenizer(spec.directory, tokenizer)
         text_encoder = None
-        if spec.takes_prompt:
+        if spec.config.context_dim is not None:
             text_encoder = TextEncoder.for_checkpoint(
                 spec.directory, place, width=spec.config.context_dim, memory=memory
             )
@@ -124,13 +122,14 @@ class WorldModel:
             return cls(spec, programs, engine, text_encoder, memory)
         transformer = load_transformer(spec.checkpoint, spec.config, device=place, dtype=precision)
         if memory.tables_on_host:
-            transformer.tok_embeddings = HostTable(transformer.tok_embeddings.weight, place)
+            transformer.tok_embeddings = HostTable(transformer.get_parameter("tok_embeddings.weight"), place)
         return cls(spec, programs, WindowDecoder(transformer), text_encoder, memory)
 
     def warm_up(self) -> None:
         """Take every path once, so that the first prediction is as fast as the next: a few passes of each part."""
         spec = self.spec
-        context = torch.zeros(1, CONTEXT_LENGTH, spec.config.context_dim) if spec.takes_prompt else None
+        width = spec.config.context_dim
+        context = None if width is None else torch.zeros(1, CONTEXT_LENGTH, width)
         sampling = Sampling(0, spec.temperature, spec.top_p)
         for n_conditioning in spec.conditioning_lengths:
             tokens = self.tokenize(np.zeros((n_conditioning, *spec.frame_size, 3), np.uint8))
@@ -146,9 +145,8 @@ class WorldModel:
     def release(self) -> None:
         """Give the device's memory back. The model is of no use afterwards."""
         self._frames.close()
-        if self._engine is not None:
-            self._engine.release()
-        self._tokenizer = self._engine = self._text_encoder = self._programs = self._transformer = None
+        self._engine.release()
+        del self._tokenizer, self._engine, self._text_encoder, self._programs, self._transformer
         return_memory()
 
     @cpu_threads()
@@ -173,7 +171,7 @@ class WorldModel:
         sampling: Sampling,
         samples: int = 1,
         n_tokens: int | None = None,
-    ) -> Iterator[Pass]:
+    ) -> Generator[Pass, None, None]:
         """Complete the video, as DecodeEngine.passes has it. Closing the iterator ends it.
 
         tokens   int64 [N] of the conditioning frames, as `tokenize` gives them
@@ -193,7 +191,7 @@ class WorldModel:
         n_conditioning: int,
         n_frames: int,
         samples: int = 1,
-    ) -> Iterator[Step]:
+    ) -> Generator[Step, None, None]:
         """Predict frames, the first of them decoded while later tokens are still being decided where that pays.
 
         tokens, context, sampling, samples  as `passes` takes them

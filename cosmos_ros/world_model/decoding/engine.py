@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -62,12 +62,14 @@ class DecodeEngine(Protocol):
     window  positions that a pass looks at
     """
 
-    module: nn.Module
-    window: int
+    @property
+    def module(self) -> nn.Module: ...
+    @property
+    def window(self) -> int: ...
 
     def passes(
         self, prompts: Tensor, sampling: Sampling, context: Tensor | None = None, n_tokens: int | None = None
-    ) -> Iterator[Pass]:
+    ) -> Generator[Pass, None, None]:
         """Complete a batch of videos; the last pass is complete. Closing the iterator ends it; the engine stays fit.
 
         prompts   int64 [B, P], whole latent frames in raster order, without BOV
@@ -100,7 +102,7 @@ class WindowDecoder:
 
     def passes(
         self, prompts: Tensor, sampling: Sampling, context: Tensor | None = None, n_tokens: int | None = None
-    ) -> Iterator[Pass]:
+    ) -> Generator[Pass, None, None]:
         device = self.transformer.output.weight.device
         return stepwise(self._passes(prompts, sampling, context, n_tokens), lambda: at_work_on(device))
 
@@ -109,7 +111,7 @@ class WindowDecoder:
 
     def _passes(
         self, prompts: Tensor, sampling: Sampling, context: Tensor | None, n_tokens: int | None
-    ) -> Iterator[Pass]:
+    ) -> Generator[Pass, None, None]:
         config = self.transformer.config
         end = (n_tokens or config.n_tokens) + config.has_text
         size, n_prompt = prompts.shape
@@ -193,15 +195,17 @@ def completed(passes: Iterator[Pass]) -> Tensor:
     return deque(passes, maxlen=1)[0].tokens
 
 
-def stepwise(items: Iterator[T], at_work: Callable[[], AbstractContextManager]) -> Iterator[T]:
+def stepwise(
+    items: Generator[T, None, None], at_work: Callable[[], AbstractContextManager]
+) -> Generator[T, None, None]:
     """The items, each made inside a fresh context: between them, whoever takes them works outside of it."""
-    nothing = object()
     try:
         while True:
             with at_work():
-                item = next(items, nothing)
-            if item is nothing:
-                return
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
             yield item
     finally:
         items.close()

@@ -51,6 +51,8 @@ def draw(logits: Tensor, sampling: Sampling, noise: Tensor | None) -> Tensor:
     finite = (top - logits.amin(dim=-1, keepdim=True)).isfinite().squeeze(-1)
     if sampling.greedy:
         token = logits.argmax(dim=-1)
+    elif noise is None:
+        raise ValueError("only greedy decoding draws without noise")
     else:
         # The highest is taken off first: a tiny temperature then makes the others -inf, and none of them NaN.
         scaled = (logits - top) / sampling.divisor

@@ -92,7 +92,9 @@ class WindowPass:
         transformer, batch = self.transformer, self.batch
         config = transformer.config
         first = prompts.shape[1] + config.has_text
-        if config.has_text:
+        if config.bov is not None:
+            if context is None:
+                raise ValueError("this model needs a text context")
             batch.sequence[:, 0] = config.bov
             self.context = _placed(self.context, transformer.project_context(context.to(self.device)))
         batch.sequence[:, config.has_text : first] = prompts
@@ -131,7 +133,7 @@ class WindowPass:
         return self.context is not None and len(self.context[0][0]) > 1
 
     def context_of(self, sample: int) -> list[KeysValues] | None:
-        if not self.own_contexts:
+        if self.context is None or not self.own_contexts:
             return self.context
         return [(keys[sample : sample + 1], values[sample : sample + 1]) for keys, values in self.context]
 

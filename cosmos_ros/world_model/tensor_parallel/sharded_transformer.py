@@ -21,7 +21,7 @@ from cosmos_ros.device.plan import Need
 from cosmos_ros.errors import SettingError
 from cosmos_ros.world_model.checkpoints.transformer_weights import load_weights, open_checkpoint
 from cosmos_ros.world_model.config import TransformerConfig
-from cosmos_ros.world_model.transformer import Transformer
+from cosmos_ros.world_model.transformer import Attention, Transformer
 
 TRANSFORMER_SHARE = "share of the transformer"  # the part's name in a memory plan
 # Bytes of a rank's process beside its share: CUDA context and NCCL. Measured with bench/tensor_parallel.py.
@@ -86,7 +86,7 @@ def _share_of(config: TransformerConfig, rank: int, ranks: int) -> Transformer:
     model.tok_embeddings = VocabularyShare(config.vocab_in // ranks, config.dim, rank)
     model.output = GatheredLinear(config.dim, config.vocab_out // ranks, bias=False)
     for layer in model.layers:
-        attentions = [layer.attention] + ([layer.cross_attention] if config.has_text else [])
+        attentions: list[Attention] = [layer.attention] + ([layer.cross_attention] if config.has_text else [])
         for attention in attentions:
             attention.wo = SummedLinear(attention.wo.in_features, config.dim, bias=False)
         layer.feed_forward.w2 = SummedLinear(layer.feed_forward.w2.in_features, config.dim, bias=False)

@@ -14,7 +14,7 @@ import multiprocessing
 import signal
 import tempfile
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -69,7 +69,7 @@ class TensorParallelDecoder:
         self._shares = [Share(Path(path), config, rank, gpus, place, dtype) for rank, place in enumerate(devices)]
         self._group: _Group | None = None
 
-    def start(self) -> None:
+    def start(self) -> _Group:
         """Load every rank's share, where this has not been done. Raises ModelUnavailable, OutOfMemory, RankLost."""
         if self._group is not None and not self._group.alive():
             logger.warning("a process of the model died since the last rollout; starting all anew")
@@ -77,21 +77,22 @@ class TensorParallelDecoder:
         if self._group is None:
             self._group = _Group(self._shares)
             for _ in self._shares:
-                self._next_message(START_PATIENCE)
+                self._next_message(self._group, START_PATIENCE)
+        return self._group
 
     def passes(
         self, prompts: Tensor, sampling: Sampling, context: Tensor | None = None, n_tokens: int | None = None
-    ) -> Iterator[Pass]:
-        self.start()
-        goal = self._group.begin(prompts, sampling, context, n_tokens)
+    ) -> Generator[Pass, None, None]:
+        group = self.start()
+        goal = group.begin(prompts, sampling, context, n_tokens)
         size, n_prompt = prompts.shape
         tokens = torch.zeros(size, self._shares[0].config.n_tokens, dtype=torch.long)
         tokens[:, :n_prompt] = prompts
         complete = False
         try:
             while not complete:
-                message = self._next_message(PASS_PATIENCE)
-                if message.goal != goal:
+                message = self._next_message(group, PASS_PATIENCE)
+                if not isinstance(message, Passed) or message.goal != goal:
                     continue  # the last passes of one that was stopped
                 for row, end, fresh in zip(tokens, message.done, message.fresh, strict=True):
                     row[n_prompt + end - len(fresh) : n_prompt + end] = torch.from_numpy(fresh)
@@ -99,8 +100,8 @@ class TensorParallelDecoder:
                 complete = passed.complete
                 yield passed
         finally:
-            if not complete and self._group is not None:
-                self._group.stop(goal)
+            if not complete and self._group is group:
+                group.stop(goal)
 
     def release(self) -> None:
         """End the processes, which gives back what they hold. The next generation starts them again."""
@@ -108,9 +109,9 @@ class TensorParallelDecoder:
             self._group.end()
             self._group = None
 
-    def _next_message(self, patience: float) -> Message:
+    def _next_message(self, group: _Group, patience: float) -> Message:
         try:
-            return self._group.next_message(patience)
+            return group.next_message(patience)
         except BaseException:
             self.release()  # whatever state the ranks are in, they would not agree on the next pass
             raise
@@ -148,8 +149,8 @@ class _Group:
     def begin(self, prompts: Tensor, sampling: Sampling, context: Tensor | None, n_tokens: int | None) -> int:
         """Send a goal to all ranks; its number."""
         self._goals += 1
-        context = None if context is None else context.float().cpu().numpy()
-        goal = Goal(self._goals, prompts.cpu().numpy(), sampling, context, n_tokens)
+        given = None if context is None else context.float().cpu().numpy()
+        goal = Goal(self._goals, prompts.cpu().numpy(), sampling, given, n_tokens)
         for connection in self._connections:
             with contextlib.suppress(OSError):  # of one that has just died, which `next_message` will tell
                 connection.send(goal)
