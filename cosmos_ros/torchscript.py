@@ -2,7 +2,7 @@
 
 TorchScript is code. Its operators can map a file into memory and write to it (`torch.from_file`), save files
 (`torch.save`) and call other processes, and a class with `__setstate__` runs while the program is being loaded. So the
-look comes before loading, at the source that the archive holds: whatever such a program calls stands there by its name.
+source in the archive is searched before it is loaded: whatever a program calls is named there.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import torch
 
 from cosmos_ros.errors import ForesightError, OutOfMemory
 
-# What an error of another name says, in any case, when it is really memory that is missing.
+# What an error of another type says, in whatever case, when the real cause is missing memory.
 SIGNS = (
     "out of memory",  # CUDA, also through TorchScript and Triton
     "can't allocate memory",  # PyTorch's allocator on the host
@@ -37,8 +37,8 @@ def out_of_memory_as_error(what: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         # TorchScript puts the cause below its own traceback.
-        told = [line.strip() for line in str(error).splitlines() if _has_sign(line)]
-        reason = told[-1] if told else "an allocation on the host failed"
+        signs = [line.strip() for line in str(error).splitlines() if _has_sign(line)]
+        reason = signs[-1] if signs else "an allocation on the host failed"
         # The traceback's frames hold the tensors that filled the memory.
         traceback.clear_frames(error.__traceback__)
         error.__traceback__ = None
@@ -50,7 +50,7 @@ def out_of_memory_as_error(what: str) -> Iterator[None]:
 
 
 def return_memory() -> None:
-    """Give what nobody refers to any more back to the device and the host."""
+    """Give memory that nothing refers to any more back to the device and the host."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

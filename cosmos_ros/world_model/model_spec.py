@@ -115,18 +115,18 @@ def _embedded_model() -> Path:
 
 def _name(directory: Path, settings: Mapping, kind: str | None) -> str:
     """A published model has one of its published names: the directory's if that is one of them, else its first."""
-    told = settings.get("name", directory.name)
+    given = settings.get("name", directory.name)
     if kind is None:
-        if not isinstance(told, str) or not told.strip():
-            raise ModelUnavailable(f"config.json: name must be a text; got {told!r}")
-        return told
+        if not isinstance(given, str) or not given.strip():
+            raise ModelUnavailable(f"config.json: name must be a text; got {given!r}")
+        return given
     names = PUBLISHED_KINDS[kind].names
     name = directory.name if directory.name in names else names[0]
     claims = [directory.name] if _is_published_name(directory.name) else []
     claims += [settings["name"]] if "name" in settings else []
     for claim in claims:
         if claim not in names:
-            logger.warning("%s is %s by its tensors; that it is called %r counts for nothing", directory, name, claim)
+            logger.warning("%s is %s by its tensors; the name %r is ignored", directory, name, claim)
     return name
 
 

@@ -1,6 +1,6 @@
 """Position tables of the published models: rotary in three dimensions (with YaRN), and absolute sine-cosine.
 
-Neither is stored in a checkpoint. Rows stand in raster order (t, then h, then w), with a neutral row in front where
+Neither is stored in a checkpoint. Rows are in raster order (t, then h, then w), with a neutral row in front where
 the model has BOV, and neutral rows behind up to a multiple of 64.
 """
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cosmos_ros.rollout import Crop
 
-# An image so long that it resizes to more than this many model frames loses its unseen ends first.
+# An image that would be resized to more than this many model frames is cut at its unseen ends first.
 MAX_RESIZED_FRAMES = 16
 
 
@@ -27,7 +27,7 @@ class Fit:
 
     @classmethod
     def of(cls, camera_size: tuple[int, int], model_size: tuple[int, int]) -> Fit:
-        """Both sizes are (height, width). The image covers the model's frame; what stands over is cropped evenly."""
+        """Both sizes are (height, width). The image covers the model's frame; the excess is cropped evenly."""
         camera_height, camera_width = camera_size
         model_height, model_width = model_size
         scale = max(model_width / camera_width, model_height / camera_height)

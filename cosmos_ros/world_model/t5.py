@@ -104,7 +104,7 @@ def reading_t5(path: Path) -> Any:
 
 
 def find_t5(directory: Path) -> Path | None:
-    """The local T5 folder beside or in a checkpoint: a plain snapshot (Cosmos-Predict1's layout), or one in a Hugging
+    """The local T5 folder next to or in a checkpoint: a plain snapshot (Cosmos-Predict1's layout), or one in a Hugging
     Face cache (Cosmos 1.0's); None where there is neither.
 
     Raises ModelUnavailable where a place in which it may lie cannot be looked at, and where a cache does not say which
@@ -149,7 +149,7 @@ def t5_need(folder: Path) -> Need:
 
 
 def identity_of(folder: Path) -> str:
-    """What tells one T5 folder from another without reading 45 GB: names, sizes, heads and tails of its files.
+    """Distinguishes one T5 folder from another without reading 45 GB: names, sizes, heads and tails of its files.
 
     Raises ModelUnavailable where one cannot be read, or weights or tokenizer are missing or empty.
     """

@@ -24,7 +24,10 @@ from cosmos_ros.world_model.t5 import MAX_TOKENS, REMEDY, T5, find_t5, identity_
 
 logger = logging.getLogger(__name__)
 
-PACKAGES = ("transformers", "sentencepiece")  # what T5 needs beside the core, as requirements/text.txt installs it
+PACKAGES = (
+    "transformers",
+    "sentencepiece",
+)  # what T5 needs in addition to requirements/core.txt
 CONTEXT_LENGTH = MAX_TOKENS
 REMEMBERED_PROMPTS = 64  # 1 MiB each at the published width
 EMBEDDINGS_FILE = "text_embeddings.safetensors"
@@ -37,8 +40,8 @@ class TextEncoder:
     folder      local T5 folder, or None where only precomputed embeddings serve
     width       d_model that the world model's cross-attention expects (its context_dim)
     given       precomputed embeddings: prompt -> bfloat16 [n <= 512, width]
-    cache       directory that remembers embeddings across runs. It serves only beside the T5 that made them: which
-                one that was is part of a file's name, and cannot be known without it
+    cache       directory that remembers embeddings across runs. It is used only together with the T5 that made them:
+                a file's name is made of the prompt and of that T5's identity
     memory      says whether T5 stays on the device between prompts
 
     Raises ModelUnavailable where a file of the folder cannot be read, or weights or tokenizer are missing there.
@@ -74,7 +77,7 @@ class TextEncoder:
     ) -> TextEncoder:
         """The encoder that serves a Video2World checkpoint.
 
-        directory    the checkpoint; T5 is looked for beside it and in it, in both published layouts
+        directory    the checkpoint; T5 is looked for in its parent directory and in it, in both published layouts
         embeddings   a safetensors file whose tensors are named by their prompts; empty: text_embeddings.safetensors
                      in the checkpoint, where there is one
         cache        directory for embeddings already made; empty: $XDG_CACHE_HOME/cosmos_ros/text_embeddings

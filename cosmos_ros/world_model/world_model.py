@@ -95,7 +95,7 @@ class WorldModel:
         """Load a checkpoint, its tokenizer and, where it reads prompts, what encodes them.
 
         checkpoint  its directory, or what was read of it before; "": the model that ships with this package
-        tokenizer   directory with encoder.jit and decoder.jit, or autoencoder.jit; "": looked for in and beside the
+        tokenizer   directory with encoder.jit and decoder.jit, or autoencoder.jit; "": looked for in and next to the
                     checkpoint
         device      "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1"
         dtype       "auto" (bfloat16 on CUDA, float32 on the CPU), "bfloat16", "float32"

@@ -1,7 +1,7 @@
 """Which transformer a checkpoint's tensor shapes are: one of NVIDIA's four, or one of somebody's own.
 
-A published model of which something is missing or changed is refused, never taken for a model of somebody's own: it
-would go without the guardrail that its licence asks for.
+A published model with missing or changed tensors is refused and never taken for a model of somebody's own, which
+would run without the guardrail that the licence requires.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 LISTED_PROBLEMS = 40
 LAYER_NAME = re.compile(r"layers\.(\d{1,3})\.(.+)\.weight")
-# Which tensor tells a size, and along which axis.
+# The tensor that a size is taken from, and its axis.
 TELLING = {
     "dim": ("tok_embeddings.weight", 1),
     "vocab_in": ("tok_embeddings.weight", 0),
@@ -71,7 +71,7 @@ def is_of_layout(name: str) -> bool:
 
 
 def shape_problems(found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> list[str]:
-    """Every tensor that is missing, unexpected or of another shape, in words."""
+    """In words, every tensor that is missing, unexpected or of another shape."""
     problems = [f"missing {name} {list(shape)}" for name, shape in expected.items() if name not in found]
     problems += [f"unexpected {name} {list(shape)}" for name, shape in found.items() if name not in expected]
     problems += [
@@ -117,14 +117,14 @@ def config_from_shapes(shapes: Mapping[str, Shape], settings: Mapping | None = N
 
 
 def _nearest_published(shapes: Mapping[str, Shape]) -> PublishedKind | None:
-    """The published model to which most of the tensors belong, by name and shape; None where most belong to none."""
+    """The published model that most of the tensors match by name and shape; None where there is none."""
 
-    def alike(published: PublishedKind) -> int:
+    def matches(published: PublishedKind) -> int:
         return sum(shapes.get(name) == shape for name, shape in transformer_shapes(published.config).items())
 
-    # The first of equals: no text is expected of a model in which nothing hints at it.
-    nearest = max(PUBLISHED_KINDS.values(), key=alike)
-    return nearest if 2 * alike(nearest) > len(shapes) else None
+    # Of equals the first: it expects no text where nothing in the checkpoint hints at text.
+    nearest = max(PUBLISHED_KINDS.values(), key=matches)
+    return nearest if 2 * matches(nearest) > len(shapes) else None
 
 
 def _require_all_of(published: PublishedKind, shapes: Mapping[str, Shape]) -> None:
@@ -204,7 +204,7 @@ def _require_vocabulary(sizes: Mapping[str, Any]) -> None:
 
 
 def _require_nothing_more(settings: Mapping, config: TransformerConfig) -> None:
-    """Sizes in config.json count for nothing, but larger ones than the tensors' say that tensors are missing."""
+    """Sizes in config.json are ignored, unless they are larger than the tensors': then tensors are missing."""
     more = [
         f"{key} is {settings[key]} in config.json and {getattr(config, size)} by the tensors"
         for key, size in SIZE_KEYS.items()

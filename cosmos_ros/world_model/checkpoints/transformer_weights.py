@@ -83,9 +83,9 @@ class Checkpoint:
             return parts[0].to(device, dtype)
         if axis is None:
             copies = torch.stack([part.to(device, torch.float32) for part in parts])
-            # What is not finite is not like anything, and is reported as that once all is loaded.
-            alike = torch.allclose(copies, copies[:1], rtol=SHARD_TOLERANCE, atol=SHARD_TOLERANCE)
-            if not alike and copies.isfinite().all():
+            # Weights that are not finite never agree; they are reported as such once all is loaded.
+            agree = torch.allclose(copies, copies[:1], rtol=SHARD_TOLERANCE, atol=SHARD_TOLERANCE)
+            if not agree and copies.isfinite().all():
                 raise ModelUnavailable(f"{self.path}: the shards disagree on {name}; they are not of one checkpoint")
             return copies.mean(dim=0).to(dtype)
         whole = torch.empty(self._whole_shape(name), device=device, dtype=dtype)
@@ -151,7 +151,7 @@ def _shapes(rank: Mapping[str, TensorHeader]) -> dict[str, Shape]:
 
 
 def read_settings(path: str | Path) -> dict:
-    """The config.json beside a checkpoint's weights, without what is null there; empty where there is none.
+    """The config.json in a checkpoint's directory, without null values; empty where there is none.
 
     Raises ModelUnavailable where it is not a JSON object.
     """
@@ -248,7 +248,7 @@ def _weights_files(path: Path) -> list[Path]:
         raise ModelUnavailable(f"{path} {describe_directory(names, expected)}")
     if len(stems := sorted({shard["stem"] for shard in shards})) > 1:
         raise ModelUnavailable(f"{path} holds shards of several checkpoints, {', '.join(stems)}; leave one")
-    # What lacks the highest ranks has the shapes of a smaller model, and no guardrail would be asked for it.
+    # Shards without the highest ranks have the shapes of a smaller model, which would run without the right guardrail.
     shards.sort(key=lambda shard: int(shard["rank"]))
     ranks = [int(shard["rank"]) for shard in shards]
     if ranks != list(range(len(ranks))) or len(ranks) not in SHARD_COUNTS:

@@ -57,7 +57,7 @@ CODE = re.compile(r"GLOBAL (\S+) was not an allowed|GLOBAL (\S+) whose module") 
 class TensorHeader(NamedTuple):
     """What a header says of an entry.
 
-    dtype  its name in PyTorch, or what stands in its place: safetensors' name, or why it is no plain tensor
+    dtype  its name in PyTorch; else safetensors' name for it, or why it is no plain tensor
     """
 
     shape: Shape
@@ -98,7 +98,7 @@ def map_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def size_and_ends(file: Path) -> tuple[int, bytes]:
-    """Its bytes, and the first and the last MiB: tells weights apart without reading gigabytes. Raises OSError."""
+    """Size in bytes, and the first and the last MiB: enough to distinguish weights. Raises OSError."""
     size = file.stat().st_size
     with file.open("rb") as opened:
         head = opened.read(SAMPLE)
@@ -107,11 +107,11 @@ def size_and_ends(file: Path) -> tuple[int, bytes]:
 
 
 def drop_pages(tensor: Tensor) -> None:
-    """Take what was read of a mapped tensor out of this process's memory again; it would be read anew if used.
+    """Drop what was read of a mapped tensor from this process's memory; it is read anew if it is used again.
 
-    Until the file is unmapped its pages count as this process's memory, beside the copy that was made of them.
+    Until the file is unmapped its pages count as this process's memory, in addition to the copy made of them.
     """
-    begin = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE  # no page that another tensor has a part of
+    begin = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE  # no page that another tensor shares
     end = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
     if begin < end:
         madvise = ctypes.CDLL(None).madvise

@@ -1,4 +1,4 @@
-"""What lies beside a published transformer and is given in its place by mistake, named for what it is."""
+"""Files and directories that are given in place of a transformer by mistake, and what they are."""
 
 from __future__ import annotations
 

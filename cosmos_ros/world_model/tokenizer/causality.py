@@ -1,4 +1,7 @@
-"""Whether an encoder looks only backwards in time, so that a clip's tokens need only the clip's frames: measured."""
+"""Whether encoder and decoder look only backwards in time: measured, not believed.
+
+Then a clip's tokens need only the clip's frames, and frames can be decoded before later tokens are known.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,37 @@ from torch import Tensor
 from cosmos_ros.device.out_of_memory import is_out_of_memory
 from cosmos_ros.world_model.tokenizer.chunking import Chunking
 
+SAME_PIXELS = 0.05  # on a scale of 2: rounding in bfloat16 stays below it, and another picture does not
+
 Encode = Callable[[Tensor], Tensor]  # float [1, 3, n, h, w] in [-1, 1] -> int64 [t, h', w']
+Decode = Callable[[Tensor], Tensor]  # int64 [t, h', w'] -> float [3, n, h, w] in [-1, 1]
 
 
 def looks_only_backwards(encode: Encode, chunking: Chunking) -> bool:
     """Whether the frames of a clip alone give the tokens that they give at the head of any chunk."""
     smooth = smooth_chunk(chunking)
     return all(_same_alone(encode, chunk, chunking) for chunk in (smooth, *_contrasts(smooth, chunking)))
+
+
+def decodes_by_groups(decode: Decode, chunking: Chunking, vocabulary: int) -> bool:
+    """Whether the first latent frames can be decoded before the others are known.
+
+    The head of a chunk is decoded with two different futures behind it, which must give the same bits, and alone,
+    which must give the same pixels within rounding.
+    """
+    t, h, w = chunking.latent_shape
+    n_head = t - 1
+    tokens = torch.arange(t * h * w).remainder(vocabulary).view(t, h, w)
+    other = tokens.clone()
+    other[n_head:] = tokens[n_head:].flip(1, 2)
+    frames = 1 + (n_head - 1) * chunking.compression[0]
+    try:
+        whole, contrast, alone = (decode(given)[:, :frames] for given in (tokens, other, tokens[:n_head]))
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        return False  # a program that was traced for whole chunks takes nothing shorter
+    return torch.equal(whole, contrast) and bool((whole - alone).abs().max() < SAME_PIXELS)
 
 
 def smooth_chunk(chunking: Chunking) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from cosmos_ros.device.out_of_memory import is_out_of_memory
 from cosmos_ros.device.plan import Need
 from cosmos_ros.errors import ModelUnavailable, NotFinite
-from cosmos_ros.world_model.tokenizer.causality import filled, looks_only_backwards, smooth_chunk
+from cosmos_ros.world_model.tokenizer.causality import decodes_by_groups, filled, looks_only_backwards, smooth_chunk
 from cosmos_ros.world_model.tokenizer.chunking import Chunking
 from cosmos_ros.world_model.tokenizer.programs import load_programs, program_files
 
@@ -26,7 +26,6 @@ OUTPUT_FRAMES = 8  # at a time
 TOKENIZER = "tokenizer"  # the part's name in a memory plan
 # Activations at their peak, in bfloat16, for each pixel of a chunk of frames. Measured with bench/published_models.py.
 WORK_BYTES_PER_PIXEL = 75
-SAME_PIXELS = 0.05  # on a scale of 2: rounding in bfloat16 stays below it, and another picture does not
 
 
 class VideoTokenizer:
@@ -93,24 +92,8 @@ class VideoTokenizer:
 
     @cached_property
     def by_groups(self) -> bool:
-        """Whether the decoder, too, looks only backwards and takes the first latent frames alone.
-
-        Measured once, when somebody asks: the head of a chunk is decoded with two different futures behind it, to the
-        same bits, and alone, to the same pixels within rounding.
-        """
-        t, h, w = self.chunking.latent_shape
-        n_head = t - 1
-        tokens = torch.arange(t * h * w).remainder(self.vocabulary).view(t, h, w)
-        other = tokens.clone()
-        other[n_head:] = tokens[n_head:].flip(1, 2)
-        frames = 1 + (n_head - 1) * self.chunking.compression[0]
-        try:
-            whole, contrast, alone = (self._decode(given)[:, :frames] for given in (tokens, other, tokens[:n_head]))
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            return False  # a program that was traced for whole chunks takes nothing shorter
-        return torch.equal(whole, contrast) and bool((whole - alone).abs().max() < SAME_PIXELS)
+        """Whether the decoder, too, looks only backwards: measured once, when somebody asks."""
+        return decodes_by_groups(self._decode, self.chunking, self.vocabulary)
 
     def decode(self, tokens: Tensor, first: int) -> Iterator[Tensor]:
         """Frames after the first ones: uint8 [k, h, w, 3] on the CPU, in order.
@@ -162,7 +145,7 @@ class VideoTokenizer:
 
 @torch.inference_mode()
 def to_levels(pixels: Tensor) -> Tensor:
-    """uint8 of pixels in [-1, 1]: scaled, clamped and cut off to whole numbers in their own precision, as published."""
+    """uint8 of pixels in [-1, 1]: scaled, clamped and truncated in their own precision, as published."""
     return ((pixels * 0.5 + 0.5).clamp(0, 1) * 255).to(torch.uint8)
 
 
