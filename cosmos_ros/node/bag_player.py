@@ -1,5 +1,7 @@
 """Plays a rosbag2 recording (MCAP or SQLite) into ROS at its recorded rate, with /clock, where `ros2 bag` is not.
 
+One that was cut off or damaged is played as far as it can be read, and what was lost is said.
+
 Publishers are reliable and start only when somebody listens, so that no image is lost. Nodes that listen should run
 with `use_sim_time`: the recording's time is published on /clock (as recorded, where the recording holds /clock).
 """
@@ -21,32 +23,33 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.utilities import remove_ros_args
-from rosbags.interfaces import Connection, QosDurability
-from rosbags.rosbag2 import Reader, ReaderError
 from rosgraph_msgs.msg import Clock
 
 from cosmos_ros.node.messages import time_message
+from cosmos_ros.recordings.bag import Bag
+from cosmos_ros.recordings.recording import BadRecording
+from cosmos_ros.recordings.storage import Topic
 from cosmos_ros.rollout import NANOSECONDS
 
 CLOCK_PERIOD_S = 0.01
-IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 SETTLE_S = 0.5  # the other side may still be matching when we see it, and still reading when we are through
 
 
 class BagPlayer(Node):
     """Publishes a recording's messages; types that are not installed here are named and left out."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, bag: Bag) -> None:
         super().__init__("bag_player")
-        self._reader = reader
-        self._topics: dict[int, Publisher] = {}
-        for connection in reader.connections:
-            if (message_type := _message_type(connection.msgtype)) is None:
-                self.get_logger().warning(f"{connection.topic} is left out: {connection.msgtype} is not installed here")
+        self._bag = bag
+        self._topics: dict[str, Publisher] = {}
+        for name, topic in bag.topics.items():
+            if (message_type := _message_type(topic)) is None:
+                self.get_logger().warning(f"{name} is left out: {topic.type} is not installed here")
                 continue
-            self._topics[connection.id] = self.create_publisher(message_type, connection.topic, _qos(connection))
-        recorded_clock = any(connection.topic == "/clock" for connection in reader.connections)
-        self._clock_publisher = None if recorded_clock else self.create_publisher(Clock, "/clock", 10)
+            self._topics[name] = self.create_publisher(message_type, name, _qos(topic))
+        for loss in bag.losses:
+            self.get_logger().warning(loss)
+        self._clock_publisher = None if "/clock" in bag.topics else self.create_publisher(Clock, "/clock", 10)
 
     def wait_for_listeners(self, topics: Iterable[str] = ()) -> None:
         """Until each of these topics has a subscriber, or as many as times it is named; none given: until one of the
@@ -54,13 +57,12 @@ class BagPlayer(Node):
 
         Raises ValueError for a topic that is neither in the recording nor the /clock that goes with it.
         """
-        recorded = {c.topic: c for c in self._reader.connections if c.id in self._topics}
-        published = {topic: self._topics[c.id] for topic, c in recorded.items()}
+        published = dict(self._topics)
         if self._clock_publisher is not None:
             published["/clock"] = self._clock_publisher
         if unknown := sorted(set(topics) - set(published)):
-            raise ValueError(f"{', '.join(unknown)} is not in the recording; it has {', '.join(sorted(recorded))}")
-        wanted = Counter(topics or [topic for topic, c in recorded.items() if c.msgtype in IMAGE_TYPES])
+            raise ValueError(f"{', '.join(unknown)} is not in the recording; it has {', '.join(sorted(self._topics))}")
+        wanted = Counter(topics or [name for name in self._topics if self._bag.topics[name].has_images])
         enough = all if topics else any
         self.get_logger().info(f"waiting for a subscriber on {', '.join(wanted.elements())}")
         while wanted and not enough(published[topic].get_subscription_count() >= n for topic, n in wanted.items()):
@@ -69,13 +71,15 @@ class BagPlayer(Node):
 
     def play(self, rate: float) -> int:
         """The recording once, `rate` times as fast as it was made. Returns the number of messages published."""
-        begin_ns, began = self._reader.start_time, time.monotonic()
-        connections = [c for c in self._reader.connections if c.id in self._topics]
-        played = 0
-        for connection, stamp_ns, data in self._reader.messages(connections):
-            self._sleep_until(stamp_ns, begin_ns, began, rate)
-            self._topics[connection.id].publish(bytes(data))
+        begin_ns, began, played = 0, time.monotonic(), 0
+        self._bag.losses.clear()
+        for message in self._bag.messages(set(self._topics)):
+            begin_ns = begin_ns or message.time
+            self._sleep_until(message.time, begin_ns, began, rate)
+            self._topics[message.topic].publish(message.data)
             played += 1
+        for loss in self._bag.losses:
+            self.get_logger().warning(loss)
         return played
 
     def finish(self) -> None:
@@ -100,20 +104,20 @@ class BagPlayer(Node):
             raise ExternalShutdownException
 
 
-def _message_type(name: str) -> type | None:
-    package, _, message = name.split("/")
+def _message_type(topic: Topic) -> type | None:
+    """None where it is not installed here."""
+    package, _, message = topic.type.split("/") if topic.type.count("/") == 2 else ("", "", "")
+    if topic.encoding != "cdr" or not package:
+        return None
     try:
         return getattr(importlib.import_module(f"{package}.msg"), message)
     except (ImportError, AttributeError):
         return None
 
 
-def _qos(connection: Connection) -> QoSProfile:
+def _qos(topic: Topic) -> QoSProfile:
     """Reliable; latched where it was recorded so."""
-    latched = any(
-        qos.durability is QosDurability.TRANSIENT_LOCAL for qos in getattr(connection.ext, "offered_qos_profiles", ())
-    )
-    durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
+    durability = DurabilityPolicy.TRANSIENT_LOCAL if topic.latched else DurabilityPolicy.VOLATILE
     return QoSProfile(depth=100, durability=durability)
 
 
@@ -138,13 +142,12 @@ def _arguments(args: list[str] | None) -> argparse.Namespace:
 def main(args: list[str] | None = None) -> int:
     options = _arguments(args)
     try:
-        reader = Reader(options.bag)
-        reader.open()
-    except (ReaderError, OSError) as error:
-        print(f"bag_player: cannot read {options.bag}: {error}", file=sys.stderr)
+        bag = Bag(options.bag)
+    except BadRecording as error:
+        print(f"bag_player: {error}", file=sys.stderr)
         return 1
     rclpy.init(args=args)
-    player = BagPlayer(reader)
+    player = BagPlayer(bag)
     try:
         player.wait_for_listeners(options.wait_for)
         while True:
@@ -153,13 +156,12 @@ def main(args: list[str] | None = None) -> int:
             if not options.loop:
                 break
         player.finish()
-    except ValueError as error:
+    except (ValueError, BadRecording) as error:
         print(f"bag_player: {error}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
-        reader.close()
         player.destroy_node()
         rclpy.try_shutdown()
     return 0

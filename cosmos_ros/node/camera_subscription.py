@@ -17,7 +17,7 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from cosmos_ros.frame_buffer import RESTARTS, Added, FrameBuffer, frame_of
-from cosmos_ros.images import BadImage
+from cosmos_ros.images import MAX_PIXELS, BadImage
 from cosmos_ros.node.camera_infos import CameraInfos
 from cosmos_ros.node.log import Complaints
 from cosmos_ros.node.timers import steady_timer
@@ -50,12 +50,14 @@ class CameraSubscription:
         *,
         transport: str,
         reliability: str,
+        max_pixels: int = MAX_PIXELS,
         on_frame: Callable[[int], None] = lambda stamp_ns: None,
     ) -> None:
         self._node = node
         self._on_frame = on_frame
         self._log = node.get_logger().get_child("camera")
         self._buffer = buffer
+        self._max_pixels = max_pixels
         self.topic = node.resolve_topic_name("image")
         self._message_type = MESSAGE_TYPES[transport]
         self._asked_reliability = RELIABILITIES.get(reliability)  # None: auto
@@ -152,7 +154,7 @@ class CameraSubscription:
         self._first_arrival = self._first_arrival or self._last_arrival
         self._arrivals.append(self._last_arrival)
         try:
-            frame = frame_of(message)
+            frame = frame_of(message, self._max_pixels)
         except BadImage as bad:
             self.counts[bad.cause] += 1
             self._last_fault = str(bad)

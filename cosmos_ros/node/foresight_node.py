@@ -197,6 +197,7 @@ class ForesightNode(LifecycleNode):
             buffer,
             transport=config.image_transport,
             reliability=config.image_reliability,
+            max_pixels=clips.max_pixels,
             on_frame=self._continuous.frame_came,
         )
         self._configured = Configured(foresight, buffer, camera, RolloutPublisher(self))

@@ -66,10 +66,11 @@ class McapFile:
             except (struct.error, ValueError):
                 self.damage["a record that makes no sense"] += 1
                 continue
-            name, topic = channels.topics.get(number, (None, None))
-            if topic is None:
+            if number not in channels.topics:
                 self.damage["a message of a channel that is not described"] += 1
-            elif topics is None or name in topics:
+                continue
+            name, topic = channels.topics[number]
+            if topics is None or name in topics:
                 yield RawMessage(time, name, topic.type, body[22:])
 
     def _scanned_topics(self) -> dict[str, Topic]:

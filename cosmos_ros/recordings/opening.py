@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from cosmos_ros.files import check_regular
@@ -10,7 +11,7 @@ from cosmos_ros.recordings import bag, picture, video
 from cosmos_ros.recordings.recording import BadRecording, Recording, bad_recording
 from cosmos_ros.recordings.wrong_files import what_it_is
 
-_KINDS = {
+_KINDS: dict[str, Callable[[Path, int], Recording]] = {
     **dict.fromkeys(bag.SUFFIXES, bag.Bag),
     **dict.fromkeys(video.SUFFIXES, video.Video),
     **dict.fromkeys(picture.SUFFIXES, picture.Picture),

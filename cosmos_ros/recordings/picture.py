@@ -119,7 +119,8 @@ def _pages(image: Image.Image) -> int:
 
 def _frame(stamp_ns: int, pixels: np.ndarray) -> StampedFrame:
     load: Callable[[], np.ndarray] = pixels.copy
-    return StampedFrame(stamp_ns, "", *pixels.shape[:2], "picture", load)
+    height, width = pixels.shape[:2]
+    return StampedFrame(stamp_ns, "", height, width, "picture", load, n_bytes=pixels.nbytes)
 
 
 def _on_white(rgba: np.ndarray) -> np.ndarray:

@@ -47,7 +47,7 @@ class Video(Recording):
                 try:
                     frames = packet.decode()
                 except FFmpegError as error:
-                    damaged, reason = damaged + 1, error.strerror
+                    damaged, reason = damaged + 1, str(error.strerror)
                     continue
                 for frame in frames:
                     try:
@@ -64,14 +64,16 @@ class Video(Recording):
 
     def _frame(self, frame: av.VideoFrame, index: int, stream: av.VideoStream) -> StampedFrame:
         time = frame.time
-        if time is None:  # a bare stream of frames, without a container's times
+        if frame.pts is None:  # a bare stream of frames, without a container's times
             time = index / float(stream.average_rate or stream.guessed_rate or 25)
         # Phones record as they are held and say how to turn the frames: by this many quarters, counterclockwise.
         quarters = round(frame.rotation / 90) % 4
         height, width = (frame.width, frame.height) if quarters % 2 else (frame.height, frame.width)
         # A second later than the file says: a stamp of zero means that there is none.
         stamp_ns = NANOSECONDS + round(time * NANOSECONDS)
-        return StampedFrame(stamp_ns, "", height, width, "video", functools.partial(_pixels, frame, quarters))
+        load = functools.partial(_pixels, frame, quarters)
+        n_bytes = sum(plane.buffer_size for plane in frame.planes)
+        return StampedFrame(stamp_ns, "", height, width, "video", load, n_bytes=n_bytes)
 
     def _open(self) -> _Opened:
         return _Opened(self.path, self.max_pixels)

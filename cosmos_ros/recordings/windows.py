@@ -9,6 +9,7 @@ from cosmos_ros.errors import ForesightError
 from cosmos_ros.frame_buffer import Added, FrameBuffer, StampedFrame
 from cosmos_ros.rollout import NANOSECONDS, Clip
 
+WINDOW_BYTES = 2**33  # that the frames of one window may take: three seconds of 4K at 60 Hz
 PAUSE = 5  # periods without a frame after which the recording counts as begun anew
 
 
@@ -84,7 +85,11 @@ class WindowMaker:
         self._bag, self._index, self._done = bag, index, done
         margin_s = (PAUSE + 3) * plan.period_ns / NANOSECONDS
         self._buffer = FrameBuffer(
-            plan.frame_rate, plan.max_age_s, plan.span_s + margin_s, conditioning_lengths=(plan.n_conditioning,)
+            plan.frame_rate,
+            plan.max_age_s,
+            plan.span_s + margin_s,
+            conditioning_lengths=(plan.n_conditioning,),
+            max_bytes=WINDOW_BYTES,
         )
         self._due: int | None = None
         self._newest = 0

@@ -57,4 +57,4 @@ def _folder(path: Path) -> str:
 
 
 def _is_bag_part(file: Path) -> bool:
-    return file.name == "metadata.yaml" or {".mcap", ".db3"} & set(file.suffixes)
+    return file.name == "metadata.yaml" or not {".mcap", ".db3"}.isdisjoint(file.suffixes)

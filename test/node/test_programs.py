@@ -156,6 +156,18 @@ def test_the_player_plays_every_message_once_with_the_recordings_clock(start, li
     assert "/grip is left out: gripper_msgs/msg/Grip is not installed here" in player.said()
 
 
+def test_the_player_plays_a_cut_bag_as_far_as_it_goes_and_says_so(start, listen, tmp_path, wait_for):
+    bag = write_bag(tmp_path / "bag", plugin=StoragePlugin.MCAP)
+    file = next(bag.glob("*.mcap"))
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    images = listen(Image, TOPIC)
+    player = start("bag_player", bag, "--rate", "5", "--wait-for", TOPIC)
+    assert player.wait(120) == 0, player.said()
+    assert "is damaged or cut off" in player.said()
+    wait_for(lambda: f"played {len(images)} messages" in player.said() or len(images) > 5, "what is on its way")
+    assert stamps_of(images) == [START_NS + i * PERIOD_NS for i in range(len(images))] and 5 < len(images) < 25
+
+
 def test_the_player_waits_until_the_topic_it_is_told_has_a_listener(start, listen, tmp_path, wait_for):
     bag = write_bag(tmp_path / "bag", n=5)
     notes = listen(String, "/note")
@@ -202,7 +214,7 @@ def test_a_loop_begins_again_until_it_is_interrupted(start, listen, tmp_path, wa
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["nowhere"], "cannot read nowhere"),
+        (["nowhere"], "nowhere does not exist"),
         (["BAG", "--wait-for", "/rear"], "/rear is not in the recording"),
         (["BAG", "--rate", "0"], "--rate must be positive"),
     ],
