@@ -5,7 +5,6 @@ Every parameter of the node is an argument as well; `ros2 launch -s cosmos_ros f
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
@@ -16,74 +15,45 @@ from launch.logging import get_logger
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
-from cosmos_ros.paths import expanded
-from cosmos_ros.settings import SETTINGS, Value, parameter_file, truth
+from cosmos_ros.launch_arguments import PARAMETERS, node_parameters, parameter_files, sibling_info
+from cosmos_ros.settings import truth
 
 SHARE = Path(__file__).absolute().parents[1]
-AS_IN_FILE = "Empty: as in params_file."
 # name -> (default, description)
 ARGUMENTS = {
     "image_topic": ("image", "The camera's topic; with image_transport:=compressed the one that ends in /compressed."),
     "camera_info_topic": ("", "Its calibration. Empty: the sibling `camera_info` of image_topic."),
     "namespace": ("", "Of the node and its topics."),
     "params_file": (str(SHARE / "config" / "foresight.yaml"), "Parameters of the node."),
-    "use_sim_time": ("", f"true: the robot's time is on /clock. {AS_IN_FILE}"),
-    "rviz": ("false", "true: show camera, rollout and contact sheet in RViz."),
-}
-PARAMETERS = {
-    name: ("", f"{setting.description} [{'; '.join(filter(None, (setting.constraints, AS_IN_FILE)))}]")
-    for name, setting in SETTINGS.items()
-}
+    "rviz": ("false", "Show camera, rollout and contact sheet in RViz. [true or false]"),
+} | PARAMETERS
 
 
 def generate_launch_description() -> LaunchDescription:
     declarations = [
         DeclareLaunchArgument(name, default_value=default, description=description)
-        for name, (default, description) in (ARGUMENTS | PARAMETERS).items()
+        for name, (default, description) in ARGUMENTS.items()
     ]
     return LaunchDescription([*declarations, OpaqueFunction(function=start)])
 
 
 def start(context: LaunchContext) -> list[Action]:
     """The node, and RViz where it is asked for. Raises SettingError for an argument that cannot be what it is."""
-    given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS | PARAMETERS}
-    parameters = {name: SETTINGS[name].parse(given[name]) for name in PARAMETERS if given[name]}
-    if given["use_sim_time"]:
-        parameters["use_sim_time"] = truth("use_sim_time", given["use_sim_time"])
-    show = truth("rviz", given["rviz"])
+    given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    parameters = node_parameters(given)
     image, info = given["image_topic"], given["camera_info_topic"] or sibling_info(given["image_topic"])
     node = LifecycleNode(
         package="cosmos_ros",
         executable="foresight_node",
         name="foresight",
         namespace=given["namespace"],
-        parameters=[existing(given["params_file"]), *([written(parameters)] if parameters else [])],
+        parameters=parameter_files(given["params_file"], parameters),
         remappings=[("image", image), ("camera_info", info)],
         output="screen",
         emulate_tty=True,
     )
-    return [node, *(rviz(given, parameters.get("use_sim_time", False)) if show else [])]
-
-
-def existing(params_file: str) -> str:
-    """launch itself would warn of a file that is not there, and start the node without it."""
-    path = Path(expanded(params_file))
-    if not path.is_file():
-        raise FileNotFoundError(f"params_file must be a file of the node's parameters; there is none at {path}")
-    return str(path)
-
-
-def written(parameters: dict[str, Value]) -> str:
-    """A file of parameters, which launch's own way would write without quotes: rcl then takes `1e5` for a number."""
-    with tempfile.NamedTemporaryFile("w", prefix="launch_params_", suffix=".yaml", delete=False) as file:
-        file.write(parameter_file(parameters, node="/**/foresight"))
-    return file.name
-
-
-def sibling_info(image_topic: str) -> str:
-    """`camera_info` beside the image, as image_transport names it."""
-    base = image_topic.removesuffix("/compressed")
-    return base.rpartition("/")[0] + "/camera_info" if "/" in base else "camera_info"
+    show = truth("rviz", given["rviz"])
+    return [node, *(rviz(given, bool(parameters.get("use_sim_time"))) if show else [])]
 
 
 def rviz(given: dict[str, str], use_sim_time: bool) -> list[Action]:

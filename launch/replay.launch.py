@@ -6,7 +6,6 @@ when the node listens.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription
@@ -16,8 +15,7 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from cosmos_ros.errors import SettingError
-from cosmos_ros.paths import expanded
+from cosmos_ros.launch_arguments import recording, speed
 from cosmos_ros.settings import truth
 
 SHARE = Path(__file__).absolute().parents[1]
@@ -25,8 +23,8 @@ ARGUMENTS = {
     "bag": (str(SHARE / "data" / "sample_bag"), "Directory of a rosbag2 recording, MCAP or SQLite, or its file."),
     "image_topic": ("/camera/image_raw", "The recorded camera topic."),
     "rate": ("1.0", "Times the recorded speed."),
-    "loop": ("false", "true: begin again at the end."),
-    "use_sim_time": ("true", "true: the node's time is the recording's. false: the computer's."),
+    "loop": ("false", "Begin again at the end. [true or false]"),
+    "use_sim_time": ("true", "The node's time is the recording's, else the computer's. [true or false]"),
 }
 
 
@@ -43,26 +41,14 @@ def generate_launch_description() -> LaunchDescription:
 def play(context: LaunchContext) -> list[Action]:
     """The player. Raises SettingError for an argument that cannot be what it is."""
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
-    bag = Path(expanded(given["bag"]))
-    if not bag.exists():
-        raise FileNotFoundError(f"bag must be a rosbag2 recording; there is none at {bag}")
+    bag, rate = recording(given["bag"]), speed(given["rate"])
     loop = ["--loop"] if truth("loop", given["loop"]) else []
     return [
         Node(
             package="cosmos_ros",
             executable="bag_player",
-            arguments=[str(bag), "--rate", speed(given["rate"]), "--wait-for", given["image_topic"], *loop],
+            arguments=[bag, "--rate", rate, "--wait-for", given["image_topic"], *loop],
             output="screen",
             emulate_tty=True,
         )
     ]
-
-
-def speed(rate: str) -> str:
-    try:
-        fits = math.isfinite(float(rate)) and float(rate) > 0
-    except ValueError:
-        fits = False
-    if not fits:
-        raise SettingError(f"rate must be a number above 0; got {rate!r}")
-    return rate
