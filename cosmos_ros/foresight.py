@@ -34,11 +34,19 @@ MAX_PROMPT_CHARACTERS = 4000  # twice what 300 words of English take: guards mus
 MAX_SEED = 2**63 - 1
 MAX_SAMPLES = 16
 
-# `predict`, as the memory plan sees it: the prompt is judged while frames are tokenized, and frames are judged while
-# others are decoded. First to leave the GPU is what works once per new prompt, then what works once per rollout and is
-# small next to its work, then the transformer.
+
+# `predict`, as the memory plan sees it: the prompt is judged while frames are tokenized; frames are decoded and judged
+# while later tokens are still being decided. The first to leave the GPU is what works once per new prompt, then what
+# works once per rollout and is small compared with its work, then the transformer.
+def _phases(parked: frozenset[str]) -> tuple[tuple[str, ...], ...]:
+    rest: tuple[tuple[str, ...], ...] = ((TRANSFORMER, TOKENIZER, VIDEO_GUARD),)
+    if TOKENIZER in parked:  # then frames are decoded once all tokens are there
+        rest = (TRANSFORMER,), (TOKENIZER, VIDEO_GUARD)
+    return (PROMPT_GUARD, TOKENIZER), (TEXT_ENCODER,), *rest
+
+
 PIPELINE = Pipeline(
-    phases=((PROMPT_GUARD, TOKENIZER), (TEXT_ENCODER,), (TRANSFORMER,), (TOKENIZER, VIDEO_GUARD)),
+    phases=_phases,
     parking_order=(TEXT_ENCODER, PROMPT_GUARD, VIDEO_GUARD, TOKENIZER, TRANSFORMER),
     once_per_prompt=(TEXT_ENCODER, PROMPT_GUARD),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from cosmos_ros.errors import SettingError
@@ -40,12 +40,12 @@ class Need:
 class Pipeline:
     """In which order the parts of a prediction work, by their names.
 
-    phases           parts that work at the same time, phase by phase
+    phases           parts that work at the same time, phase by phase; given the names of those that are parked
     parking_order    from the first part that should leave the GPU to the last
     once_per_prompt  the parts that `balanced` parks
     """
 
-    phases: tuple[tuple[str, ...], ...]
+    phases: Callable[[frozenset[str]], tuple[tuple[str, ...], ...]]
     parking_order: tuple[str, ...]
     once_per_prompt: tuple[str, ...]
 
@@ -71,7 +71,9 @@ class MemoryPlan:
     @property
     def peak(self) -> int:
         """Bytes expected on the GPU at most, without the CUDA context."""
-        phases = ((name,) for name in self.pipeline.parking_order) if self.exclusive else self.pipeline.phases
+        phases = self.pipeline.phases(self.parked)
+        if self.exclusive:
+            phases = tuple((name,) for name in self.pipeline.parking_order)
         resident = sum(self._held(need) for need in self.needs if need.name not in self.parked)
         busiest = max(sum(self._comes_for(need) for need in self.needs if need.name in phase) for phase in phases)
         return resident + busiest + OVERHEAD
