@@ -6,6 +6,7 @@ import math
 from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -203,7 +204,7 @@ class WorldModel:
         chunking, step = self.spec.chunking, self.spec.compression[0]
         by_groups = self._by_groups()
         latent_frames = chunking.latent_shape[0]
-        if n_frames < self.spec.new_frames(n_conditioning) and self._tokenizer.by_groups:
+        if n_frames < self.spec.new_frames(n_conditioning) and self._decodes_by_groups:
             by_groups = True
             latent_frames = chunking.latent_frames(n_conditioning) + math.ceil(n_frames / step)
         frames = self._frames.rollout(chunking, n_conditioning, n_frames, by_groups)
@@ -245,6 +246,11 @@ class WorldModel:
         """
         if self._device.type == "cpu" or not self._together:
             return False
+        return self._decodes_by_groups
+
+    @cached_property
+    def _decodes_by_groups(self) -> bool:
+        """Whether the first latent frames can be decoded before the others are known; measured on the device."""
         with self._programs.in_use(), cpu_threads():
             return self._tokenizer.by_groups
 

@@ -44,3 +44,25 @@ def test_a_generation_that_ends_early_leaves_a_parked_model_fit(tiny_checkpoint)
     with closing(model.roll_out(tokens, None, SAMPLING, 9, n_frames=24)) as steps:
         next(steps)
     assert np.array_equal(rollout(model, "", 1), expected)
+
+
+@pytest.mark.parametrize("n_frames", [24, 8])
+def test_no_network_works_while_it_waits_in_host_memory(n_frames, tiny_checkpoint, monkeypatch):
+    """On a GPU it would fail there, and a measurement that failed was taken for its answer."""
+    model = in_mode(tiny_checkpoint, "low")
+    outside = []
+
+    def watched(run):
+        def work(given):
+            if not model._programs._users:
+                outside.append(run.__name__)
+            return run(given)
+
+        return work
+
+    for name in ("_encode", "_decode"):
+        monkeypatch.setattr(model._tokenizer, name, watched(getattr(model._tokenizer, name)))
+    given = model.tokenize(np.zeros((9, *model.spec.frame_size, 3), np.uint8))
+    steps = list(model.roll_out(given, None, SAMPLING, 9, n_frames))
+    assert sum(len(some.pixels) for step in steps for some in step.frames) == n_frames
+    assert outside == []
