@@ -1,7 +1,7 @@
 """Files that are written whole or not at all, and files that may be opened: the one way in which anything is written.
 
 A file is written without a name (O_TMPFILE) and given one when it is complete, so that Ctrl-C, SIGTERM and even
-SIGKILL leave nothing behind. File systems that cannot do that (NFS, FAT) get a hidden draft beside the file instead,
+SIGKILL leave nothing behind. File systems that cannot do that (NFS, FAT) get a hidden draft next to the file instead,
 which is removed again unless the process is killed.
 """
 

@@ -12,8 +12,9 @@ _JPEG, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _PNG = b"\x89PNG\r\n\x1a\n"
 # JPEG markers (ITU-T T.81, table B.1).
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_MOST_SCANS = 100  # encoders write a dozen at most
 _BARE = {0x01, *range(0xD0, 0xD8)}  # no length follows
-_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # where the size stands
+_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the segments that hold the size
 
 
 class DamagedPicture(ValueError):
@@ -55,6 +56,9 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
             at += 2 + length
     if size is None:
         raise DamagedPicture("its pixels begin before its size is stated")
+    # Each scan costs the decoder a pass over all pixels, and takes a few bytes.
+    if (scans := data.count(bytes((0xFF, _START_OF_SCAN)), at)) > _MOST_SCANS:
+        raise DamagedPicture(f"it has {scans} scans")
     # One that is cut decodes without an error, its lower part grey: the end marker is what tells.
     if _JPEG_END not in data[at:]:
         raise DamagedPicture("its end is missing")

@@ -246,6 +246,7 @@ BAD += [
     ("too_many_pixels", compressed("png", PNG[:16] + struct.pack(">II", 100_000, 100_000) + PNG[24:])),
     ("corrupt", compressed("png", PNG[: IDAT - 4] + struct.pack(">I", 2**31 - 1) + PNG[IDAT:])),
     ("corrupt", compressed("png", PNG[:33] + PNG[8:])),
+    ("corrupt", compressed("jpeg", JPEG[:-2] + b"\xff\xda\x00\x02" * 200 + JPEG[-2:])),
     ("corrupt", compressed("jpeg", JPEG[: SOF - 3] + b"\xff\xff" + JPEG[SOF - 1 :])),
     ("corrupt", compressed("jpeg", JPEG[:2] + JPEG[SOF - 5 : SOF + 14] + JPEG[2:])),
     ("corrupt", compressed("jpeg", JPEG[: SOF - 5] + JPEG[SOF + 14 :])),

@@ -192,8 +192,8 @@ def _against_row(row: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray])
     against = {}
     for metric, table in other.items():
         differences = _mean(row[metric] - table, axis=1)
-        told = differences[~np.isnan(differences)]
-        better = _rate(int((told * _sign(metric) > 0).sum()), len(told))
+        known = differences[~np.isnan(differences)]
+        better = _rate(int((known * _sign(metric) > 0).sum()), len(known))
         against[metric] = _bootstrap(differences) | {"better": better}
     return against
 

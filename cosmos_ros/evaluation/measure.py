@@ -126,8 +126,8 @@ def _measured(
     crop, n = rollouts[0].crop, len(window.truth.frames)
     camera = np.ascontiguousarray(crop.of(window.clip.frames))
     truth = np.ascontiguousarray(crop.of(window.truth.frames))
-    # Decoded frames are never as sharp as the camera's. What moves or appears in them is told from the decoded clip,
-    # or the step from camera to decoder would count as motion and as an object that appears.
+    # Decoded frames are never as sharp as the camera's. Their motion is measured from the decoded clip on: the step
+    # from camera to decoder would count as motion, and as an object that appears.
     decoded_camera, decoded_truth = round_trip.frames[:-n], round_trip.frames[-n:]
     moving = fidelity.moving(camera[-1], truth)
     measure = _Measure(truth, fidelity.motion(camera[-1], truth), moving, perceptual)

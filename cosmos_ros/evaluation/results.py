@@ -45,7 +45,7 @@ class Results:
         """All files, from what the store holds; returns the summary. Raises OSError."""
         records = store.records()
         summary = summarise(records)
-        # But for `time`, the same inputs give the same file; what differs from run to run stands in timing.json.
+        # Except for `time`, the same inputs give the same file; what differs from run to run goes to timing.json.
         metrics = {
             **self._settings,
             "complete": not trouble,

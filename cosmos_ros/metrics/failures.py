@@ -69,7 +69,7 @@ def _new_share(earlier: np.ndarray, frame: np.ndarray) -> float:
     speed = np.linalg.norm(flow, axis=-1, keepdims=True)
     flow = flow * np.minimum(1, FASTEST * WIDTH / np.maximum(speed, 1e-6))
     difference = cv2.GaussianBlur(frame.astype(np.float32) - warped(earlier, flow), (0, 0), 1.5)
-    # A change of light or exposure moves the whole image alike.
+    # A change of light or exposure changes the whole image equally.
     difference -= np.median(difference, axis=(0, 1))
     new = (np.abs(difference).max(axis=-1) > NEW_LEVEL) & ~_entering(flow)
     pieces = cv2.connectedComponentsWithStats(new.astype(np.uint8))[2][1:, cv2.CC_STAT_AREA]

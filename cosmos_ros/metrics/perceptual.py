@@ -1,4 +1,4 @@
-"""LPIPS and FVD: distances told by trained networks whose weights the user brings; off where no file is named.
+"""LPIPS and FVD: distances computed by trained networks whose weights the user brings; off where no file is named.
 
 LPIPS  Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR 2018
 FVD    Unterthiner et al., "Towards Accurate Generative Models of Video", arXiv:1812.01717, on the I3D network in the
@@ -24,7 +24,7 @@ from cosmos_ros.torchscript import load_program
 
 LPIPS_FILE = "torchvision's ImageNet weights of AlexNet, alexnet-owt-7be5be79.pth from download.pytorch.org/models"
 FVD_FILE = "the I3D network as TorchScript, i3d_torchscript.pt, linked from github.com/universome/fvd-comparison"
-FVD_CLIPS = 2048  # below about so many the distance between two sets of clips is mostly their small number
+FVD_CLIPS = 2048  # with fewer, the distance between two sets of clips mostly reflects their small number
 SMALLEST = 31  # pixels, of an image from which AlexNet's second pooling still gives something
 
 # The learned weight of each channel of AlexNet's five stages, under the BSD licence that NOTICE repeats.

@@ -41,7 +41,7 @@ _TYPES = get_typestore(Stores.ROS2_JAZZY)
 class Bag(Recording):
     """One rosbag2 bag: its folder, or a single .mcap or .db3 file (either may carry .zstd).
 
-    topics  name -> Topic, as the recorder wrote them down, or as they stand in the files
+    topics  name -> Topic, as the recorder wrote them down, or as read from the files
 
     Raises BadRecording where there is no bag.
     """

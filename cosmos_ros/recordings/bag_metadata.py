@@ -1,4 +1,4 @@
-"""metadata.yaml of a rosbag2 recording, of which nothing is believed that is not of the type it should be."""
+"""metadata.yaml of a rosbag2 recording; the type of every value is checked before it is used."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class McapFile:
         self.damage: Counter[str] = Counter()
 
     def topics(self) -> dict[str, Topic]:
-        """From the summary at the end; where there is none, from the whole file, whose counts nobody wrote down."""
+        """From the summary at the end; without one from the whole file, and then without counts."""
         reader = _Channels()
         counts: dict[int, int] = {}
         try:
@@ -89,7 +89,8 @@ class McapFile:
             stream.seek(len(MAGIC))
             for op, length in self._heads(stream, size):
                 if op == _CHUNK:
-                    yield from self._chunk(stream.read(min(length, RECORD_BYTES)), length)
+                    there = min(length, size - stream.tell(), RECORD_BYTES)
+                    yield from self._chunk(stream.read(there), length)
                 elif op in _READ:
                     yield op, stream.read(length)
 

@@ -97,7 +97,7 @@ class SqliteFile:
                 try:
                     described.update([_topic(*row)])
                 except ValueError:
-                    self.damage["a topic of which name or type is no text"] += 1
+                    self.damage["a topic whose name or type is not a text"] += 1
         except sqlite3.Error as error:
             self.damage[str(error)] += 1
         return described

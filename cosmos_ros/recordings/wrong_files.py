@@ -1,4 +1,4 @@
-"""What a file or folder is that is no recording which can be read: people are told more than that it is none."""
+"""Says what a file or folder is instead of a recording: "no recording" alone helps nobody."""
 
 from __future__ import annotations
 

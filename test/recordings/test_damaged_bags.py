@@ -12,6 +12,7 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
+import lz4.frame
 import numpy as np
 import pytest
 import yaml
@@ -267,6 +268,24 @@ def test_a_chunk_that_cannot_be_unpacked_costs_only_itself(tmp_path):
         times, damage = read_mcap(tmp_path / "a.mcap", described(), chunk(message(1)), each, chunk(message(3)))
         assert times == [1, 3] and len(damage) == 1, (name, damage)
     assert "'brotli'; known are zstd, lz4" in read_mcap(tmp_path / "a.mcap", bad["unknown compression"])[1][0]
+
+
+@pytest.mark.parametrize(
+    ("compression", "pack"), [("", bytes), ("zstd", zstandard.compress), ("lz4", lz4.frame.compress)]
+)
+def test_chunks_of_every_compression_are_read_also_where_the_last_is_cut(tmp_path, compression, pack):
+    noise = np.random.default_rng(0)
+    head = struct.calcsize("<HIQQ")
+    bodies = [message(time)[9 : 9 + head] + noise.bytes(3000) for time in range(9)]
+    records = [record(mcap_file._MESSAGE, body) for body in bodies]
+    parts = [b"".join(records[at : at + 3]) for at in (0, 3, 6)]
+    chunks = [chunk(part, compression, packed=pack(part)) for part in parts]
+    assert read_mcap(tmp_path / "a.mcap", described(), *chunks) == (list(range(9)), [])
+    whole = (tmp_path / "a.mcap").read_bytes()
+    (tmp_path / "a.mcap").write_bytes(whole[: len(whole) - 5000])
+    file = McapFile(tmp_path / "a.mcap")
+    times = [each.time for each in file.messages()]
+    assert times == list(range(len(times))) and 6 <= len(times) < 9 and file.damage
 
 
 def test_chunks_within_chunks_are_passed_over_however_deep(tmp_path):

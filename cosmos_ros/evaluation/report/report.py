@@ -65,7 +65,7 @@ NOTES = (
     "Intervals hold 95 % of 2000 bootstrap resamples of the windows (SciPy, percentiles). Windows that overlap or lie "
     "close together resemble each other, so the true uncertainty is larger.",
     "A detector's false-alarm rate is how often it fires on the true future of these very windows; the tokenizer's "
-    "round trip of it tells what lossy decoding alone sets off.",
+    "round trip shows what lossy decoding alone sets off.",
 )
 LPIPS_NOTES = {
     True: "LPIPS compares each predicted frame with the true one by what AlexNet sees in them (version 0.1 of its "
@@ -75,7 +75,7 @@ LPIPS_NOTES = {
 }
 FVD_NOTES = {
     True: "FVD is the Fréchet distance between what I3D sees in a row's videos, all samples of all windows, and in the "
-    f"true futures, frames brought to 224x224. Below about {FVD_CLIPS:,} windows it tells mostly how few there are; "
+    f"true futures, frames brought to 224x224. Below about {FVD_CLIPS:,} windows it mostly reflects how few there are; "
     "values over different numbers of windows or frames do not compare.",
     False: f"FVD is not reported: it needs weights that are not part of this package, {FVD_FILE} (--fvd-weights), and "
     f"about {FVD_CLIPS:,} windows to mean much.",
