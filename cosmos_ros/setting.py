@@ -75,7 +75,8 @@ class Setting:
             kind = "a whole number" if isinstance(self.default, int) else "a number"
             unit = f" {self.unit}" if self.unit else ""
             but = "".join(f", but not {number:g}" for number in self.never)
-            return f"{kind} from {self.bounds[0]:g} to {self.bounds[1]:g}{unit}{but}"
+            low, high = (f"{int(bound):,}" if float(bound).is_integer() else f"{bound:g}" for bound in self.bounds)
+            return f"{kind} from {low} to {high}{unit}{but}"
         return "true or false" if isinstance(self.default, bool) else self.form
 
     def check(self, value: Any) -> Value:

@@ -12,8 +12,8 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
-from cosmos_ros.commands.flags import add_flags, config_of
-from cosmos_ros.errors import ForesightError
+from cosmos_ros.commands.flags import add_flags, config_of, require
+from cosmos_ros.errors import ForesightError, SettingError
 from cosmos_ros.evaluation import workers
 from cosmos_ros.evaluation.measure import Outcome, Settings, moving_share
 from cosmos_ros.evaluation.results import SCHEMA, Results, describe_bag, describe_model, fingerprint
@@ -68,9 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if problem := _problem(args):
-        return _failed(problem)
     try:
+        _check(args)
         return Evaluation(args).run()
     except (ForesightError, BadWeights, OtherEvaluation, OSError) as error:
         return _failed(str(error))
@@ -206,17 +205,13 @@ class Evaluation:
         return max(0, 1 + int(spare / self._plan.every_s)) if spare >= 0 else 0
 
 
-def _problem(args: argparse.Namespace) -> str:
-    for name in ("every", "samples"):
-        if not getattr(args, name) > 0:
-            return f"--{name} must be positive; got {getattr(args, name)}"
+def _check(args: argparse.Namespace) -> None:
+    """Raises SettingError."""
+    require(args, positive=("every", "samples"), not_negative=("workers",))
     if not 0 <= args.min_motion <= 1:
-        return f"--min-motion is a share, from 0 to 1; got {args.min_motion}"
-    if args.workers < 0:
-        return f"--workers must not be negative; got {args.workers}"
+        raise SettingError(f"--min-motion is a share, from 0 to 1; got {args.min_motion}")
     if args.ray is not None and importlib.util.find_spec("ray") is None:
-        return "--ray needs Ray, which is not installed: python -m pip install -r requirements/ray.txt"
-    return ""
+        raise SettingError("--ray needs Ray, which is not installed: python -m pip install -r requirements/ray.txt")
 
 
 def _failed(message: str) -> int:

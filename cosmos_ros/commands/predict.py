@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from cosmos_ros.errors import ForesightError, GuardrailUnavailable, ModelUnavail
 from cosmos_ros.files import check_place, write_whole
 from cosmos_ros.foresight import Foresight
 from cosmos_ros.progress_bar import ProgressBar
-from cosmos_ros.recordings.inputs import OUTPUTS, Job, free_name, jobs, read_clip
+from cosmos_ros.recordings.inputs import OUTPUTS, Job, free_name, identities, jobs, read_clip
 from cosmos_ros.recordings.recording import BadRecording
 from cosmos_ros.recordings.rollout_json import RolloutFacts
 from cosmos_ros.recordings.rollout_writer import write_contact_sheet, write_mp4
@@ -42,12 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    todo = list(jobs(args.inputs, args.prompt))
     try:
-        run = _Run(args)
+        run = _Run(args, [job.path for job in todo if isinstance(job, Job)])
         run.foresight.load()
     except ForesightError as error:
         return _complain(str(error))
-    todo = list(jobs(args.inputs, args.prompt))
     status = 0
     with ProgressBar(
         total=len(todo), unit="input", bar_format="{l_bar}{bar}| {n:.2f}/{total} [{elapsed}<{remaining}]"
@@ -69,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
 class _Run:
     """What is the same for all inputs. Raises ForesightError."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, inputs: Iterable[Path]) -> None:
+        self._inputs = identities(inputs)
         self._out, self._image_topic = args.out, args.image_topic
         self._sampling = config_of(args, SamplingConfig).chosen() | {"seed": args.seed}
         clips = config_of(args, ClipConfig)
@@ -85,7 +86,7 @@ class _Run:
         clip, losses = read_clip(job.path, self._frame_rate, n_conditioning, self._image_topic, self._max_pixels)
         for loss in losses:
             ProgressBar.write(f"{job.origin}: {loss}", file=sys.stderr)
-        name = free_name(job.path, self._out, self._taken)
+        name = free_name(job.path, self._out, self._taken, self._inputs)
         for suffix in OUTPUTS:
             check_place(self._out / f"{name}{suffix}")
         rollout = self.foresight.predict(clip, job.prompt, **self._sampling, on_progress=on_progress)

@@ -16,6 +16,7 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from cosmos_ros.errors import ForesightError, NoFrames
 from cosmos_ros.frame_buffer import Added, FrameBuffer, StampedFrame
+from cosmos_ros.images import MAX_PIXELS
 from cosmos_ros.node.camera_subscription import DEPTH, LOST, MESSAGE_TYPES, RELIABILITIES, CameraSubscription
 
 DISCOVERY_S = 4.0  # on a busy two-core machine nodes took 2.5 s to find each other
@@ -69,6 +70,7 @@ def camera(
     frame_rate: float = 10.0,
     conditioning_lengths: Collection[int] = (9, 1),
     max_age_s: float = 1.0,
+    max_pixels: int = MAX_PIXELS,
     reliability: str = "auto",
     seconds: float = LISTEN_S,
 ) -> CameraReport:
@@ -90,7 +92,9 @@ def camera(
         clip_s = max(conditioning_lengths) / frame_rate
         seconds = max(seconds, 1.5 * clip_s)
         buffer = _WatchedBuffer(frame_rate, max_age_s, seconds + clip_s, conditioning_lengths=conditioning_lengths)
-        subscription = CameraSubscription(node, buffer, transport=transport, reliability=reliability)
+        subscription = CameraSubscription(
+            node, buffer, transport=transport, reliability=reliability, max_pixels=max_pixels
+        )
         _spin(executor, DISCOVERY_S, until=lambda: subscription.counts.total() > subscription.counts[LOST])
         before = subscription.counts.copy()  # what was lost before the first image was sent before we listened
         if before.total() > before[LOST]:

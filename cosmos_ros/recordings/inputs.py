@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,15 +66,24 @@ def read_clip(
     return clip, recording.losses
 
 
-def free_name(path: Path, folder: Path, taken: Container[str]) -> str:
+Identity = tuple[int, int]  # of a file: device and inode
+
+
+def identities(paths: Iterable[Path]) -> set[Identity]:
+    """What tells the files of these paths from all others; those that are not there have no identity."""
+    return {identity for path in paths if (identity := _identity(path)) is not None}
+
+
+def free_name(path: Path, folder: Path, taken: Container[str], inputs: Container[Identity] = ()) -> str:
     """A name for this input's outputs that is not in `taken`, in lower case, and that nothing else in `folder` has.
 
-    An earlier run's outputs from the same input are overwritten, and never an input.
+    An earlier run's outputs from the same input are overwritten, but no file of `inputs`.
     """
+    stem = Path(os.path.normpath(path.absolute())).stem or "input"  # of "." and ".." too
     for i in itertools.count(1):
-        name = path.stem if i == 1 else f"{path.stem}_{i}"
+        name = stem if i == 1 else f"{stem}_{i}"
         # Case aside: some file systems do not tell it apart.
-        if name.lower() not in taken and _is_free(folder, name, path):
+        if name.lower() not in taken and _is_free(folder, name, path, inputs):
             return name
     raise AssertionError("unreachable: count() never ends")
 
@@ -90,18 +100,26 @@ def _listed(origin: str, line: str) -> Job | BadRecording:
     return Job(Path(path), prompt, origin)
 
 
-def _is_free(folder: Path, name: str, path: Path) -> bool:
+def _is_free(folder: Path, name: str, path: Path, inputs: Container[Identity]) -> bool:
     """Whether all of the names that will be written are free, or belong to the same input from an earlier run."""
     outputs = [folder / f"{name}{suffix}" for suffix in OUTPUTS]
-    there = [output for output in outputs if output.exists()]
+    there = identities(outputs)
     if not there:
         return True
-    if any(output.samefile(path) for output in there if path.exists()):
+    if _identity(path) in there or any(identity in inputs for identity in there):
         return False
     try:
         return json.loads(outputs[-1].read_text())["input"] == str(path.absolute())
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def _identity(path: Path) -> Identity | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _last_clip(frames: Iterable[StampedFrame], frame_rate: float, n_conditioning: int) -> Clip:

@@ -139,6 +139,24 @@ def test_an_earlier_run_from_the_same_file_is_known_by_its_place(tmp_path, monke
     assert free_name(Path("view.png"), out, set()) == "view_2"
 
 
+def test_no_input_is_overwritten_whatever_it_was_before(tmp_path, predict, moving_scene):
+    """Outputs of an earlier run from the same input are, unless they are inputs themselves by now."""
+    out = tmp_path / "out"
+    out.mkdir()
+    image = write_image(out / "view.webp", moving_scene(1)[0])
+    assert predict(image)[0] == 0
+    sheet = (out / "view.png").read_bytes()
+    assert predict(image, out / "view.png")[0] == 0
+    assert (out / "view.png").read_bytes() == sheet
+    assert {path.stem for path in out.glob("*.json")} == {"view", "view_2", "view_3"}
+
+
+def test_the_folder_that_one_is_in_has_a_name_too(tmp_path, monkeypatch):
+    (tmp_path / "drive" / "day").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "drive" / "day")
+    assert [free_name(Path(name), tmp_path, set()) for name in (".", "..", "../..")] == ["day", "drive", tmp_path.name]
+
+
 def test_a_name_that_is_taken_by_a_stranger_is_left_alone(tmp_path):
     (tmp_path / "view.json").write_text('{"input": "elsewhere/view.png"}')
     (tmp_path / "view_2.json").write_text("not ours")

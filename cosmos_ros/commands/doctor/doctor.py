@@ -45,11 +45,10 @@ def findings(args: argparse.Namespace) -> Iterator[Finding]:
     yield machine.python()
     yield from machine.torch_and_gpu()
     spec = yield from checkpoint(config)
-    wanted = robot.Wanted(clips.frame_rate, max_age_s=clips.max_age)
+    wanted = robot.Wanted(clips.frame_rate)
     if spec is not None:
-        frame_rate = clips.frame_rate or spec.frame_rate
-        wanted = robot.Wanted(frame_rate, spec.conditioning_lengths, max_age_s=clips.max_age)
-    yield from robot.findings(args.image_topic, wanted, node)
+        wanted = robot.Wanted(clips.frame_rate or spec.frame_rate, spec.conditioning_lengths)
+    yield from robot.findings(args.image_topic, wanted, clips, node)
     yield machine.disk()
     with contextlib.suppress(ImportError):  # said above
         from cosmos_ros.commands.doctor import model

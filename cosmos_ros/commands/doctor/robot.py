@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cosmos_ros.commands.doctor.finding import Finding, fail, imported, note, ok
 from cosmos_ros.commands.ros_processes import MIDDLEWARE_REMEDY, middleware_fault
-from cosmos_ros.settings import NodeConfig
+from cosmos_ros.settings import ClipConfig, NodeConfig
 
 if TYPE_CHECKING:
     from cosmos_ros.node.camera_probe import CameraReport
@@ -27,15 +27,13 @@ class Wanted:
 
     frame_rate            Hz, of clips; 0: not known, as where no checkpoint could be read
     conditioning_lengths  frames that a clip may have
-    max_age_s             how old the newest may be
     """
 
     frame_rate: float = 0.0
     conditioning_lengths: Collection[int] = (9, 1)
-    max_age_s: float = 1.0
 
 
-def findings(topic: str, wanted: Wanted, node: NodeConfig) -> Iterator[Finding]:
+def findings(topic: str, wanted: Wanted, clips: ClipConfig, node: NodeConfig) -> Iterator[Finding]:
     """The middleware, then the camera's topic, or which there are."""
     # Before anything else: where the middleware is missing, importing rclpy ends the process.
     if importlib.util.find_spec("rclpy") and (fault := middleware_fault(os.environ)):
@@ -55,7 +53,8 @@ def findings(topic: str, wanted: Wanted, node: NodeConfig) -> Iterator[Finding]:
                 topic,
                 frame_rate=wanted.frame_rate or 10.0,
                 conditioning_lengths=wanted.conditioning_lengths,
-                max_age_s=wanted.max_age_s,
+                max_age_s=clips.max_age,
+                max_pixels=clips.max_pixels,
                 reliability=node.image_reliability,
             )
             yield from camera(topic, seen, wanted.frame_rate, node.image_transport)

@@ -6,7 +6,7 @@ import pytest
 
 from cosmos_ros.commands.doctor import robot
 from cosmos_ros.node.camera_probe import CameraReport
-from cosmos_ros.settings import NodeConfig
+from cosmos_ros.settings import ClipConfig, NodeConfig
 
 pytestmark = pytest.mark.processes
 
@@ -26,13 +26,13 @@ CAMERA = {
 @pytest.mark.parametrize(("domain", "said"), [("forty", "not an integral number"), ("9999", "too high")])
 def test_a_domain_that_cannot_be_is_told_with_what_the_middleware_says_of_it(domain, said, monkeypatch):
     monkeypatch.setenv("ROS_DOMAIN_ID", domain)
-    (found,) = robot.findings("", robot.Wanted(), NodeConfig())
+    (found,) = robot.findings("", robot.Wanted(), ClipConfig(), NodeConfig())
     assert found.mark == "FAIL" and said in found.text and "ROS's environment" in found.remedy
 
 
 @pytest.mark.parametrize("topic", ["camera/", "/camera//image", "{camera}", "my camera"])
 def test_a_name_that_no_topic_can_have_is_a_fault_and_not_the_end(topic):
-    found = list(robot.findings(topic, robot.Wanted(10.0), NodeConfig()))
+    found = list(robot.findings(topic, robot.Wanted(10.0), ClipConfig(), NodeConfig()))
     assert [finding.mark for finding in found] == ["ok", "FAIL"]
     assert str(found[1]).startswith(f"FAIL  camera      '{topic}' can be no topic: ")
     assert "\n" not in str(found[1]) and found[1].remedy
