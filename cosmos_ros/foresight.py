@@ -165,12 +165,14 @@ class Foresight:
                 clock.enter(Stage.TEXT_ENCODING)
                 context = model.encode_text(prompt)
                 clock.enter(Stage.GENERATING)
-                steps = model.roll_out(tokens, context, sampling, len(clip.frames), n_frames, samples=n)
+                steps = model.roll_out(
+                    tokens, context, sampling, len(clip.frames), n_frames, samples=n, camera=clip.frames
+                )
                 with closing(steps):
                     for step in steps:
                         clock.passed(step.done, step.total, step.frames_ready)
                         for some in step.frames:
-                            screenings[some.sample].inspect(some.pixels)
+                            screenings[some.sample].inspect(some.pixels, some.unrefined)
                 clock.enter(Stage.VIDEO_GUARD)
                 return [
                     screening.release(
@@ -207,7 +209,7 @@ class Foresight:
                 )
 
     def reconstruct(self, frames: Clip, prompt: str = "") -> GuardedRollout:
-        """True frames through the video tokenizer and back: the best that a rollout of this model could look like.
+        """True frames through tokenizer and refiner: the best that a rollout of this model could look like.
 
         frames  a whole chunk, uint8 [1 + new_frames(1), H, W, 3]; those after the first come back
 
@@ -223,8 +225,8 @@ class Foresight:
             with self.guardrail.screen(prompt, self._view(clip)) as screening, out_of_memory_as_error("reconstructing"):
                 tokens = model.tokenize(frames.frames)
                 screening.admit_prompt()
-                for some in model.decode(tokens, first=1):
-                    screening.inspect(some)
+                for some in model.decode_truth(tokens, frames.frames):
+                    screening.inspect(some.pixels, some.unrefined)
                 return screening.release(
                     clip,
                     model=f"{self.spec.name} (tokenizer round trip)",

@@ -60,11 +60,14 @@ class Screening:
         self._wait(self._prompt_thread, waiting)
         self._admitted = True
 
-    def inspect(self, frames: np.ndarray) -> None:
+    def inspect(self, frames: np.ndarray, unrefined: np.ndarray | None = None) -> None:
         """Hand over predicted frames, uint8 [k, h, w, 3] RGB, in their order; they are judged while more are decoded.
 
         They are copied: nobody can change them after they were judged. The guards see them as they will leave, at the
         crop's size in camera pixels.
+
+        unrefined  what a refiner made them of, which is judged as well and never leaves: a refiner that copies from
+                   the camera must not hide that the model gave nothing
 
         Raises VideoBlocked where frames are no pictures or earlier ones were refused, GuardrailUnavailable.
         """
@@ -72,6 +75,9 @@ class Screening:
         self.raise_refusal()
         frozen = _frozen(self._checked(frames))
         first, self._inspected = self._inspected, self._inspected + len(frozen)
+        if unrefined is not None:
+            made_of = _frozen(self._picture(unrefined))
+            self._video_thread.submit(lambda: self._judge_content(made_of, first))
         self._video_thread.submit(lambda: self._judge_frames(frozen, first))
 
     def raise_refusal(self) -> None:
@@ -148,16 +154,19 @@ class Screening:
 
     def _judge_frames(self, frames: np.ndarray, first: int) -> None:
         frames = _resized(frames, self._crop)
+        self._judge_content(frames, first)
+        for each in self._guards.filters:
+            (frames, judgement), seconds = self._video_thread.call(each, partial(_filtered, each, frames))
+            self._tally_of(each).add(judgement, seconds)
+        self._guarded.append(frames)
+
+    def _judge_content(self, frames: np.ndarray, first: int) -> None:
         for guard in self._guards.content:
             judgement, seconds = self._video_thread.call(guard, partial(_judged, guard, frames))
             self._tally_of(guard).add(judgement, seconds)
             if judgement.verdict is Verdict.REFUSED:
                 where = "the frames" if judgement.frame is None else f"predicted frame {first + judgement.frame + 1}"
                 raise VideoBlocked(f"guard {guard.name} refused {where}: {judgement.detail}")
-        for each in self._guards.filters:
-            (frames, judgement), seconds = self._video_thread.call(each, partial(_filtered, each, frames))
-            self._tally_of(each).add(judgement, seconds)
-        self._guarded.append(frames)
 
     def _tally_of(self, guard: Guard) -> _Tally:
         return self._tallies.setdefault(guard.name, _Tally(guard))
@@ -185,16 +194,23 @@ class Screening:
 
     def _checked(self, frames: np.ndarray) -> np.ndarray:
         """The frames, where they are pictures that continue the earlier ones."""
+        frames = self._picture(frames)
+        if self._shape not in (None, frames.shape[1:]):
+            self._refuse(
+                VideoBlocked(f"the frames' size changed from {self._shape} to {frames.shape[1:]} within a rollout")
+            )
+        self._shape = frames.shape[1:]
+        return frames
+
+    def _picture(self, frames: np.ndarray) -> np.ndarray:
+        """The frames, where they are pictures."""
         fault = ""
         if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8:
             fault = f"the model gave {getattr(frames, 'dtype', type(frames).__name__)}, not uint8 pixels"
         elif frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
             fault = f"the model gave frames of shape {list(frames.shape)}, not [k, height, width, 3]"
-        elif self._shape not in (None, frames.shape[1:]):
-            fault = f"the frames' size changed from {self._shape} to {frames.shape[1:]} within a rollout"
         if fault:
             self._refuse(VideoBlocked(fault))
-        self._shape = frames.shape[1:]
         return frames
 
 

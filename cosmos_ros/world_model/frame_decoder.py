@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -43,42 +44,56 @@ class FrameDecoder(Protocol):
 
 
 @dataclass(frozen=True)
-class Frames:
-    """Some frames of one sample, uint8 [k, h, w, 3] RGB; each sample's come in order."""
+class Decoded:
+    """Some frames, in order.
 
-    sample: int
+    pixels     uint8 [k, h, w, 3] RGB, at the model's resolution or, refined, at the camera's
+    unrefined  what a refiner made them of, uint8 [k, h', w', 3]; None without one
+    """
+
     pixels: np.ndarray
+    unrefined: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Frames(Decoded):
+    """Some frames of one sample; each sample's come in order."""
+
+    sample: int = 0
 
 
 class FrameThread:
     """Decodes frames on a thread of its own, and on a CUDA stream of its own, in the order in which they are asked.
 
-    decode  as FrameDecoder has it; called on the thread
+    decode  frames of tokens after the first ones; called on the thread, with what `rollout` was given of the camera
     """
 
-    def __init__(self, decode: Callable[[Tensor, int], Iterator[np.ndarray]], device: torch.device) -> None:
+    def __init__(self, decode: Callable[[Tensor, int, Tensor | None], Iterator[Decoded]], device: torch.device) -> None:
         self._decode = decode
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="frames")
 
-    def rollout(self, chunking: Chunking, n_conditioning: int, n_frames: int, by_groups: bool) -> FramesOfRollout:
-        return FramesOfRollout(self._submit, chunking, n_conditioning, n_frames, by_groups)
+    def rollout(
+        self, chunking: Chunking, n_conditioning: int, n_frames: int, by_groups: bool, camera: Tensor | None
+    ) -> FramesOfRollout:
+        return FramesOfRollout(partial(self._submit, camera), chunking, n_conditioning, n_frames, by_groups)
 
     def close(self) -> None:
         """Wait for what is being decoded; what waits is dropped."""
         self._pool.shutdown(cancel_futures=True)
 
-    def _submit(self, job: Job) -> Future:
-        return self._pool.submit(self._run, job)
+    def _submit(self, camera: Tensor | None, job: Job) -> Future:
+        return self._pool.submit(self._run, camera, job)
 
-    def _run(self, job: Job) -> None:
+    def _run(self, camera: Tensor | None, job: Job) -> None:
         with torch.cuda.stream(self._stream) if self._stream else nullcontext():
             left = job.n_frames
-            for pixels in self._decode(job.tokens, job.first):
+            for some in self._decode(job.tokens, job.first, camera):
                 if job.dropped.is_set() or left <= 0:
                     return
-                job.decoded.put(Frames(job.sample, pixels[:left]))
-                left -= len(pixels)
+                unrefined = None if some.unrefined is None else some.unrefined[:left]
+                job.decoded.put(Frames(some.pixels[:left], unrefined, job.sample))
+                left -= len(some.pixels)
 
 
 @dataclass(frozen=True)

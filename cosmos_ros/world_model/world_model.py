@@ -25,15 +25,16 @@ from cosmos_ros.rollout import Decoding
 from cosmos_ros.world_model.checkpoints.transformer_weights import load_transformer
 from cosmos_ros.world_model.decoding.engine import PREFILL_TOKENS, DecodeEngine, Pass, WindowDecoder, stepwise
 from cosmos_ros.world_model.decoding.sampling import Sampling
-from cosmos_ros.world_model.frame_decoder import Frames, FrameThread
+from cosmos_ros.world_model.frame_decoder import Decoded, Frames, FrameThread
 from cosmos_ros.world_model.model_spec import ModelSpec
 from cosmos_ros.world_model.preprocessing import to_model_input
+from cosmos_ros.world_model.refiner import REFINER, Refiner, refiner_need
 from cosmos_ros.world_model.t5 import find_t5, t5_need
 from cosmos_ros.world_model.tensor_parallel.sharded_transformer import share_need
 from cosmos_ros.world_model.tensor_parallel.tensor_parallel import TensorParallelDecoder
 from cosmos_ros.world_model.text_encoder import CONTEXT_LENGTH, TextEncoder
 from cosmos_ros.world_model.tokenizer.programs import find_tokenizer
-from cosmos_ros.world_model.tokenizer.video_tokenizer import TOKENIZER, VideoTokenizer, tokenizer_need
+from cosmos_ros.world_model.tokenizer.video_tokenizer import TOKENIZER, VideoTokenizer, to_levels, tokenizer_need
 from cosmos_ros.world_model.transformer import TRANSFORMER, transformer_need
 
 WARM_UP_PASSES = 3
@@ -68,6 +69,7 @@ class WorldModel:
         tokenizer: VideoTokenizer,
         engine: DecodeEngine,
         text_encoder: TextEncoder | None,
+        refiner: Refiner | None,
         memory: DeviceMemory,
     ) -> None:
         self.spec = spec
@@ -75,8 +77,9 @@ class WorldModel:
         self._dtype = str(tokenizer.dtype).removeprefix("torch.")
         # Whether frames can be decoded while the transformer works: not where these take turns on the device.
         self._together = not memory.parks(TOKENIZER)
-        self._frames = FrameThread(self.decode, memory.device)
-        self._tokenizer, self._engine, self._text_encoder = tokenizer, engine, text_encoder
+        self._frames = FrameThread(self._decode, memory.device)
+        self._tokenizer, self._engine, self._text_encoder, self._refiner = tokenizer, engine, text_encoder, refiner
+        self._refining = memory.hold(REFINER, refiner.program) if refiner is not None else None
         self._programs = memory.hold(TOKENIZER, nn.ModuleList([tokenizer.encoder, tokenizer.decoder]))
         self._transformer = memory.hold(TRANSFORMER, engine.module, on_leave=engine.release)
         self._programs.rest()
@@ -93,7 +96,7 @@ class WorldModel:
         memory: DeviceMemory | None = None,
         gpus: int = 1,
     ) -> WorldModel:
-        """Load a checkpoint, its tokenizer and, where it reads prompts, what encodes them.
+        """Load a checkpoint, its tokenizer, its refiner if any and, where it reads prompts, what encodes them.
 
         checkpoint  its directory, or what was read of it before; "": the model that ships with this package
         tokenizer   directory with encoder.jit and decoder.jit, or autoencoder.jit; "": looked for in and next to the
@@ -117,14 +120,15 @@ class WorldModel:
             )
         # The tokenizer first: it is tried out when it is loaded, which takes more memory than it keeps.
         programs = VideoTokenizer.load(tokenizer_directory, spec.chunking, spec.config.vocab_out, place, precision)
+        refiner = Refiner.load(spec.directory, spec.chunking, place, precision)
         if gpus != 1:
             engine = TensorParallelDecoder(spec.directory, spec.config, gpus=gpus, device=place, dtype=precision)
             engine.start()
-            return cls(spec, programs, engine, text_encoder, memory)
+            return cls(spec, programs, engine, text_encoder, refiner, memory)
         transformer = load_transformer(spec.checkpoint, spec.config, device=place, dtype=precision)
         if memory.tables_on_host:
             transformer.tok_embeddings = HostTable(transformer.get_parameter("tok_embeddings.weight"), place)
-        return cls(spec, programs, WindowDecoder(transformer), text_encoder, memory)
+        return cls(spec, programs, WindowDecoder(transformer), text_encoder, refiner, memory)
 
     def warm_up(self) -> None:
         """Take every path once, so that the first prediction is as fast as the next: a few passes of each part."""
@@ -141,6 +145,10 @@ class WorldModel:
             tokens = torch.zeros(spec.config.n_tokens, dtype=torch.long)
             for _ in self.decode(tokens, first=0):
                 pass
+            for n_conditioning in spec.conditioning_lengths if self._refiner is not None else ():
+                camera = self._seen_by_refiner(np.zeros((n_conditioning, *spec.frame_size, 3), np.uint8))
+                for _ in self._decode(tokens, n_conditioning, camera):
+                    pass
             self._by_groups()
 
     def release(self) -> None:
@@ -148,6 +156,7 @@ class WorldModel:
         self._frames.close()
         self._engine.release()
         del self._tokenizer, self._engine, self._text_encoder, self._programs, self._transformer
+        del self._refiner, self._refining
         return_memory()
 
     @cpu_threads()
@@ -192,12 +201,14 @@ class WorldModel:
         n_conditioning: int,
         n_frames: int,
         samples: int = 1,
+        camera: np.ndarray | None = None,
     ) -> Generator[Step, None, None]:
         """Predict frames, the first of them decoded while later tokens are still being decided where that pays.
 
         tokens, context, sampling, samples  as `passes` takes them
         n_conditioning  frames that the tokens stand for
         n_frames        predicted frames wanted, at most `spec.new_frames(n_conditioning)`
+        camera          the conditioning frames uint8 [n, H, W, 3], for the checkpoint's refiner; None: unrefined
 
         Closing the iterator ends the prediction. Raises NotFinite where a pixel or a logit is no finite number.
         """
@@ -207,7 +218,7 @@ class WorldModel:
         if n_frames < self.spec.new_frames(n_conditioning) and self._decodes_by_groups:
             by_groups = True
             latent_frames = chunking.latent_frames(n_conditioning) + math.ceil(n_frames / step)
-        frames = self._frames.rollout(chunking, n_conditioning, n_frames, by_groups)
+        frames = self._frames.rollout(chunking, n_conditioning, n_frames, by_groups, self._seen_by_refiner(camera))
         at_once = by_groups and self._together
         try:
             for passed in self.passes(
@@ -234,10 +245,41 @@ class WorldModel:
             for frames in self._tokenizer.decode(tokens, first):
                 yield frames.numpy()
 
+    def decode_truth(self, tokens: Tensor, frames: np.ndarray) -> Iterator[Decoded]:
+        """What a rollout of exactly these frames would look like, from the second frame on.
+
+        tokens  of a whole chunk of true frames, as `tokenize` gives them
+        frames  the chunk, uint8 [n, H, W, 3]. A refiner sees the first of them, then, for the frames after the longest
+                clip, that clip
+        """
+        if self._refiner is None:
+            yield from self._decode(tokens, 1, None)
+            return
+        clip, step = self.spec.conditioning_lengths[0], self.spec.compression[0]
+        yield from islice(self._decode(tokens, 1, self._seen_by_refiner(frames[:1])), (clip - 1) // step)
+        yield from self._decode(tokens, clip, self._seen_by_refiner(frames[:clip]))
+
+    def _seen_by_refiner(self, camera: np.ndarray | None) -> Tensor | None:
+        return None if camera is None or self._refiner is None else self._refiner.conditioning(camera)
+
+    def _decode(self, tokens: Tensor, first: int, camera: Tensor | None) -> Iterator[Decoded]:
+        """Frames after the first ones; refined, in groups of one latent frame, where the camera's are given."""
+        if camera is None:
+            yield from map(Decoded, self.decode(tokens, first))
+            return
+        with self._programs.in_use(), cpu_threads():
+            decoded = self._tokenizer.pixels(tokens)
+        step = self.spec.compression[0]
+        for end in range(first + step, decoded.shape[1] + 1, step):
+            with self._refining.in_use(), cpu_threads():
+                refined = self._refiner.refine(decoded[:, :end], camera)
+            yield Decoded(refined.numpy(), to_levels(decoded[:, end - step : end]).permute(1, 2, 3, 0).cpu().numpy())
+
     @property
     def decoding(self) -> Decoding:
         """How rollouts are made, as they carry it; `passes` is each one's own."""
-        return Decoding(self._dtype, self._engine.window, 0, self._tokenizer.name)
+        refined = self._refiner is not None
+        return Decoding(self._dtype, self._engine.window, 0, self._tokenizer.name, refined)
 
     def _by_groups(self) -> bool:
         """Whether each latent frame is decoded as soon as it is complete.
@@ -272,6 +314,8 @@ def needs_of(
         transformer if gpus == 1 else share_need(transformer, gpus),
         tokenizer_need(find_tokenizer(spec.directory, tokenizer), spec.chunking, bytes_per_weight),
     ]
+    if refiner := refiner_need(spec.directory, spec.chunking):
+        needs.append(refiner)
     if spec.takes_prompt and (t5 := find_t5(spec.directory)):
         needs.append(t5_need(t5))
     return tuple(needs)

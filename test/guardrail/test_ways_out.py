@@ -15,7 +15,15 @@ from cosmos_ros import Clip, Foresight
 from cosmos_ros.guardrail_report import Verdict
 
 PACKAGE = Path(__file__).parents[2] / "cosmos_ros"
-DECODERS = {"WorldModel", "VideoTokenizer", "FrameDecoder", "IndicesToPixels", "torch.jit.load", "load_program"}
+DECODERS = {
+    "WorldModel",
+    "VideoTokenizer",
+    "Refiner",
+    "FrameDecoder",
+    "IndicesToPixels",
+    "torch.jit.load",
+    "load_program",
+}
 MAY_HOLD_A_DECODER = {
     "foresight.py": "hands every frame that it decodes to the guardrail",
     "world_model": "the model itself; Foresight is the only door to it, see test_layers.py",

@@ -108,8 +108,8 @@ def test_frames_are_decoded_while_later_tokens_are_being_decided(model, monkeypa
     decoded = threading.Event()
     decode = model._frames._decode
 
-    def noted(tokens, first):
-        yield from decode(tokens, first)
+    def noted(tokens, first, camera):
+        yield from decode(tokens, first, camera)
         decoded.set()
 
     monkeypatch.setattr(model._frames, "_decode", noted)

@@ -81,7 +81,7 @@ def load_programs(directory: Path, device: torch.device, dtype: torch.dtype) -> 
     Raises ModelUnavailable where they are missing, damaged, or could do more than compute.
     """
     files = program_files(directory)
-    programs = [_load_program(file, device, dtype) for file in files]
+    programs = [load_network(file, device, dtype) for file in files]
     return _halves(programs[0], files[0]) if len(programs) == 1 else (programs[0], programs[1])
 
 
@@ -122,8 +122,9 @@ class _Method(nn.Module):
         return getattr(self.program, self.name)(given)
 
 
-def _load_program(file: Path, device: torch.device, dtype: torch.dtype) -> torch.jit.ScriptModule:
-    with reading(file, fault=NO_PROGRAM, remedy=FETCH):
+def load_network(file: Path, device: torch.device, dtype: torch.dtype, fetch: str = FETCH) -> torch.jit.ScriptModule:
+    """A program whose weights are all finite. `fetch` says what to do about a file that cannot be used."""
+    with reading(file, fault=NO_PROGRAM, remedy=fetch):
         program = load_program(file, device).to(device, dtype)
         # A buffer may be a mask of infinities; weights are numbers.
         bad = [name for name, weight in program.named_parameters() if not weight.isfinite().all()]
@@ -133,3 +134,14 @@ def _load_program(file: Path, device: torch.device, dtype: torch.dtype) -> torch
             f"{file} is damaged: {len(bad)} of its weights and buffers are not finite, first {bad[0]}"
         )
     return program
+
+
+@torch.inference_mode()
+def run_program(program: nn.Module, *given: Tensor) -> object:
+    """Call a program as published: without TorchScript's fuser, which would compile anew for every number of frames."""
+    before = torch._C._jit_texpr_fuser_enabled()
+    torch._C._jit_set_texpr_fuser_enabled(False)
+    try:
+        return program(*given)
+    finally:
+        torch._C._jit_set_texpr_fuser_enabled(before)

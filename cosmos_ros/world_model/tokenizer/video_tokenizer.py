@@ -19,7 +19,7 @@ from cosmos_ros.device.plan import Need
 from cosmos_ros.errors import ModelUnavailable, NotFinite
 from cosmos_ros.world_model.tokenizer.causality import decodes_by_groups, filled, looks_only_backwards, smooth_chunk
 from cosmos_ros.world_model.tokenizer.chunking import Chunking
-from cosmos_ros.world_model.tokenizer.programs import load_programs, program_files
+from cosmos_ros.world_model.tokenizer.programs import load_programs, program_files, run_program
 
 TOKEN_DTYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 OUTPUT_FRAMES = 8  # at a time
@@ -102,15 +102,19 @@ class VideoTokenizer:
 
         Raises NotFinite where a pixel is no finite number: as uint8, in which guards see it, it would be one.
         """
-        pixels = self._decode(tokens.view(-1, *self.chunking.latent_shape[1:]))[:, first:]
+        for some in self.pixels(tokens)[:, first:].split(OUTPUT_FRAMES, dim=1):
+            yield to_levels(some).permute(1, 2, 3, 0).contiguous().cpu()
+
+    def pixels(self, tokens: Tensor) -> Tensor:
+        """All frames of the tokens, float [3, n, h, w] in [-1, 1] on the device. Raises NotFinite."""
+        pixels = self._decode(tokens.view(-1, *self.chunking.latent_shape[1:]))
         if not pixels.isfinite().all():
             raise NotFinite("the tokenizer decoded pixels that are no finite numbers; its weights may be damaged")
-        for some in pixels.split(OUTPUT_FRAMES, dim=1):
-            yield to_levels(some).permute(1, 2, 3, 0).contiguous().cpu()
+        return pixels
 
     def _encode(self, frames: Tensor) -> Tensor:
         """int64 [t, h', w'] of float [1, 3, n, h, w]."""
-        tokens = _tokens_in(_run(self.encoder, frames.to(self.device, self.dtype)))
+        tokens = _tokens_in(run_program(self.encoder, frames.to(self.device, self.dtype)))
         # Looked up in the embedding, a token out of range triggers a device-side assert, which ends the CUDA context.
         lowest, highest = (int(token) for token in tokens.aminmax())
         if lowest < 0 or highest >= self.vocabulary:
@@ -121,7 +125,7 @@ class VideoTokenizer:
 
     def _decode(self, tokens: Tensor) -> Tensor:
         """Float [3, n, h, w] in [-1, 1] of int64 [t, h', w']."""
-        pixels = _run(self.decoder, tokens[None].to(self.device))
+        pixels = run_program(self.decoder, tokens[None].to(self.device))
         n_frames = 1 + (len(tokens) - 1) * self.chunking.compression[0]
         expected = [1, 3, n_frames, *self.chunking.frame_size]
         if not (isinstance(pixels, Tensor) and pixels.is_floating_point() and list(pixels.shape) == expected):
@@ -171,17 +175,6 @@ def _describe(output: object) -> str:
     if isinstance(output, Tensor):
         return f"{str(output.dtype).removeprefix('torch.')} {list(output.shape)}"
     return type(output).__name__
-
-
-@torch.inference_mode()
-def _run(program: nn.Module, given: Tensor) -> object:
-    # As published: without TorchScript's fuser, which would compile anew for every number of frames.
-    before = torch._C._jit_texpr_fuser_enabled()
-    torch._C._jit_set_texpr_fuser_enabled(False)
-    try:
-        return program(given)
-    finally:
-        torch._C._jit_set_texpr_fuser_enabled(before)
 
 
 def tokenizer_need(directory: Path, chunking: Chunking, bytes_per_weight: int) -> Need:

@@ -1,0 +1,119 @@
+"""The refiner: a decoder that looks at what the camera saw. An optional part of a checkpoint, `refiner.jit`.
+
+A tokenizer repaints every pixel from a few bits, while the sharp conditioning frames are at hand. The refiner takes
+both and gives the frames that leave: true pixels where they stay or only move, decoded ones where something is new.
+It works in groups of frames, one latent frame each, as they are decoded.
+
+The program's contract, all float in [-1, 1]:
+
+    decoded       [1, 3, m, h, w]  every decoded frame from the first conditioning one up to the newest group
+    conditioning  [1, 3, n, H, W]  the camera's own frames, of what the model sees; n as the model conditions on, or 1
+    -> the newest group, refined   [1, 3, k, H, W], k the compression in time
+
+It sees no frame after the group that it refines, so a group never changes when later tokens are decided.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cosmos_ros.device.out_of_memory import is_out_of_memory
+from cosmos_ros.device.plan import Need
+from cosmos_ros.errors import ModelUnavailable, NotFinite
+from cosmos_ros.world_model.preprocessing import camera_view
+from cosmos_ros.world_model.tokenizer.chunking import Chunking
+from cosmos_ros.world_model.tokenizer.programs import load_network, run_program
+from cosmos_ros.world_model.tokenizer.video_tokenizer import to_levels
+
+REFINER = "refiner"  # the part's name in a memory plan
+PROGRAM = "refiner.jit"
+FETCH = "fetch the checkpoint again, or remove the file to do without a refiner"
+# Larger cameras are refined at this many times the model's height and width, and enlarged afterwards: what the model
+# adds is no finer than its own pixels, and the work grows with every pixel that is put together.
+MOST_TIMES_THE_MODEL = 4
+WORK_BYTES_PER_PIXEL = 700  # at its peak, of a group of 8 frames, for each pixel of one frame that leaves
+
+
+class Refiner:
+    """A refiner's program on a device. Raises ModelUnavailable where it does not fit the model's frames."""
+
+    def __init__(self, program: nn.Module, chunking: Chunking, device: torch.device) -> None:
+        self.program, self.chunking, self.device = program, chunking, device
+        self._require_fit()
+
+    @classmethod
+    def load(cls, directory: Path, chunking: Chunking, device: torch.device, dtype: torch.dtype) -> Refiner | None:
+        """Of a checkpoint's directory; None where it has none. Raises ModelUnavailable."""
+        file = directory / PROGRAM
+        if not file.is_file():
+            return None
+        program = load_network(file, device, dtype, fetch=FETCH)
+        try:
+            return cls(program, chunking, device)
+        except ModelUnavailable as error:
+            raise ModelUnavailable(f"{file}: {error}; {FETCH}") from error
+
+    def conditioning(self, frames: np.ndarray) -> Tensor:
+        """What the refiner sees of camera frames uint8 [n, H, W, 3]: float32 [1, 3, n, H', W'], on the device."""
+        model_size = self.chunking.frame_size
+        crop = camera_view(frames.shape[1:3], model_size)
+        pixels = torch.from_numpy(np.ascontiguousarray(crop.of(frames))).to(self.device)
+        pixels = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+        scale = max(crop.height / model_size[0], crop.width / model_size[1]) / MOST_TIMES_THE_MODEL
+        if scale > 1:
+            size = round(crop.height / scale), round(crop.width / scale)
+            pixels = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
+        return pixels.transpose(0, 1)[None]
+
+    def refine(self, decoded: Tensor, conditioning: Tensor) -> Tensor:
+        """The newest group: uint8 [k, H, W, 3] on the CPU. Raises NotFinite.
+
+        decoded       float [3, m, h, w] in [-1, 1], up to the group
+        conditioning  as `conditioning` gives it
+        """
+        refined = self._run(decoded[None].float(), conditioning)[0]
+        if not refined.isfinite().all():
+            raise NotFinite("the refiner gave pixels that are no finite numbers; its weights may be damaged")
+        return to_levels(refined).permute(1, 2, 3, 0).contiguous().cpu()
+
+    def _run(self, decoded: Tensor, conditioning: Tensor) -> Tensor:
+        refined = run_program(self.program, decoded, conditioning)
+        expected = [1, 3, self.chunking.compression[0], *conditioning.shape[-2:]]
+        if not (isinstance(refined, Tensor) and refined.is_floating_point() and list(refined.shape) == expected):
+            got = list(refined.shape) if isinstance(refined, Tensor) else type(refined).__name__
+            raise ModelUnavailable(f"the refiner gives {got}, and floating-point {expected} was expected")
+        return refined
+
+    def _require_fit(self) -> None:
+        """Refine one group, of a camera half as large again as the model's frames, after a clip and after an image."""
+        step, (height, width) = self.chunking.compression[0], self.chunking.frame_size
+        try:
+            for n in (1, 1 + step):
+                decoded = torch.zeros(1, 3, n + step, height, width, device=self.device)
+                camera = torch.zeros(1, 3, n, height * 3 // 2, width * 3 // 2, device=self.device)
+                if not self._run(decoded, camera).isfinite().all():
+                    raise ModelUnavailable("the refiner gives pixels that are not finite; its file may be damaged")
+        except ModelUnavailable:
+            raise
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            cause = str(error).strip().rpartition("\n")[2]  # TorchScript puts it below its own traceback
+            raise ModelUnavailable(
+                f"the refiner cannot take frames of {height}x{width} in groups of {step}: {cause}"
+            ) from error
+
+
+def refiner_need(directory: Path, chunking: Chunking) -> Need | None:
+    """Of a checkpoint's refiner; None where it has none."""
+    file = directory / PROGRAM
+    if not file.is_file():
+        return None
+    height, width = chunking.frame_size
+    pixels = height * width * MOST_TIMES_THE_MODEL**2
+    return Need(REFINER, weights=file.stat().st_size, work=WORK_BYTES_PER_PIXEL * pixels)

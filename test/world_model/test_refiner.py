@@ -1,0 +1,170 @@
+"""The refiner between the frame decoder and the guards: its contract, and what it is refused for."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cosmos_ros import Clip, Foresight
+from cosmos_ros.errors import ModelUnavailable, NotFinite
+from cosmos_ros.guardrail_report import Verdict
+from cosmos_ros.world_model import Sampling, WorldModel
+from cosmos_ros.world_model.refiner import MOST_TIMES_THE_MODEL, PROGRAM, Refiner, refiner_need
+
+DRAWN = Sampling(seed=7, temperature=1.0, top_p=0.9)
+SIZE = (48, 96)  # of the camera, 1.5 times the tiny model's
+
+
+class HalfAndHalf(nn.Module):
+    """The last camera frame and the newest decoded frames, half and half; brighter by how many were decoded."""
+
+    def __init__(self, step: int = 8, gain: float = 0.5) -> None:
+        super().__init__()
+        self.step, self.gain = step, nn.Parameter(torch.tensor(gain))
+
+    def forward(self, decoded: torch.Tensor, conditioning: torch.Tensor) -> torch.Tensor:
+        group = decoded[:, :, decoded.shape[2] - self.step :]
+        height, width = conditioning.shape[3], conditioning.shape[4]
+        large = F.interpolate(group[0].transpose(0, 1), size=(height, width), mode="nearest")
+        last = conditioning[:, :, conditioning.shape[2] - 1 :]
+        return self.gain * large.transpose(0, 1)[None] + 0.5 * last
+
+
+class OfAnotherSize(nn.Module):
+    def forward(self, decoded: torch.Tensor, conditioning: torch.Tensor) -> torch.Tensor:
+        return decoded[:, :, :8]
+
+
+def put_refiner(checkpoint, module):
+    torch.jit.script(module.eval()).save(str(checkpoint / PROGRAM))
+    return checkpoint
+
+
+@pytest.fixture
+def refined_checkpoint(make_checkpoint, tmp_path):
+    return put_refiner(make_checkpoint(tmp_path / "checkpoint"), HalfAndHalf())
+
+
+def camera_frames(n, size=SIZE, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, *size, 3), dtype=np.uint8)
+
+
+def clip_of(frames):
+    return Clip(frames, tuple(k * 100_000_000 for k in range(len(frames))), 10.0)
+
+
+@pytest.mark.parametrize(("n_conditioning", "n_new"), [(9, 24), (1, 32)])
+def test_refined_frames_are_the_cameras_size_and_made_of_its_last_frame(refined_checkpoint, n_conditioning, n_new):
+    model, camera = WorldModel.from_checkpoint(refined_checkpoint, device="cpu"), camera_frames(n_conditioning)
+    tokens = model.tokenize(camera)
+    steps = model.roll_out(tokens, None, DRAWN, n_conditioning, n_new, camera=camera)
+    some = [frames for step in steps for frames in step.frames]
+    refined = np.concatenate([each.pixels for each in some]).astype(int)
+    unrefined = np.concatenate([each.unrefined for each in some])
+    assert refined.shape == (n_new, *SIZE, 3) and unrefined.shape == (n_new, 32, 64, 3)
+    large = unrefined.repeat(2, 1).repeat(2, 2)[:, : SIZE[0], : SIZE[1]]
+    nearest = F.interpolate(torch.from_numpy(unrefined).permute(0, 3, 1, 2).float(), size=SIZE, mode="nearest")
+    expected = 0.5 * nearest.permute(0, 2, 3, 1).numpy() + 0.5 * camera[-1]
+    assert large.shape == refined.shape
+    assert np.abs(refined - expected).max() <= 2  # both were cut to whole levels
+
+
+def test_a_group_is_refined_to_the_same_pixels_whatever_is_predicted_after_it(refined_checkpoint):
+    model, camera = WorldModel.from_checkpoint(refined_checkpoint, device="cpu"), camera_frames(9)
+    tokens = model.tokenize(camera)
+
+    def rollout(n_frames):
+        steps = model.roll_out(tokens, None, DRAWN, 9, n_frames, camera=camera)
+        return np.concatenate([some.pixels for step in steps for some in step.frames])
+
+    assert np.array_equal(rollout(8), rollout(24)[:8])
+
+
+def test_a_rollout_says_that_it_was_refined(refined_checkpoint, tiny_checkpoint):
+    clip = clip_of(camera_frames(9))
+    refined = Foresight.from_config({"checkpoint": str(refined_checkpoint), "device": "cpu"}).predict(clip, seed=3)
+    assert refined.decoding.refined and refined.frames.shape == (24, *SIZE, 3)
+    assert (
+        not Foresight.from_config({"checkpoint": str(tiny_checkpoint), "device": "cpu"})
+        .predict(clip, seed=3)
+        .decoding.refined
+    )
+
+
+def test_a_round_trip_is_refined_as_a_rollout_is(refined_checkpoint):
+    whole = camera_frames(33)
+    foresight = Foresight.from_config({"checkpoint": str(refined_checkpoint), "device": "cpu"})
+    frames = foresight.reconstruct(clip_of(whole)).frames.astype(int)
+    assert frames.shape == (32, *SIZE, 3)
+    model = WorldModel.from_checkpoint(refined_checkpoint, device="cpu")
+    decoded = np.concatenate(list(model.decode(model.tokenize(whole), 1)))
+    large = F.interpolate(torch.from_numpy(decoded).permute(0, 3, 1, 2).float(), size=SIZE, mode="nearest")
+    seen = np.where(np.arange(32)[:, None, None, None] < 8, whole[0], whole[8])
+    assert np.abs(frames - (0.5 * large.permute(0, 2, 3, 1).numpy() + 0.5 * seen)).max() <= 2
+
+
+def test_what_the_model_gave_is_judged_before_a_refiner_hides_it(make_checkpoint, tmp_path, monkeypatch):
+    """A refiner that only copies from the camera makes pictures of nothing; the guard sees the nothing."""
+    checkpoint = put_refiner(make_checkpoint(tmp_path / "copies"), HalfAndHalf(gain=0.0))
+    foresight = Foresight.from_config({"checkpoint": str(checkpoint), "device": "cpu"})
+    foresight.load()
+    shapes = []
+    for guard in foresight.guardrail.guards.content:
+        judge = guard.judge
+        monkeypatch.setattr(
+            guard, "judge", lambda frames, judge=judge: shapes.append(frames.shape[1:3]) or judge(frames)
+        )
+    rollout = foresight.predict(clip_of(camera_frames(9)), seed=1)
+    assert rollout.guardrail.decisions[0].verdict is Verdict.PASSED
+    assert shapes == [(32, 64), SIZE] * 3
+
+
+def test_a_camera_much_larger_than_the_model_is_refined_smaller_and_enlarged(refined_checkpoint):
+    size = (32 * MOST_TIMES_THE_MODEL * 2, 64 * MOST_TIMES_THE_MODEL * 2)
+    model = WorldModel.from_checkpoint(refined_checkpoint, device="cpu")
+    camera = camera_frames(1, size)
+    steps = model.roll_out(model.tokenize(camera), None, DRAWN, 1, 8, camera=camera)
+    pixels = np.concatenate([some.pixels for step in steps for some in step.frames])
+    assert pixels.shape == (8, 32 * MOST_TIMES_THE_MODEL, 64 * MOST_TIMES_THE_MODEL, 3)
+    clip = Clip(camera, (0,), 10.0)
+    foresight = Foresight.from_config({"checkpoint": str(refined_checkpoint), "device": "cpu"})
+    assert foresight.predict(clip, seed=0, frames=8).frames.shape == (8, *size, 3)
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (OfAnotherSize(), "was expected"),
+        (HalfAndHalf(step=4), "was expected"),
+        (nn.Conv2d(3, 3, 1), "the refiner cannot take frames of 32x64 in groups of 8"),
+    ],
+)
+def test_a_refiner_that_does_not_fit_is_refused(make_checkpoint, tmp_path, module, message):
+    checkpoint = put_refiner(make_checkpoint(tmp_path / "misfit"), module)
+    with pytest.raises(ModelUnavailable, match=message) as refusal:
+        WorldModel.from_checkpoint(checkpoint, device="cpu")
+    assert PROGRAM in str(refusal.value) and "remove the file" in str(refusal.value)
+
+
+def test_a_damaged_refiner_is_refused(refined_checkpoint):
+    file = refined_checkpoint / PROGRAM
+    file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(ModelUnavailable, match=PROGRAM):
+        WorldModel.from_checkpoint(refined_checkpoint, device="cpu")
+
+
+def test_pixels_that_are_no_numbers_are_refused(refined_checkpoint):
+    model, camera = WorldModel.from_checkpoint(refined_checkpoint, device="cpu"), camera_frames(9)
+    with torch.no_grad():
+        model._refiner.program.gain.fill_(float("nan"))
+    with pytest.raises(NotFinite, match="refiner"):
+        list(model.roll_out(model.tokenize(camera), None, DRAWN, 9, 8, camera=camera))
+
+
+def test_the_memory_plan_counts_the_refiner(refined_checkpoint, tiny_checkpoint):
+    chunking = WorldModel.from_checkpoint(refined_checkpoint, device="cpu").spec.chunking
+    need = refiner_need(refined_checkpoint, chunking)
+    assert need.weights == (refined_checkpoint / PROGRAM).stat().st_size and need.work > 0
+    assert refiner_need(tiny_checkpoint, chunking) is None
+    assert Refiner.load(tiny_checkpoint, chunking, torch.device("cpu"), torch.float32) is None
