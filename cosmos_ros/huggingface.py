@@ -10,6 +10,7 @@ from typing import Any
 
 from cosmos_ros.device.tensors import tensors_of
 from cosmos_ros.errors import ForesightError
+from cosmos_ros.files import check_regular
 from cosmos_ros.reading import reading
 
 SETTINGS = (".json", ".model")
@@ -45,7 +46,15 @@ class LocalModels:
             raise self.refusal(
                 f"{home} holds {len(snapshots)} usable snapshots of {repository}, where one is needed; {remedy}"
             )
+        self.require_ordinary(snapshots[0])
         return snapshots[0]
+
+    def require_ordinary(self, folder: Path) -> None:
+        """Raises the refusal where the folder holds a pipe or a device: opening it may never end."""
+        for path in folder.iterdir():
+            if path.exists() and not path.is_dir():
+                with reading(path, self.refusal, remedy="remove it"):
+                    check_regular(path)
 
     @staticmethod
     def home(cache: Path, repository: str) -> Path:

@@ -17,6 +17,7 @@ from torch import nn
 from cosmos_ros.device.placement import Part
 from cosmos_ros.device.tensors import not_finite
 from cosmos_ros.errors import GuardrailUnavailable
+from cosmos_ros.files import check_regular
 from cosmos_ros.guardrail_report import Verdict
 
 # The names of the guards' networks in a memory plan.
@@ -138,6 +139,7 @@ def _name_in(folder: Path, path: Path) -> bytes:
 
 
 def _sha256(path: Path) -> str:
+    check_regular(path)
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -154,6 +154,7 @@ def identity_of(folder: Path) -> str:
     Raises ModelUnavailable where one cannot be read, or weights or tokenizer are missing or empty.
     """
     with reading_t5(folder):
+        MODELS.require_ordinary(folder)
         files = sorted(path for path in folder.iterdir() if path.is_file())
     for kind, names in FILES.items():
         if not any(file.match(name) for file in files for name in names):

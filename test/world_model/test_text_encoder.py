@@ -341,6 +341,13 @@ def test_a_revision_of_the_hub_cache_that_is_no_text_is_named(place):
         find_t5(checkpoint)
 
 
+def test_a_pipe_in_a_t5_folder_is_refused_and_not_waited_for(place, tmp_path):
+    checkpoint = place()
+    os.mkfifo(checkpoint.parent / LAYOUTS["predict1"] / "special_tokens_map.json")
+    with pytest.raises(ModelUnavailable, match=r"special_tokens_map\.json is a named pipe, not an ordinary file"):
+        encoder(checkpoint, tmp_path)
+
+
 def test_several_snapshots_are_refused_unless_the_cache_says_which_counts(place, t5_folder):
     """The first by name was taken, which is as good as drawing one."""
     checkpoint = place("cosmos-1.0")

@@ -1,11 +1,13 @@
 """What a Cosmos-1.0-Guardrail folder takes of the device, known from the files that its guards read."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from cosmos_ros.errors import GuardrailUnavailable
 from cosmos_ros.guardrail.cosmos.folder import needs_of
+from cosmos_ros.guardrail.guard import sha256_of
 
 LLAMA = "aegis/models--meta-llama--LlamaGuard-7b"
 ADAPTER = "aegis/models--nvidia--Aegis-AI-Content-Safety-LlamaGuard-Defensive-1.0/snapshots/2"
@@ -67,3 +69,9 @@ def test_a_guard_without_weights_is_told(write, tmp_path):
     write({f"{SIGLIP}/model.safetensors": 1, **{f"{name}.txt": 1 for name in OF_PROMPTS}})
     with pytest.raises(GuardrailUnavailable, match=r"snapshots/1 holds no weights"):
         weights_counted(tmp_path)
+
+
+def test_a_pipe_among_a_guards_files_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "Resnet50_Final.pth")
+    with pytest.raises(GuardrailUnavailable, match=r"Resnet50_Final\.pth is a named pipe"):
+        sha256_of([tmp_path / "Resnet50_Final.pth"], tmp_path)
