@@ -1,7 +1,7 @@
 """Requests for predictions, served one at a time: what a busy queue does with another one, cancel, progress. No ROS.
 
-Two kinds of jobs share one worker. A submitted job is somebody's goal: it is answered exactly once, whatever happens.
-An offered job (the continuous mode's) runs only while nobody else wants the model, and gives way to a submitted one.
+Two kinds of jobs share one worker. A submitted job is a client's goal and ends exactly once, whatever happens. An
+offered job (of the continuous mode) runs only while the model is free, and gives way to a submitted one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Request:
-    """What somebody wants predicted. None: the server's, or the model's, default.
+    """What to predict. None: the server's default, or the model's.
 
     from_image  condition on the newest frame alone, instead of a clip
     until_ns    condition on frames not newer than this stamp, nanoseconds
@@ -46,7 +46,7 @@ class Request:
 class Job:
     """One request from its arrival to its end. Whoever closes it first decides how it ends.
 
-    id           16 bytes, whose request it is; all zeros for nobody's in particular
+    id           16 bytes, the goal's id; all zeros for a continuous prediction
     on_start     called when the worker takes it up, on the worker's thread
     on_progress  called at every change of stage, in between ten times a second, on the worker's thread
     on_end       called once, when `outcome` is there, on the thread that ended it
@@ -100,7 +100,7 @@ class Job:
         self._on_start()
 
     def _close(self) -> bool:
-        """Nobody else can decide from here on; False where somebody has already."""
+        """Take the decision how it ends; False where it was taken already."""
         with self._lock:
             first, self._closed = not self._closed, True
             return first
@@ -117,8 +117,8 @@ class PredictionQueue:
     predict  makes a job's prediction, calling job.report as it goes; raises ForesightError
     deliver  publishes a finished prediction and returns the job's outcome; not called for a job that was stopped
 
-    Raises nothing of what these two raise: a job that fails ends with its error (INTERNAL for what nobody foresaw,
-    which is logged with its traceback), and the next one is served.
+    A job for which either raises ends with that error, and the next one is served. An error that is no ForesightError
+    becomes INTERNAL and is logged with its traceback.
     """
 
     def __init__(self, predict: Callable[[Job], Any], deliver: Callable[[Job, Any], Any]) -> None:
@@ -153,7 +153,7 @@ class PredictionQueue:
             self._open = True
 
     def refuse(self, reason: str) -> None:
-        """Say this from now on to whoever comes while the queue is closed."""
+        """Give this reason to every job that comes while the queue is closed."""
         with self._changed:
             self._refusal = reason
 
@@ -165,7 +165,7 @@ class PredictionQueue:
             self._changed.wait_for(lambda: self._running is None)
 
     def destroy(self, reason: str) -> None:
-        """Close for good and end the worker."""
+        """Close and end the worker; the queue cannot be opened again."""
         self.refuse(reason)
         self.close(reason)
         with self._changed:

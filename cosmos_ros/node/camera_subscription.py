@@ -37,7 +37,7 @@ class CameraSubscription:
     """Subscribes to `image` and `camera_info` until `destroy`, and empties the buffer when the clock is set back.
 
     transport       "raw" (sensor_msgs/Image) or "compressed" (sensor_msgs/CompressedImage)
-    on_frame        is told the stamp, nanoseconds, of each frame that is the buffer's newest; must return at once
+    on_frame        called with the stamp, nanoseconds, of each frame that is the buffer's newest; must return at once
     reliability     "best_effort", "reliable", or "auto": reliable while every publisher of the topic is, because a
                     best-effort image of more than a few hundred kilobytes seldom survives the way; else best effort,
                     which hears every publisher
@@ -90,7 +90,7 @@ class CameraSubscription:
 
     @property
     def reliability(self) -> str:
-        """Of the subscription as it stands: "reliable" or "best_effort"."""
+        """Of the current subscription: "reliable" or "best_effort"."""
         return self._reliability.name.lower()
 
     @property
@@ -144,7 +144,7 @@ class CameraSubscription:
             self._on_image,
             QoSProfile(depth=DEPTH, reliability=self._reliability),
             callback_group=self._image_group,
-            # A publisher that does not fit is no event of its own: `_why_silent` tells of it if nothing arrives.
+            # No callback for publishers whose QoS does not fit: `_why_silent` names them if nothing arrives.
             event_callbacks=SubscriptionEventCallbacks(message_lost=self._on_lost, use_default_callbacks=False),
         )
 

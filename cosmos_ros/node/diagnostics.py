@@ -29,7 +29,7 @@ PERIOD_S = 1.0
 
 @dataclass(frozen=True)
 class Status:
-    """One status: what it is about, how it stands, one line, and the values behind it."""
+    """One entry of /diagnostics: its subject, its level, a summary in one line, and the values behind it."""
 
     subject: str
     level: bytes

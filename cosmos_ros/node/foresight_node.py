@@ -6,7 +6,7 @@
     cleanup      forgets everything; parameters may change
 
 With `autostart` (the default) it configures and activates itself. Where that fails it stays alive in the state that it
-reached, says why in its log and on /diagnostics, and can be told to try again.
+reached, says why in its log and on /diagnostics, and tries again when a transition is requested.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ def uncertainty_messages(rollouts: Sequence[GuardedRollout], frame_id: str) -> l
 
 
 def rollout_facts(message: Rollout) -> RolloutFacts:
-    """What a received rollout says of itself besides its pixels."""
+    """Everything in a received rollout except its pixels."""
     return RolloutFacts(
         model=message.model,
         seed=message.seed,
@@ -138,7 +138,7 @@ def rollout_facts(message: Rollout) -> RolloutFacts:
 
 
 def without_frames(message: Rollout) -> Rollout:
-    """The same rollout but for its pixels."""
+    """A copy of the rollout without its pixels."""
     bare = copy.copy(message)
     bare.frames = []
     return bare

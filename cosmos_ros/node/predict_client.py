@@ -179,7 +179,7 @@ def write(rollout: Rollout, folder: Path) -> None:
 
 
 def summary(rollout: Rollout) -> dict:
-    """What a rollout says of itself besides its pixels, and the frame_id under which it was published."""
+    """Everything in a rollout except its pixels, with the frame_id under which it was published."""
     return rollout_facts(rollout).as_json() | {"frame_id": rollout.header.frame_id}
 
 

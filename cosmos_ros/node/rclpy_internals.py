@@ -61,10 +61,10 @@ def execute(handle: ServerGoalHandle) -> None:
 
 
 class AnsweringActionServer(ActionServer):
-    """An action server that knows whose result is on its way: one that goes away at once would take it along."""
+    """An action server that can wait until results are sent: destroyed too early, it would take them along."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
-        self._sent: set[bytes] = set()  # goals whose result went out to somebody
+        self._sent: set[bytes] = set()  # goals whose result was sent to at least one client
         self._sending = threading.Condition()
         super().__init__(*args, **kwargs)
 
@@ -83,7 +83,7 @@ class AnsweringActionServer(ActionServer):
 
 
 class QuietExecutor(MultiThreadedExecutor):
-    """One whose end leaves nothing unsaid: rclpy prints "never retrieved" for errors that nobody looked at."""
+    """An executor that ends without noise: rclpy prints "never retrieved" for every error that nothing has read."""
 
     def finish(self, patience_s: float | None = None) -> bool:
         """Wait for the callbacks that still run and take what they raise as seen. False where they do not end in time.

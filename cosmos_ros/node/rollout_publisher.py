@@ -46,9 +46,9 @@ class Camera:
 class RolloutPublisher:
     """Publishes ~/rollout, ~/image (and compressed), ~/camera_info, ~/contact_sheet, ~/uncertainty and ~/mean.
 
-    ~/rollout is always filled, so that whoever subscribes later still gets all that the last goal gave. The others show
-    the first of several samples, cost time and are filled only while somebody listens. They are silent unless the node
-    is active.
+    ~/rollout is always published and latched, so that a late subscriber gets every sample of the last goal. The others
+    show the first sample; as they cost time, they are published only while they have subscribers. All are silent unless
+    the node is active.
     """
 
     def __init__(self, node: LifecycleNode) -> None:
@@ -84,7 +84,7 @@ class RolloutPublisher:
     def publish_together(
         self, rollouts: Sequence[GuardedRollout], camera: Camera, mean: Callable[[], GuardedRollout]
     ) -> None:
-        """Play what several samples say together, where somebody listens: ~/uncertainty, and ~/mean.
+        """Play what several samples say together: ~/uncertainty and ~/mean, each only if it has subscribers.
 
         mean  makes the guarded mean of these samples; what it raises comes through
         """

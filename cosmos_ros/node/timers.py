@@ -1,4 +1,4 @@
-"""Timers that run on while the robot's time stands still: a paused bag or simulator must not stop the node's watch."""
+"""Timers that keep running while ROS time is paused: a paused bag or simulator must not stop the node's checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The managed node: it starts itself; where that fails it lives on, says why, and can be told to try again."""
+"""The managed node: it starts itself; if that fails, it stays alive, says why, and tries again on request."""
 
 from __future__ import annotations
 

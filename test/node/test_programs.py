@@ -1,4 +1,4 @@
-"""The programs as a robot runs them: processes of their own, over real DDS, told to stop by a signal."""
+"""The programs as a robot runs them: processes of their own, over real DDS, stopped by a signal."""
 
 from __future__ import annotations
 
