@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import synthetic_checkpoint
 import torch
 from torch import Tensor, nn
 
@@ -24,12 +27,14 @@ from cosmos_ros.foresight import PIPELINE
 from cosmos_ros.world_model import Sampling, Transformer, TransformerConfig
 from cosmos_ros.world_model.config import PUBLISHED_KINDS
 from cosmos_ros.world_model.decoding.engine import SequentialDecoder
+from cosmos_ros.world_model.t5 import T5, TEXT_ENCODER, t5_need
 from cosmos_ros.world_model.transformer import attend_grouped, cache_attention
 
 DEVICE = torch.device("cuda")
 TINY = TransformerConfig(2, 64, 8, 2, 16, 128, 512, 512, latent_shape=(3, 4, 8))
 TINY_TEXT = TransformerConfig(2, 64, 8, 2, 16, 128, 576, 512, latent_shape=(3, 4, 8), context_dim=32)
 MIDDLE = TransformerConfig(8, 2048, 16, 4, 128, 6144, 64000, 64000, latent_shape=(3, 16, 20))
+MIDDLE_T5 = {"vocab_size": 2048, "d_model": 1024, "d_kv": 64, "d_ff": 16384, "num_layers": 8, "num_heads": 16}
 SAMPLED, GREEDY = Sampling(7, 1.0, 0.9), Sampling(7, 0.0, 1.0)
 
 
@@ -170,6 +175,20 @@ def an_embedding_table_in_host_memory_draws_the_same() -> None:
     assert torch.equal(generate(SequentialDecoder(model), SAMPLED), expected)
 
 
+def a_t5_that_comes_block_by_block_gives_the_same() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        t5 = synthetic_checkpoint.write_t5(Path(folder), DEVICE, MIDDLE_T5)
+        expected = T5(t5, DeviceMemory(DEVICE)).embed("a robot arm moves")
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        parked = T5(t5, parking(TEXT_ENCODER))
+        for _ in range(2):
+            assert torch.equal(parked.embed("a robot arm moves"), expected)
+        peak, need = torch.cuda.max_memory_allocated() - before, t5_need(t5)
+        assert peak < need.piece + need.work < need.weights + need.work, f"{peak} bytes at once"
+
+
 CHECKS = (
     attention_agrees,
     graph_draws_what_eager_draws,
@@ -178,6 +197,7 @@ CHECKS = (
     parts_come_and_go,
     a_parked_transformer_draws_the_same,
     an_embedding_table_in_host_memory_draws_the_same,
+    a_t5_that_comes_block_by_block_gives_the_same,
 )
 
 
