@@ -171,6 +171,8 @@ class Foresight:
                 with closing(steps):
                     for step in steps:
                         clock.passed(step.done, step.total, step.frames_ready)
+                        for screening in screenings:
+                            screening.raise_refusal()
                         for some in step.frames:
                             screenings[some.sample].inspect(some.pixels, some.unrefined)
                 clock.enter(Stage.VIDEO_GUARD)

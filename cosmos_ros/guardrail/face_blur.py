@@ -59,7 +59,7 @@ class FaceBlur(FrameFilter):
 
 
 def reduced(frames: np.ndarray, pixels: int) -> np.ndarray:
-    """Frames [k, h, w, 3] that have no more than about so many pixels each; themselves where they have not."""
+    """Frames [k, h, w, 3], reduced where they have more than this many pixels each."""
     height, width = frames.shape[1:3]
     factor = (pixels / (height * width)) ** 0.5
     if factor >= 1:

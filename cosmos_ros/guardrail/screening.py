@@ -1,4 +1,4 @@
-"""The watch over one prediction: guards in, verdicts out, and alone in making a GuardedRollout. It fails closed."""
+"""The watch over one prediction: the only code that makes a GuardedRollout. It fails closed."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class WatchedThread:
         _THREADS.add(self)
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Queue a job; it ends by returning, or by raising what then stands as the thread's failure."""
+        """Queue a job; it ends by returning, or by raising, which is the thread's failure from then on."""
         with self._changed:
             if not self._pending:
                 self._since = self._clock()
@@ -163,7 +163,7 @@ class WatchedThread:
             return now - before
 
     def _clock(self) -> float:
-        """Seconds, which stand still while the thread waits for a free CPU: a busy machine makes no guard late."""
+        """Seconds, not counting those in which the thread waits for a free CPU: a busy machine makes no guard late."""
         return time.monotonic() - queued_s(self._thread.native_id)
 
     def _limit_s(self, guard: Guard | None) -> float:

@@ -6,12 +6,16 @@ The rules are read from the package's source; that every decoded frame is judged
 from __future__ import annotations
 
 import ast
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cosmos_ros import Clip, Foresight
+from cosmos_ros.errors import VideoBlocked
+from cosmos_ros.guardrail.guard import Judgement
+from cosmos_ros.guardrail.screening import Screening
 from cosmos_ros.guardrail_report import Verdict
 
 PACKAGE = Path(__file__).parents[2] / "cosmos_ros"
@@ -107,6 +111,28 @@ def test_a_new_holder_would_be_found(source):
 @pytest.mark.parametrize("source", ["import cv2", "from cosmos_ros import recordings", "import av.video"])
 def test_a_new_way_out_would_be_found(source):
     assert imports_a_way_out(ast.parse(source))
+
+
+def test_a_rollout_that_is_refused_early_is_not_generated_to_its_end(tiny_checkpoint, monkeypatch):
+    foresight = Foresight.from_config({"checkpoint": str(tiny_checkpoint), "device": "cpu"})
+    foresight.load()
+    ready: list[int] = []
+    inspect = Screening.inspect
+
+    def inspect_and_wait_for_the_verdict(screening: Screening, frames: np.ndarray) -> None:
+        inspect(screening, frames)
+        ready.clear()
+        with suppress(VideoBlocked):
+            screening._video_thread.wait()
+
+    refusal = Judgement(Verdict.REFUSED, "Solid_Colour", frame=0)
+    monkeypatch.setattr(foresight.guardrail.guards.content[0], "judge", lambda frames: refusal)
+    monkeypatch.setattr(Screening, "inspect", inspect_and_wait_for_the_verdict)
+    frames = np.random.default_rng(7).integers(0, 256, (9, 48, 64, 3), dtype=np.uint8)
+    clip = Clip(frames, tuple(k * 100_000_000 for k in range(9)), 10.0)
+    with pytest.raises(VideoBlocked, match="refused predicted frame 1: Solid_Colour"):
+        foresight.predict(clip, on_progress=lambda progress: ready.append(progress.frames_ready))
+    assert len(ready) <= 1, "the step after the refused frames is the last"
 
 
 @pytest.mark.parametrize("n, predicting", [(9, "predict"), (1, "predict"), (33, "reconstruct")])

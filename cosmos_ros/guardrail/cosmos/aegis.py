@@ -114,6 +114,6 @@ def _names_in(adapter: Path) -> set[str]:
 
 
 def _require_finite_logits(_module: Any, _inputs: Any, output: Any) -> None:
-    """A hook behind the model: generate() would take the first NaN for the likeliest word, whatever that says."""
+    """A hook behind the model: generate() would take the first NaN for the likeliest word."""
     if not torch.isfinite(output.logits).all():
         raise ValueError("the model's logits are not finite")

@@ -75,7 +75,7 @@ class Blocklist(PromptGuard):
     def _censored(self, text: str) -> str:
         """The text with what is blocked struck out, or "" where nothing is.
 
-        A whitelisted word takes back the mark that stands at its index among the words. Behind a phrase that became
+        A whitelisted word takes back the mark at its index among the words. Behind a phrase that became
         one mark the indices no longer agree; that too is as published.
         """
         marked = self._profanity.censor(text, censor_char=CENSORED).split()
@@ -94,7 +94,7 @@ class Blocklist(PromptGuard):
 class LookAlikes:
     """A set of words that also holds every spelling with look-alike characters, as better-profanity writes them.
 
-    It stands in for that library's own list, which it compares entry by entry: seconds for a long prompt. Here a
+    It replaces that library's own list, which is compared entry by entry and takes seconds for a long prompt. Here a
     lookup walks a tree of the entries.
     """
 

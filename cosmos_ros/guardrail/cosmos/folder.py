@@ -16,7 +16,7 @@ PUBLISHED = "Cosmos-1.0-Guardrail"
 FETCH = f"hf download nvidia/{PUBLISHED}"
 # Bytes of activations at their peak, by bench/published_models.py.
 PROMPT_GUARD_WORK, VIDEO_GUARD_WORK = 750_000_000, 2_000_000_000
-# What the guards import beside the core, as requirements/guardrail.txt installs it.
+# What the guards import in addition to the core, as requirements/guardrail.txt installs it.
 VIDEO_GUARD_PACKAGES = ("transformers",)
 PROMPT_GUARD_PACKAGES = ("transformers", "peft", "nltk", "better_profanity")
 # Below the folder.

@@ -1,7 +1,8 @@
 """A prompt's words as lemmas, by nltk's algorithms on the WordNet and Punkt data of one folder.
 
-nltk itself keeps one WordNet and one Punkt for the whole process, out of whichever folder it found first. Here the
-data is read from the very folder whose hash the guard tells, and a file that is empty, cut or no such file is noticed.
+nltk itself keeps one WordNet and one Punkt for the whole process, from whichever folder it found first, or from a cache
+of its own. Here the data is read from the folder whose hash the guard reports, and a damaged file is noticed. Only
+WordNet's nouns are read: nltk's reader needs all of its files, and seconds to read them.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Lemmatizer:
 
 
 def _package(folder: Path) -> Folder:
-    """A package of nltk's data: the folder, or the one inside the zip file beside it."""
+    """A package of nltk's data: the folder, or the one inside the zip file of its name."""
     archive = folder.with_name(f"{folder.name}.zip")
     return folder if folder.is_dir() or not archive.is_file() else zipfile.Path(archive) / folder.name
 

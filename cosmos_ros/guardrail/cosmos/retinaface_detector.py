@@ -51,7 +51,7 @@ class RetinaFaceDetector(FaceDetector):
 
 
 def load_network(file: Path) -> RetinaFace:
-    """RetinaFace with a file's weights, in eval mode. What the file holds besides (landmark heads) is passed over."""
+    """RetinaFace with a file's weights, in eval mode. Other weights in the file (landmark heads) are ignored."""
     stored = torch.load(file, map_location="cpu", weights_only=True)
     stored = {key.removeprefix("module."): value for key, value in stored.get("state_dict", stored).items()}
     network = RetinaFace()

@@ -43,7 +43,7 @@ class Classifier(nn.Module):
 
 
 class VideoContentGuard(ContentGuard):
-    """SigLIP out of a folder in Hugging Face's cache layout and `safety_filter.pt` beside it, in float32, as published.
+    """SigLIP from a folder in Hugging Face's cache layout and the `safety_filter.pt` in it, in float32, as published.
 
     Raises GuardrailUnavailable where SigLIP is missing or incomplete or a weight is not finite, OSError or RuntimeError
     where the classifier's file cannot be read or does not fit.
@@ -72,7 +72,7 @@ class VideoContentGuard(ContentGuard):
     def logits(self, frames: np.ndarray) -> torch.Tensor:
         """Logits [k, 7] on the host for frames uint8 [k, h, w, 3] RGB.
 
-        On a GPU the encoder runs in half precision first; whatever frame that leaves in doubt is judged in float32.
+        On a GPU the encoder runs in half precision first, and again in float32 for a frame whose class is in doubt.
         Raises ValueError where a logit is not finite.
         """
         pixels = self._preparation(frames).to(self._device)
