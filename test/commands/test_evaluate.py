@@ -95,6 +95,13 @@ def test_the_same_inputs_give_the_same_file_but_for_its_times_whatever_the_split
     assert status == 0 and timeless(split) == timeless(metrics_of(whole)) and split["time"] != metrics_of(whole)["time"]
 
 
+def test_a_model_that_is_cut_over_two_processes_gives_the_same_numbers(evaluate, bag, whole):
+    status, cut, said = evaluate(bag, options=("--gpus", "2", "--every", "10"))
+    assert status == 0, said
+    first = metrics_of(whole)["windows"][0]
+    assert cut["windows"] == [first]
+
+
 def test_a_run_goes_on_from_what_is_there(evaluate, bag, whole, tmp_path):
     shutil.copytree(whole, tmp_path / "out")
     kept, _, lost = sorted((tmp_path / "out" / "windows").glob("*[0-9].json"))
