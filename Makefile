@@ -22,8 +22,9 @@ unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 demo: install
 	$(BIN)/cosmos_ros demo
 
-test: lint
+test: $(VENV)/.test
 	$(PYTEST)
+	@$(MAKE) --no-print-directory lint
 
 # For the edit loop: what needs neither other processes nor DDS nor much time.
 test-fast: $(VENV)/.test

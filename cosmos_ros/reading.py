@@ -42,8 +42,10 @@ def reading(
         raise refusal(f"{error}; {remedy}") from error
     except FileNotFoundError as error:
         raise refusal(f"{path} does not exist; {remedy}") from error
-    except PermissionError as error:
-        raise refusal(f"{path} cannot be read: {error.strerror or error}; let this user read it") from error
+    except PermissionError as error:  # of a folder, it may be a part of it
+        raise refusal(
+            f"{error.filename or path} cannot be read: {error.strerror or error}; let this user read it"
+        ) from error
     except Exception as error:
         if is_out_of_memory(error):
             raise

@@ -163,7 +163,11 @@ def without_permission() -> Callable[[Path], contextlib.AbstractContextManager[N
 
     @contextlib.contextmanager
     def forbidden(path: Path) -> Iterator[None]:
-        mode, user = path.stat().st_mode, os.geteuid()
+        user = os.geteuid()
+        modes = {each: each.stat().st_mode for each in path.parents} | {path: path.stat().st_mode}
+        for folder in path.parents:  # pytest's own are closed to everybody else
+            if modes[folder] & 0o011 != 0o011:
+                folder.chmod(modes[folder] | 0o011)
         path.chmod(0)
         if user == 0:
             os.seteuid(65534)
@@ -171,7 +175,9 @@ def without_permission() -> Callable[[Path], contextlib.AbstractContextManager[N
             yield
         finally:
             os.seteuid(user)
-            path.chmod(mode)
+            for each, mode in modes.items():
+                if each.stat().st_mode != mode:
+                    each.chmod(mode)
 
     return forbidden
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import importlib.util
 import json
 import os
 import shutil
@@ -273,8 +272,8 @@ def test_settings_that_make_no_sense_are_said(evaluate, bag, options, said):
     assert status == 1 and said in errors
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
-def test_ray_that_is_not_there_is_said(evaluate, bag):
+def test_ray_that_is_not_there_is_said(evaluate, bag, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
     status, _, errors = evaluate(bag, options=("--ray", "local"))
     assert status == 1 and "--ray needs Ray, which is not installed: python -m pip install" in errors
 

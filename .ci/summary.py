@@ -1,0 +1,45 @@
+"""The closing lines of CI, from the reports of its pytest runs: what was skipped and why, then the counts.
+
+A test counts once: failed where it failed in any run, skipped where it passed in none.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+
+RANK = ("skipped", "passed", "failed")
+
+
+def outcome(case: ElementTree.Element) -> tuple[str, str]:
+    """(one of RANK, the reason where it was skipped)."""
+    if case.find("failure") is not None or case.find("error") is not None:
+        return "failed", ""
+    skipped = case.find("skipped")
+    return ("passed", "") if skipped is None else ("skipped", skipped.get("message", ""))
+
+
+def merged(reports: list[str]) -> dict[tuple[str, str], tuple[str, str]]:
+    """(module, name) of every test -> its outcome over all reports."""
+    tests: dict[tuple[str, str], tuple[str, str]] = {}
+    for report in reports:
+        for case in ElementTree.parse(report).iter("testcase"):
+            key, now = (case.get("classname", ""), case.get("name", "")), outcome(case)
+            tests[key] = max(tests.get(key, now), now, key=lambda one: RANK.index(one[0]))
+    return tests
+
+
+def main(reports: list[str]) -> int:
+    tests = merged(reports)
+    counts = Counter(kind for kind, _ in tests.values())
+    reasons = Counter(re.sub(r"^Skipped: ", "", reason) for kind, reason in tests.values() if kind == "skipped")
+    for reason, times in reasons.most_common():
+        print(f"skipped {times}: {reason}")
+    print(f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")
+    return int(not counts["passed"] or bool(counts["failed"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
