@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from cosmos_ros.evaluation.measure import Outcome
 from cosmos_ros.files import write_whole
@@ -36,10 +37,7 @@ class Store:
         if known.exists() and self.keys():
             if not resume:
                 raise OtherEvaluation(f"{folder} holds an evaluation: go on with --resume, or choose another --out")
-            try:
-                differing = _differing(json.loads(known.read_text()), settings)
-            except (ValueError, AttributeError) as error:
-                raise OtherEvaluation(f"{known} is damaged ({error}): choose another --out") from error
+            differing = _differing(_read(known, "choose another --out"), settings)
             if differing:
                 raise OtherEvaluation(
                     f"{folder} holds an evaluation with other settings ({', '.join(differing)}): choose another --out"
@@ -57,11 +55,11 @@ class Store:
 
     def records(self) -> list[dict]:
         """Of all windows, in the order of bags and times."""
-        records = [json.loads(file.read_text()) for file in self._records()]
+        records = [_read(file, "delete it and go on with --resume") for file in self._records()]
         return sorted(records, key=lambda record: (record["key"].split("-")[0], record["time_ns"]))
 
     def pictures(self, key: str) -> dict:
-        return json.loads((self._windows / f"{key}.pictures.json").read_text())
+        return _read(self._windows / f"{key}.pictures.json", "delete that window's files and go on with --resume")
 
     def _records(self) -> list[Path]:
         return [file for file in self._windows.glob("*.json") if not file.name.endswith(".pictures.json")]
@@ -74,6 +72,17 @@ def _strangers(folder: Path) -> list[str]:
     except (OSError, ValueError, KeyError, TypeError):
         ours = False
     return [] if ours else [name for name in (SETTINGS_FILE, WINDOWS, *RESULT_FILES) if (folder / name).exists()]
+
+
+def _read(file: Path, remedy: str) -> dict[str, Any]:
+    """Raises OtherEvaluation where the file is not one of ours any more."""
+    try:
+        content = json.loads(file.read_text())
+    except ValueError as error:
+        raise OtherEvaluation(f"{file} is damaged ({error}): {remedy}") from error
+    if not isinstance(content, dict):
+        raise OtherEvaluation(f"{file} is damaged: {remedy}")
+    return content
 
 
 def _differing(old: dict, new: dict) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cosmos_ros.recordings.video import SUFFIXES as VIDEOS
+
 # The first bytes of what is often taken for a rosbag2 recording.
 _BEGINNINGS = {
     b"#ROSBAG V": "it is a ROS 1 bag; rosbags-convert --src FILE.bag --dst FOLDER makes a rosbag2 recording of it",
@@ -49,7 +51,7 @@ def _is_text(head: bytes) -> bool:
 def _folder(path: Path) -> str:
     inside = sorted(path.iterdir())
     bags = [each.name for each in inside if each.is_dir() and any(_is_bag_part(file) for file in each.iterdir())]
-    bags += [each.name for each in inside if each.suffix == ".bag"]
+    bags += [each.name for each in inside if each.suffix.lower() in (".bag", *VIDEOS)]
     if not bags:
         return "it holds no .mcap or .db3 file that can be read"
     more = f" and {len(bags) - _SHOWN} more" if len(bags) > _SHOWN else ""

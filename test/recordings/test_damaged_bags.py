@@ -395,6 +395,10 @@ def test_a_folder_of_bags_names_them(tmp_path, write_bag):
         write_bag(tmp_path / f"run{i}", FRAMES[:1], STAMPS[:1])
     with pytest.raises(BadRecording, match="it is a folder of recordings, run0, run1, run2, run3, run4 and 2 more"):
         Bag(tmp_path)
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "drive.mp4").touch()
+    with pytest.raises(BadRecording, match="it is a folder of recordings, drive.mp4; name those that are meant"):
+        Bag(tmp_path / "films")
 
 
 def test_types_as_older_recorders_and_converters_write_them(tmp_path, write_bag):

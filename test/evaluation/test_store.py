@@ -1,0 +1,43 @@
+"""What is in an evaluation's folder when it is resumed, and what is not ours there."""
+
+from __future__ import annotations
+
+import pytest
+
+from cosmos_ros.evaluation.measure import Outcome
+from cosmos_ros.evaluation.store import OtherEvaluation, Store
+
+SETTINGS = {"schema": "cosmos_ros/evaluation/2", "seed": 0}
+
+
+def outcome(bag: int, time_ns: int) -> Outcome:
+    key = f"{bag:03d}-{time_ns}"
+    return Outcome(key, {"key": key, "time_ns": time_ns}, '{"camera": []}')
+
+
+def test_windows_come_back_in_the_order_of_bags_and_times(tmp_path):
+    store = Store(tmp_path / "out", SETTINGS, resume=False)
+    for bag, time_ns in ((1, 5), (0, 100), (0, 20)):
+        store.keep(outcome(bag, time_ns))
+    again = Store(tmp_path / "out", SETTINGS, resume=True)
+    assert [record["key"] for record in again.records()] == ["000-20", "000-100", "001-5"]
+    assert again.keys() == {"000-20", "000-100", "001-5"} and again.pictures("001-5") == {"camera": []}
+
+
+@pytest.mark.parametrize("content", ["{cut off", "[]", ""])
+def test_a_damaged_record_is_named_with_the_remedy(tmp_path, content):
+    store = Store(tmp_path / "out", SETTINGS, resume=False)
+    store.keep(outcome(0, 20))
+    for file, read in (("000-20.json", store.records), ("000-20.pictures.json", lambda: store.pictures("000-20"))):
+        (tmp_path / "out" / "windows" / file).write_text(content)
+        with pytest.raises(OtherEvaluation, match=f"{file} is damaged.*: delete .*go on with --resume"):
+            read()
+
+
+def test_a_folder_of_other_settings_or_of_somebody_else_is_refused(tmp_path):
+    Store(tmp_path / "out", SETTINGS, resume=False).keep(outcome(0, 20))
+    with pytest.raises(OtherEvaluation, match=r"other settings \(seed\)"):
+        Store(tmp_path / "out", SETTINGS | {"seed": 1}, resume=True)
+    (tmp_path / "out" / "settings.json").write_text("{cut off")
+    with pytest.raises(OtherEvaluation, match="holds files of somebody else"):
+        Store(tmp_path / "out", SETTINGS, resume=True)
