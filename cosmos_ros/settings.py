@@ -103,14 +103,14 @@ class SamplingConfig(Config):
 
     temperature: float = setting(
         -1.0,
-        "Sampling temperature where a goal leaves its own negative. 0: greedy. Negative: the model's recommendation.",
+        "Sampling temperature, unless a goal gives its own. 0: greedy. Negative: the model's recommendation.",
         when=When.ANY_TIME,
         bounds=(-1.0, 10.0),
         decides=True,
     )
     top_p: float = setting(
         -1.0,
-        "Nucleus, in (0, 1], where a goal leaves its own negative. Negative: the model's recommendation.",
+        "Nucleus, in (0, 1], unless a goal gives its own. Negative: the model's recommendation.",
         when=When.ANY_TIME,
         bounds=(-1.0, 1.0),
         never=(0.0,),

@@ -54,6 +54,8 @@ def _flag(name: str) -> str:
 def _metavar(setting: Setting) -> str:
     if setting.path:
         return "DIR"
+    if setting.choices:
+        return "|".join(setting.choices)
     if setting.unit:
         return setting.unit.upper()
     return {bool: "BOOL", int: "N", float: "X", str: "WORD"}[type(setting.default)]
