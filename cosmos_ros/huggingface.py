@@ -89,6 +89,7 @@ class LocalModels:
         except ImportError as error:
             raise self.not_installed("transformers") from error
         module.logging.set_verbosity_error()  # it would list every weight of a model that is loaded in part
+        module.logging.disable_progress_bar()  # it would fill the node's log
         return module
 
     def load(self, model_class: Any, folder: Path, **options: Any) -> Any:
