@@ -142,9 +142,12 @@ class GoalProgress:
         self._stage: int | None = None
 
     def show(self, feedback: Predict.Feedback) -> None:
+        words = _words(feedback)
         if self._bar is None:
-            self._bar = ProgressBar(total=100, bar_format="{percentage:3.0f} %|{bar:30}| {elapsed}  {desc}")
-        self._bar.set_description_str(_words(feedback), refresh=False)
+            bar_format = "{percentage:3.0f} %|{bar:30}| {elapsed}  {desc}"
+            self._bar = ProgressBar(total=100, bar_format=bar_format, desc=words)
+            self._stage = feedback.stage
+        self._bar.set_description_str(words, refresh=False)
         self._bar.update(100 * feedback.progress - self._bar.n)
         if feedback.stage != self._stage:
             self._bar.refresh()
