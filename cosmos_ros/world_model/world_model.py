@@ -264,7 +264,7 @@ class WorldModel:
 
     def _decode(self, tokens: Tensor, first: int, camera: Tensor | None) -> Iterator[Decoded]:
         """Frames after the first ones; refined, in groups of one latent frame, where the camera's are given."""
-        if camera is None:
+        if camera is None or self._refiner is None or self._refining is None:
             yield from map(Decoded, self.decode(tokens, first))
             return
         with self._programs.in_use(), cpu_threads():

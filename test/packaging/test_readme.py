@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+from catkin_pkg.changelog import get_changelog_from_path
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -23,6 +25,33 @@ def test_the_error_codes_are_the_actions():
     declared = re.findall(r"^uint16 (\w+)=(\d+)", (ROOT / "action" / "Predict.action").read_text(), re.MULTILINE)
     told = re.findall(r"^\| (\d+) \| ([A-Z_]+) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert [(name, number) for number, name in told] == declared
+
+
+def test_the_changelog_is_one_and_ends_at_the_packages_version():
+    """As REP 132 has it. "Forthcoming" is no version yet."""
+    changelog = get_changelog_from_path(ROOT / "CHANGELOG.rst", "cosmos_ros")
+    version = ElementTree.parse(ROOT / "package.xml").getroot().findtext("version")
+    assert [number for number, _, _ in changelog.foreach_version()][-1] == version
+    assert "\nForthcoming\n" in (ROOT / "CHANGELOG.rst").read_text()
+
+
+def words_in(figure: str) -> set[str]:
+    """What the figure says, word by word."""
+    texts = ElementTree.parse(ROOT / "docs" / figure).getroot().itertext()
+    return {word for text in texts for word in re.split(r"[^\w~/]+", text)}
+
+
+def test_the_figure_of_the_topics_shows_those_of_the_table():
+    table = re.findall(r"^\| (`.+?) (?:\(in\) )?\|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    topics = {name for cell in table for name in re.findall(r"`([^`]+)`", cell)}
+    drawn = words_in("topics.svg")
+    assert topics <= drawn
+    assert {word for word in drawn if "/" in word} <= topics
+
+
+def test_the_figure_of_the_rooms_shows_every_room():
+    rooms = {path.parent.name for path in (ROOT / "cosmos_ros").glob("*/__init__.py")}
+    assert rooms | {"foresight"} <= words_in("rooms.svg")
 
 
 def test_every_command_is_told():
