@@ -28,7 +28,7 @@ PICTURES = Path(skimage.__file__).parent / "data"
 WITHOUT_FACES = ("coffee", "motorcycle_left", "chelsea", "brick", "coins", "clock_motion", "gravel", "grass", "rocket")
 HEIGHT, WIDTH = 160, 256
 WALL = (192, 256)  # height and width, pixels
-BLUR = FaceBlur(CascadeFaceDetector(), WALL)
+BLUR = FaceBlur(CascadeFaceDetector(), WALL[0] * WALL[1])
 
 
 def main() -> None:
@@ -105,7 +105,7 @@ def seconds() -> dict[str, float]:
     """Medians of nine goals: by the clock, and of all CPUs together, which says more on a busy machine."""
     photograph = cv2.resize(cv2.imread(str(PICTURES / "motorcycle_left.png")), (320, 200), interpolation=cv2.INTER_AREA)
     frames = np.stack([photograph[k : k + HEIGHT, k : k + WIDTH] for k in range(24)])
-    blur = FaceBlur(CascadeFaceDetector(), (HEIGHT, WIDTH))
+    blur = FaceBlur(CascadeFaceDetector(), HEIGHT * WIDTH)
     times = []
     for _ in range(9):
         began = time.perf_counter(), time.process_time()

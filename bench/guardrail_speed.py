@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import statistics
 import tempfile
@@ -114,7 +115,7 @@ def measure(folder: Path, size: dict, device: torch.device) -> dict:
     start = time.monotonic()
     memory = DeviceMemory(device)
     content = VideoContentGuard(folder / "video", memory)
-    faces = FaceBlur(RetinaFaceDetector(folder / "faces" / "Resnet50_Final.pth", memory), size["frame"])
+    faces = FaceBlur(RetinaFaceDetector(folder / "faces" / "Resnet50_Final.pth", memory), math.prod(size["frame"]))
     aegis = Aegis(folder / "aegis", memory)
     say(f"weights hashed and loaded in {time.monotonic() - start:.0f} s")
     result = {

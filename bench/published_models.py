@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -89,7 +90,7 @@ class Bench:
         guardrail_speed.write_face_blur(folder / "face_blur_filter")
         content = VideoContentGuard(folder / "video_content_safety_filter", self.memory)
         detector = RetinaFaceDetector(folder / "face_blur_filter" / "Resnet50_Final.pth", self.memory)
-        faces = FaceBlur(detector, self.size["frame"])
+        faces = FaceBlur(detector, math.prod(self.size["frame"]))
         if not with_text:
             return Guardrail(Guards("bench", (), (content,), (faces,)), takes_prompt=False, timeout_s=60)
         guardrail_speed.write_aegis(folder / "aegis", self.size["llama"], DEVICE)

@@ -34,20 +34,20 @@ class FaceDetector(ABC):
 class FaceBlur(FrameFilter):
     """Pixelates what a detector finds, on a copy of the frames.
 
-    frame_size  height and width of the model's frames, pixels. Frames may be larger, as the camera's are, but show no
-                more than that; faces are then searched for in a copy of the frames that has no more pixels
+    searched_pixels  frames with more pixels, at a camera's size, are searched in a copy reduced to as many: the time
+                     that this takes must not grow with the camera
     """
 
     name = "face_blur"
 
-    def __init__(self, detector: FaceDetector, frame_size: tuple[int, int]) -> None:
+    def __init__(self, detector: FaceDetector, searched_pixels: int) -> None:
         self.weights = detector.weights
         self.parts = detector.parts
         self._detector = detector
-        self._pixels = frame_size[0] * frame_size[1]
+        self._searched_pixels = searched_pixels
 
     def filter(self, frames: np.ndarray) -> tuple[np.ndarray, Judgement]:
-        boxes = self._detector.detect(searched := reduced(frames, self._pixels))
+        boxes = self._detector.detect(searched := reduced(frames, self._searched_pixels))
         if len(boxes) != len(frames):
             raise ValueError(f"the face detector answered for {len(boxes)} of {len(frames)} frames")
         if not any(map(len, boxes)):

@@ -209,7 +209,7 @@ def test_faces_are_pixelated_on_a_copy(detector, weights, tmp_path):
     torch.save(surely, tmp_path / "Resnet50_Final.pth")
     frames = np.stack([picture(96, 128)] * 2)
     frames.flags.writeable = False
-    blurred, judgement = FaceBlur(RetinaFaceDetector(tmp_path / "Resnet50_Final.pth", CPU), (96, 128)).filter(frames)
+    blurred, judgement = FaceBlur(RetinaFaceDetector(tmp_path / "Resnet50_Final.pth", CPU), 96 * 128).filter(frames)
     assert judgement.verdict is Verdict.MODIFIED and judgement.changes >= 2
     assert (blurred != frames).any() and np.array_equal(frames[0], picture(96, 128))
 
@@ -226,10 +226,10 @@ class SeesOneFace(FaceDetector):
 
 
 @pytest.mark.parametrize("height, width, looked_at", [(60, 80, (60, 80)), (30, 40, (30, 40)), (180, 160, (85, 75))])
-def test_faces_are_searched_for_in_no_more_pixels_than_the_model_gave(height, width, looked_at):
+def test_faces_are_searched_for_in_a_reduced_copy_of_large_frames(height, width, looked_at):
     """And pixelated where they are in the frame that leaves."""
     frames = np.stack([picture(height, width)] * 2)
-    blurred, judgement = FaceBlur(detector := SeesOneFace(), (80, 80)).filter(frames)
+    blurred, judgement = FaceBlur(detector := SeesOneFace(), 80 * 80).filter(frames)
     assert detector.seen == [(2, *looked_at, 3)] and judgement.changes == 2
     rows, columns = np.nonzero((blurred != frames).any(axis=(0, 3)))
     found = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])

@@ -119,8 +119,8 @@ def test_a_rollout_that_is_refused_early_is_not_generated_to_its_end(tiny_checkp
     ready: list[int] = []
     inspect = Screening.inspect
 
-    def inspect_and_wait_for_the_verdict(screening: Screening, frames: np.ndarray) -> None:
-        inspect(screening, frames)
+    def inspect_and_wait_for_the_verdict(screening: Screening, *frames: np.ndarray | None) -> None:
+        inspect(screening, *frames)
         ready.clear()
         with suppress(VideoBlocked):
             screening._video_thread.wait()

@@ -32,7 +32,8 @@ def cosmos_guards(spec: Checkpoint, folder: str | Path, memory: DeviceMemory) ->
         near = PREDICT1 if "predict1" in spec.directory.absolute().name.lower() else COSMOS_1_0
         prompt = (_loaded(Blocklist, home / BLOCKLIST, near), _loaded(Aegis, home / AEGIS, memory))
     content = _loaded(VideoContentGuard, home / VIDEO_CONTENT, memory)
-    faces = FaceBlur(_loaded(RetinaFaceDetector, home / FACES, memory), spec.frame_size)
+    height, width = spec.frame_size
+    faces = FaceBlur(_loaded(RetinaFaceDetector, home / FACES, memory), height * width)
     return Guards(PUBLISHED, prompt, (content,), (faces,))
 
 

@@ -126,7 +126,7 @@ def test_other_lists_are_another_hash():
     assert BLOCKLIST.weights == EmbeddedBlocklist().weights
     admitted = []
     for guard in (BLOCKLIST, other):
-        guards = Guards("embedded", (guard,), (DegenerateVideoGuard(),), (FaceBlur(CascadeFaceDetector(), (64, 96)),))
+        guards = Guards("embedded", (guard,), (DegenerateVideoGuard(),), (FaceBlur(CascadeFaceDetector(), 64 * 96),))
         with (
             Guardrail(guards, takes_prompt=True).screen("a cube of other lists", CROP) as screening,
             suppress(PromptBlocked),
