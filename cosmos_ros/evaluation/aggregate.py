@@ -80,7 +80,9 @@ def verdict(summary: Mapping) -> list[str]:
             f"{truths['count']} on {truths['of']} true futures, {decoded['count']} on their tokenizer round trips."
         )
     if refused := summary["refused"]:
-        sentences.append(f"{refused} more windows are left out: the guardrail refused the rollout or the round trip.")
+        sentences.append(
+            f"{refused} more windows are left out: the rollout or the round trip was refused, or was not finite."
+        )
     if modified := summary["modified_by_guards"]:
         sentences.append(
             f"In {modified} of {summary['windows']} windows a guard changed predicted pixels before they were measured."

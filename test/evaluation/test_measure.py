@@ -59,8 +59,8 @@ def test_windows_whose_pixels_are_no_numbers_count_as_refused_and_the_others_are
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["complete"]
     *refused, measured = metrics["windows"]
-    assert [window["refused"]["code"] for window in refused] == ["BLOCKED_VIDEO"] * 2
-    assert all("not finite" in window["refused"]["message"] for window in refused)
+    assert [window["refused"]["code"] for window in refused] == ["MODEL_UNAVAILABLE"] * 2
+    assert all("no finite numbers" in window["refused"]["message"] for window in refused)
     assert len(measured["samples"][0]["psnr"]) == 24 and "refused" not in measured
     assert (metrics["summary"]["windows"], metrics["summary"]["refused"]) == (1, 2)
     assert refused[0]["refused"]["message"] in (tmp_path / "out" / "report.html").read_text()

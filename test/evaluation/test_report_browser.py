@@ -274,7 +274,8 @@ def test_a_player_shows_the_middle_of_the_horizon_before_any_script_has_run_and_
         browser.call("Emulation.setEmulatedMedia", media="")
         browser.call("Emulation.setScriptExecutionDisabled", value=False)
         browser.call("Page.reload")
-        browser.until("[...document.querySelectorAll('.player')].every(player => player.dataset.ready)")
+        # Players that are not parsed yet are not ready either.
+        browser.until("document.querySelectorAll('.player[data-ready]').length === 3")
 
 
 def test_names_from_outside_are_text_and_not_markup(browser):
