@@ -11,7 +11,8 @@ from torch import Tensor
 from cosmos_ros.device.out_of_memory import is_out_of_memory
 from cosmos_ros.world_model.decoding import layer_kernels, sampling_kernels
 from cosmos_ros.world_model.decoding.cache_attention import attend_to_cache
-from cosmos_ros.world_model.decoding.projections import Projections
+from cosmos_ros.world_model.decoding.float8 import multiply
+from cosmos_ros.world_model.decoding.projections import Projection, Rows
 from cosmos_ros.world_model.decoding.sampling import Sampling
 from cosmos_ros.world_model.decoding.window import Report, WindowPass, reports_in
 from cosmos_ros.world_model.transformer import Transformer
@@ -24,7 +25,13 @@ class FusedPass(WindowPass):
 
     def __init__(self, transformer: Transformer, batch: int, window: int, one_by_one: bool) -> None:
         super().__init__(transformer, batch, window, one_by_one)
-        self._projections = [Projections(layer) for layer in transformer.layers]
+        self._projections = [
+            (
+                Projection(layer.attention.wq, layer.attention.wk, layer.attention.wv),
+                Projection(layer.feed_forward.w1, layer.feed_forward.w3),
+            )
+            for layer in transformer.layers
+        ]
         self._settings = torch.zeros(3, device=self.device)
         self._tokens = torch.zeros(batch, window, dtype=torch.long, device=self.device)
         self._report = torch.zeros(batch, 2 + window, dtype=torch.long, device=self.device)
@@ -86,9 +93,7 @@ class FusedPass(WindowPass):
 
     def _step(self) -> None:
         batch = self.batch
-        sampling_kernels.guess(
-            batch.sequence, batch.filled, batch.guessed, self.transformer.config.tokens_per_latent_frame, self._tokens
-        )
+        self._guess()
         drawn = self._draws.draw(self._logits(), self.window)
         sampling_kernels.settle(
             batch.sequence,
@@ -101,6 +106,10 @@ class FusedPass(WindowPass):
             self.one_by_one,
         )
 
+    def _guess(self) -> None:
+        batch, per_frame = self.batch, self.transformer.config.tokens_per_latent_frame
+        sampling_kernels.guess(batch.sequence, batch.filled, batch.guessed, per_frame, self._tokens)
+
     def _logits(self) -> Tensor:
         """[B * W, vocabulary] of the window's tokens."""
         transformer, config, filled, window = self.transformer, self.transformer.config, self.batch.filled, self.window
@@ -109,13 +118,13 @@ class FusedPass(WindowPass):
         branch, absolute = None, transformer.absolute_positions
         tables = (transformer.rope_cos, transformer.rope_sin)
 
-        def norm(weight: Tensor, branch: Tensor | None, absolute: Tensor | None = None) -> Tensor:
-            return layer_kernels.add_and_normalise(x, branch, weight, config.norm_eps, absolute, filled, window)
+        def norm(weight: Tensor, branch: Tensor | None, absolute: Tensor | None = None, float8: bool = False) -> Rows:
+            return layer_kernels.add_and_normalise(x, branch, weight, config.norm_eps, absolute, filled, window, float8)
 
-        for i, (layer, projections) in enumerate(zip(transformer.layers, self._projections, strict=True)):
+        for i, (layer, (heads, hidden)) in enumerate(zip(transformer.layers, self._projections, strict=True)):
             attention, keys, values = layer.attention, self.cache.keys[i], self.cache.values[i]
             queries = layer_kernels.rotate_and_store(
-                projections.queries_keys_values(norm(layer.attention_norm.weight, branch, absolute)),
+                heads(norm(layer.attention_norm.weight, branch, absolute, heads.float8)),
                 (attention.q_norm.weight, attention.k_norm.weight),
                 config.norm_eps,
                 tables,
@@ -128,6 +137,10 @@ class FusedPass(WindowPass):
             if self.context is not None:
                 normal = norm(layer.cross_attention_norm.weight, branch).unflatten(0, (batch, window))
                 branch = layer.cross_attention(normal, self.context[i]).flatten(0, 1)
-            gated = layer_kernels.gate(projections.gate_and_value(norm(layer.ffn_norm.weight, branch)))
-            branch = layer.feed_forward.w2(gated)
+            opened = hidden(norm(layer.ffn_norm.weight, branch, None, hidden.float8))
+            back = layer.feed_forward.w2
+            if hidden.float8:
+                branch = multiply(*layer_kernels.gate(opened, True), back.weight, back.scale)
+            else:
+                branch = back(layer_kernels.gate(opened, False))
         return transformer.output(norm(transformer.norm.weight, branch))

@@ -10,17 +10,29 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from cosmos_ros.world_model.decoding.float8 import FLOAT8, store_float8
+from cosmos_ros.world_model.decoding.projections import Rows
+
 
 def add_and_normalise(
-    x: Tensor, branch: Tensor | None, weight: Tensor, eps: float, absolute: Tensor | None, filled: Tensor, window: int
-) -> Tensor:
+    x: Tensor,
+    branch: Tensor | None,
+    weight: Tensor,
+    eps: float,
+    absolute: Tensor | None,
+    filled: Tensor,
+    window: int,
+    float8: bool,
+) -> Rows:
     """x += branch, += the absolute position's row, in place; returns RMSNorm(x).
 
     x, branch  [B * W, dim]
     absolute   [rows, dim], of the positions; None: nothing is added
+    float8     return it in float8, with its rows' scales
     """
     rows, dim = x.shape
-    result = torch.empty_like(x)
+    result = torch.empty_like(x, dtype=FLOAT8 if float8 else x.dtype)
+    scale = torch.empty(rows, 1, device=x.device, dtype=torch.float32)
     _add_and_normalise[(rows,)](
         x,
         x if branch is None else branch,
@@ -28,6 +40,7 @@ def add_and_normalise(
         x if absolute is None else absolute,
         filled,
         result,
+        scale,
         window,
         0 if absolute is None else len(absolute) - 1,
         eps,
@@ -35,9 +48,10 @@ def add_and_normalise(
         BLOCK=triton.next_power_of_2(dim),
         ADD=branch is not None,
         ADD_POSITION=absolute is not None,
+        TO_FLOAT8=float8,
         num_warps=8 if dim >= 2048 else 4,
     )
-    return result
+    return (result, scale) if float8 else result
 
 
 def rotate_and_store(
@@ -81,12 +95,17 @@ def rotate_and_store(
     return queries
 
 
-def gate(projected: Tensor) -> Tensor:
-    """silu(first half) * second half: [M, 2 * hidden] -> [M, hidden]."""
-    rows, both = projected.shape
-    result = torch.empty(rows, both // 2, device=projected.device, dtype=projected.dtype)
-    block = min(1024, triton.next_power_of_2(both // 2))
-    _gate[(rows, triton.cdiv(both // 2, block))](projected, result, both // 2, BLOCK=block)
+def gate(projected: Tensor, float8: bool) -> Rows:
+    """silu(first half) * second half: [M, 2 * hidden] -> [M, hidden]; `float8` as above."""
+    rows, hidden = projected.shape[0], projected.shape[1] // 2
+    if float8:
+        result = torch.empty(rows, hidden, device=projected.device, dtype=FLOAT8)
+        scale = torch.empty(rows, 1, device=projected.device, dtype=torch.float32)
+        _gate_row[(rows,)](projected, result, scale, hidden, BLOCK=triton.next_power_of_2(hidden), num_warps=16)
+        return result, scale
+    result = torch.empty(rows, hidden, device=projected.device, dtype=projected.dtype)
+    block = min(1024, triton.next_power_of_2(hidden))
+    _gate[(rows, triton.cdiv(hidden, block))](projected, result, hidden, BLOCK=block)
     return result
 
 
@@ -98,6 +117,7 @@ def _add_and_normalise(
     absolute,
     filled,
     result,
+    scale,
     window,
     last_row,
     eps,
@@ -105,6 +125,7 @@ def _add_and_normalise(
     BLOCK: tl.constexpr,
     ADD: tl.constexpr,
     ADD_POSITION: tl.constexpr,
+    TO_FLOAT8: tl.constexpr,
 ):
     row = tl.program_id(0)
     channel = tl.arange(0, BLOCK)
@@ -124,7 +145,10 @@ def _add_and_normalise(
     wide = value.to(tl.float32)
     normal = (wide * tl.rsqrt(tl.sum(wide * wide, 0) / DIM + eps)).to(kind)
     scaled = normal.to(tl.float32) * tl.load(weight + channel, mask=real, other=0.0).to(tl.float32)
-    tl.store(result + row * DIM + channel, scaled.to(kind), mask=real)
+    if TO_FLOAT8:
+        store_float8(scaled.to(kind).to(tl.float32), result, scale, row, DIM, channel, real)
+    else:
+        tl.store(result + row * DIM + channel, scaled.to(kind), mask=real)
 
 
 @triton.jit
@@ -182,12 +206,26 @@ def _rotate_and_store(
 
 
 @triton.jit
+def _gated(projected, row, hidden, channel, real):
+    kind = projected.dtype.element_ty
+    opening = tl.load(projected + row * 2 * hidden + channel, mask=real, other=0.0).to(tl.float32)
+    value = tl.load(projected + row * 2 * hidden + hidden + channel, mask=real, other=0.0).to(tl.float32)
+    opened = (opening / (1.0 + tl.exp(-opening))).to(kind).to(tl.float32)
+    return (opened * value).to(kind)
+
+
+@triton.jit
 def _gate(projected, result, hidden, BLOCK: tl.constexpr):
     row = tl.program_id(0)
     channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     real = channel < hidden
-    kind = result.dtype.element_ty
-    opening = tl.load(projected + row * 2 * hidden + channel, mask=real, other=0.0).to(tl.float32)
-    value = tl.load(projected + row * 2 * hidden + hidden + channel, mask=real, other=0.0).to(tl.float32)
-    opened = (opening / (1.0 + tl.exp(-opening))).to(kind).to(tl.float32)
-    tl.store(result + row * hidden + channel, (opened * value).to(kind), mask=real)
+    tl.store(result + row * hidden + channel, _gated(projected, row, hidden, channel, real), mask=real)
+
+
+@triton.jit
+def _gate_row(projected, result, scale, hidden, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    channel = tl.arange(0, BLOCK)
+    real = channel < hidden
+    value = _gated(projected, row, hidden, channel, real).to(tl.float32)
+    store_float8(tl.where(real, value, 0.0), result, scale, row, hidden, channel, real)

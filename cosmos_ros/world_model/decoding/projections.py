@@ -6,41 +6,40 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cosmos_ros.world_model.transformer import Block
+from cosmos_ros.world_model.decoding.float8 import Float8Linear, multiply, quantise
+
+Rows = Tensor | tuple[Tensor, Tensor]  # [M, N], or in float8 with scales [M, 1]
 
 
-class Projections:
-    """A layer's products before attention and before the gate, over weights that lie one after the other."""
+class Projection:
+    """Linear layers of one input, whose results stand side by side: [M, in] -> [M, rows of all]."""
 
-    def __init__(self, layer: Block) -> None:
-        attention, feed_forward = layer.attention, layer.feed_forward
-        self._attention = [attention.wq, attention.wk, attention.wv]
-        self._feed_forward = [feed_forward.w1, feed_forward.w3]
+    def __init__(self, *layers: nn.Linear | Float8Linear) -> None:
+        self._layers = layers
+        self.float8 = isinstance(layers[0], Float8Linear)
 
-    def queries_keys_values(self, x: Tensor) -> Tensor:
-        """[M, dim] -> [M, (n_heads + 2 * n_kv_heads) * head_dim]."""
-        return F.linear(x, side_by_side(self._attention))
-
-    def gate_and_value(self, x: Tensor) -> Tensor:
-        """[M, dim] -> [M, 2 * ffn_hidden]."""
-        return F.linear(x, side_by_side(self._feed_forward))
+    def __call__(self, x: Rows) -> Tensor:
+        weight = side_by_side([layer.weight for layer in self._layers])
+        if not self.float8:
+            return F.linear(x, weight)
+        rows, scale = x if isinstance(x, tuple) else quantise(x)
+        return multiply(rows, scale, weight, side_by_side([layer.scale for layer in self._layers]))
 
 
-@torch.no_grad()
-def side_by_side(layers: list[nn.Linear]) -> Tensor:
-    """The layers' weights as one matrix [rows of all, in]. They are laid so in memory, where they are not yet."""
-    weights = [layer.weight for layer in layers]
-    rows, first = sum(len(weight) for weight in weights), weights[0]
-    if not _adjoin(weights):
-        together = torch.cat([weight.data for weight in weights])
-        for weight, part in zip(weights, together.split([len(weight) for weight in weights]), strict=True):
-            weight.data = part  # the old one goes: the weights stand in memory once
-    return torch.as_strided(first.data, (rows, first.shape[1]), (first.shape[1], 1))
+@torch.inference_mode(False)
+def side_by_side(parts: list[Tensor]) -> Tensor:
+    """Tensors [rows, ...] as one of all rows. They are laid so in memory, where they are not yet, and stay good."""
+    first, rows = parts[0], sum(len(part) for part in parts)
+    if not _adjoin(parts):
+        # As bytes, for not everything can be joined in float8. The old memory goes: each stands there once.
+        together = torch.cat([part.data.view(torch.uint8) for part in parts]).view(first.dtype)
+        for part, new in zip(parts, together.split([len(part) for part in parts]), strict=True):
+            part.data = new
+    return torch.as_strided(first.data, (rows, *first.shape[1:]), first.stride())
 
 
-def _adjoin(weights: list[Tensor]) -> bool:
-    storage = weights[0].untyped_storage().data_ptr()
-    ends = [weight.data_ptr() + weight.nbytes for weight in weights]
-    return all(weight.is_contiguous() and weight.untyped_storage().data_ptr() == storage for weight in weights) and all(
-        end == weight.data_ptr() for end, weight in zip(ends, weights[1:], strict=False)
-    )
+def _adjoin(parts: list[Tensor]) -> bool:
+    storages = {part.untyped_storage().data_ptr() for part in parts}
+    ends = [part.data_ptr() + part.nbytes for part in parts]
+    starts = [part.data_ptr() for part in parts]
+    return len(storages) == 1 and ends[:-1] == starts[1:] and all(part.is_contiguous() for part in parts)
