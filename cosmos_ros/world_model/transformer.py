@@ -211,12 +211,13 @@ def attend_grouped(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor |
 
     The queries that share a key-value head are laid one after the other as if they were further tokens.
 
-    mask  bool [B or 1, 1, N, M], True where a query sees a key; None: all see all
+    mask  [B or 1, 1, N or group * N, M], for every token or for every query that shares a key-value head: bool, True
+          where it sees a key, or what is added to the scores; None: all see all
     """
     batch, n_heads, n, head_dim = queries.shape
     group = n_heads // keys.shape[1]
     folded = queries.reshape(batch, keys.shape[1], group * n, head_dim)
-    if mask is not None and n > 1:
+    if mask is not None and mask.shape[-2] not in (1, group * n):
         mask = mask.repeat(1, 1, group, 1)
     return F.scaled_dot_product_attention(folded, keys, values, attn_mask=mask).reshape(queries.shape)
 

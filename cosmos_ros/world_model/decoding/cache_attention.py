@@ -17,15 +17,15 @@ from torch import Tensor
 
 LARGEST_QUERY_BLOCK = 128
 LOG2_E = 1.4426950408889634
-THREAD_BLOCKS = 100  # that keep a large GPU busy; splits are made no smaller than that takes
+BLOCK_ROWS = 64
 
 
 def rows_per_split(rows: int, n_kv_heads: int, query_blocks: int) -> int:
-    """Rows of a split: large ones write fewer partial sums, small ones give every multiprocessor work."""
-    size = 2048
-    while size > 256 and triton.cdiv(rows, size) * n_kv_heads * query_blocks < THREAD_BLOCKS:
-        size //= 2
-    return size
+    """Rows of a split: with the published heads, a little under one or two thread blocks on each multiprocessor of
+    an H100. That depends on no batch, so that a sample is summed as it is alone.
+    """
+    splits = 16 if n_kv_heads * query_blocks <= 8 else 8
+    return triton.cdiv(rows, splits * BLOCK_ROWS) * BLOCK_ROWS
 
 
 def attend_to_cache(queries: Tensor, keys: Tensor, values: Tensor, filled: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ def attend_to_cache(queries: Tensor, keys: Tensor, values: Tensor, filled: Tenso
         N_KV_HEADS=n_kv_heads,
         HEAD_DIM=head_dim,
         BLOCK=block,
-        BLOCK_ROWS=32 if wide else 64,
+        BLOCK_ROWS=32 if wide else BLOCK_ROWS,
         SPLIT_ROWS=split_rows,
         PRECISION="ieee" if wide else "tf32",
         num_warps=8 if block == LARGEST_QUERY_BLOCK else 4,
@@ -83,6 +83,45 @@ def attend_to_cache(queries: Tensor, keys: Tensor, values: Tensor, filled: Tenso
         num_warps=1,
     )
     return result
+
+
+@triton.jit
+def _absorb(
+    query,
+    keys,
+    values,
+    at,
+    end,
+    last,
+    highest,
+    total,
+    summed,
+    scale,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    """Take a block of rows into the running softmax, with the same rounding whether it is masked or not."""
+    cached = at + tl.arange(0, BLOCK_ROWS)
+    offsets = cached[:, None] * HEAD_DIM + tl.arange(0, HEAD_DIM)[None, :]
+    if MASKED:
+        key = tl.load(keys + offsets, mask=(cached < end)[:, None], other=0.0)
+        value = tl.load(values + offsets, mask=(cached < end)[:, None], other=0.0)
+    else:
+        key, value = tl.load(keys + offsets), tl.load(values + offsets)
+    score = tl.dot(query, tl.trans(key), input_precision=PRECISION)
+    if MASKED:
+        score = tl.where(cached[None, :] <= last[:, None], score, float("-inf"))
+    new_highest = tl.maximum(highest, tl.max(score, 1) * scale)
+    # A row that has seen nothing yet keeps -inf as its maximum: subtract zero there, not infinity.
+    reference = tl.where(new_highest == float("-inf"), 0.0, new_highest)
+    shrink = tl.exp2(highest - reference)
+    # Fused by name: left to the compiler, one kind of block would be rounded once here and the other twice.
+    portion = tl.exp2(tl.fma(score, tl.full(score.shape, 1.0, tl.float32) * scale, -reference[:, None]))
+    total = tl.fma(total, shrink, tl.sum(portion, 1))
+    summed = tl.dot(portion.to(value.dtype), value, summed * shrink[:, None], input_precision=PRECISION)
+    return new_highest, total, summed
 
 
 @triton.jit
@@ -125,34 +164,16 @@ def _attend_split(
     end = tl.minimum(begin + SPLIT_ROWS, first + window)
     seen_by_all = tl.minimum(end, begin + tl.maximum(first + 1 - begin, 0) // BLOCK_ROWS * BLOCK_ROWS)
     place = sample.to(tl.int64) * sample_stride + head.to(tl.int64) * head_stride
-    offsets = tl.arange(0, BLOCK_ROWS)[:, None] * HEAD_DIM + channel[None, :]
+    keys += place
+    values += place
     for at in range(begin, seen_by_all, BLOCK_ROWS):
-        key = tl.load(keys + place + at * HEAD_DIM + offsets)
-        value = tl.load(values + place + at * HEAD_DIM + offsets)
-        score = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
-        new_highest = tl.maximum(highest, tl.max(score, 1))
-        shrink = tl.exp2(highest - new_highest)
-        portion = tl.exp2(score - new_highest[:, None])
-        total = total * shrink + tl.sum(portion, 1)
-        summed = summed * shrink[:, None]
-        summed = tl.dot(portion.to(value.dtype), value, summed, input_precision=PRECISION)
-        highest = new_highest
+        highest, total, summed = _absorb(
+            query, keys, values, at, end, last, highest, total, summed, scale, HEAD_DIM, BLOCK_ROWS, PRECISION, False
+        )
     for at in range(seen_by_all, end, BLOCK_ROWS):
-        cached = at + tl.arange(0, BLOCK_ROWS)
-        written = (cached < end)[:, None]
-        key = tl.load(keys + place + at * HEAD_DIM + offsets, mask=written, other=0.0)
-        value = tl.load(values + place + at * HEAD_DIM + offsets, mask=written, other=0.0)
-        score = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
-        score = tl.where(cached[None, :] <= last[:, None], score, float("-inf"))
-        new_highest = tl.maximum(highest, tl.max(score, 1))
-        # A row that has seen nothing yet keeps -inf as its maximum: subtract zero there, not infinity.
-        reference = tl.where(new_highest == float("-inf"), 0.0, new_highest)
-        shrink = tl.exp2(highest - reference)
-        portion = tl.exp2(score - reference[:, None])
-        total = total * shrink + tl.sum(portion, 1)
-        summed = summed * shrink[:, None]
-        summed = tl.dot(portion.to(value.dtype), value, summed, input_precision=PRECISION)
-        highest = new_highest
+        highest, total, summed = _absorb(
+            query, keys, values, at, end, last, highest, total, summed, scale, HEAD_DIM, BLOCK_ROWS, PRECISION, True
+        )
 
     seen = total > 0
     place_of_row = split.to(tl.int64) * all_rows + row_of_all

@@ -36,9 +36,11 @@ class Float8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows, scale = quantise(x.reshape(-1, x.shape[-1]))
-        return multiply(rows, scale, self.weight, self.scale).view(*x.shape[:-1], -1)
+        return multiply_rows(rows, scale, self.weight, self.scale).view(*x.shape[:-1], -1)
 
 
+@torch.inference_mode(False)
+@torch.no_grad()
 def to_float8(transformer: Transformer) -> None:
     """Exchange every layer's large weights, one after the other: the model never stands in memory twice."""
     for layer in transformer.layers:
@@ -50,7 +52,7 @@ def to_float8(transformer: Transformer) -> None:
                 setattr(owner, name, Float8Linear(getattr(owner, name)))
 
 
-def multiply(x: Tensor, x_scale: Tensor, weight: Tensor, weight_scale: Tensor) -> Tensor:
+def multiply_rows(x: Tensor, x_scale: Tensor, weight: Tensor, weight_scale: Tensor) -> Tensor:
     """bfloat16 [M, out] of float8 [M, in] with scales [M, 1], and float8 [out, in] with scales [out]."""
     return torch._scaled_mm(
         x, weight.t(), scale_a=x_scale, scale_b=weight_scale[None], out_dtype=torch.bfloat16, use_fast_accum=True

@@ -11,11 +11,10 @@ from torch import Tensor
 from cosmos_ros.device.out_of_memory import is_out_of_memory
 from cosmos_ros.world_model.decoding import layer_kernels, sampling_kernels
 from cosmos_ros.world_model.decoding.cache_attention import attend_to_cache
-from cosmos_ros.world_model.decoding.float8 import multiply
 from cosmos_ros.world_model.decoding.projections import Projection, Rows
 from cosmos_ros.world_model.decoding.sampling import Sampling
 from cosmos_ros.world_model.decoding.window import Report, WindowPass, reports_in
-from cosmos_ros.world_model.transformer import Transformer
+from cosmos_ros.world_model.transformer import Block, Transformer
 
 logger = logging.getLogger(__name__)
 
@@ -25,13 +24,8 @@ class FusedPass(WindowPass):
 
     def __init__(self, transformer: Transformer, batch: int, window: int, one_by_one: bool) -> None:
         super().__init__(transformer, batch, window, one_by_one)
-        self._projections = [
-            (
-                Projection(layer.attention.wq, layer.attention.wk, layer.attention.wv),
-                Projection(layer.feed_forward.w1, layer.feed_forward.w3),
-            )
-            for layer in transformer.layers
-        ]
+        self._layers = [_Layer(layer) for layer in transformer.layers]
+        self._head = Projection(transformer.output)
         self._settings = torch.zeros(3, device=self.device)
         self._tokens = torch.zeros(batch, window, dtype=torch.long, device=self.device)
         self._report = torch.zeros(batch, 2 + window, dtype=torch.long, device=self.device)
@@ -121,10 +115,10 @@ class FusedPass(WindowPass):
         def norm(weight: Tensor, branch: Tensor | None, absolute: Tensor | None = None, float8: bool = False) -> Rows:
             return layer_kernels.add_and_normalise(x, branch, weight, config.norm_eps, absolute, filled, window, float8)
 
-        for i, (layer, (heads, hidden)) in enumerate(zip(transformer.layers, self._projections, strict=True)):
+        for i, (layer, products) in enumerate(zip(transformer.layers, self._layers, strict=True)):
             attention, keys, values = layer.attention, self.cache.keys[i], self.cache.values[i]
             queries = layer_kernels.rotate_and_store(
-                heads(norm(layer.attention_norm.weight, branch, absolute, heads.float8)),
+                products.heads(norm(layer.attention_norm.weight, branch, absolute, products.heads.float8)),
                 (attention.q_norm.weight, attention.k_norm.weight),
                 config.norm_eps,
                 tables,
@@ -133,14 +127,21 @@ class FusedPass(WindowPass):
                 filled,
                 window,
             )
-            branch = attention.wo(attend_to_cache(queries, keys, values, filled).flatten(0, 1))
+            branch = products.out(attend_to_cache(queries, keys, values, filled).flatten(0, 1))
             if self.context is not None:
                 normal = norm(layer.cross_attention_norm.weight, branch).unflatten(0, (batch, window))
                 branch = layer.cross_attention(normal, self.context[i]).flatten(0, 1)
-            opened = hidden(norm(layer.ffn_norm.weight, branch, None, hidden.float8))
-            back = layer.feed_forward.w2
-            if hidden.float8:
-                branch = multiply(*layer_kernels.gate(opened, True), back.weight, back.scale)
-            else:
-                branch = back(layer_kernels.gate(opened, False))
-        return transformer.output(norm(transformer.norm.weight, branch))
+            opened = products.opening(norm(layer.ffn_norm.weight, branch, None, products.opening.float8))
+            branch = products.closing(layer_kernels.gate(opened, products.closing.float8))
+        return self._head(norm(transformer.norm.weight, branch))
+
+
+class _Layer:
+    """The products of a layer."""
+
+    def __init__(self, layer: Block) -> None:
+        attention, feed_forward = layer.attention, layer.feed_forward
+        self.heads = Projection(attention.wq, attention.wk, attention.wv)
+        self.out = Projection(attention.wo, partial=True)
+        self.opening = Projection(feed_forward.w1, feed_forward.w3)
+        self.closing = Projection(feed_forward.w2, partial=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import torch
 from torch import Tensor
 
@@ -33,15 +35,16 @@ class KVCache:
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.rows = torch.arange(shape[3], device=device)
         self.reach = shape[3]
+        self._group = config.n_heads // config.n_kv_heads
+        self._masked: tuple[Tensor, int, Tensor] | None = None
 
     def sample(self, index: int) -> KVCache:
         """The part of one sample of the batch, as a cache over the same memory."""
-        part = object.__new__(KVCache)
+        part = copy(self)
         part.keys, part.values = self.keys[:, index : index + 1], self.values[:, index : index + 1]
-        part.rows, part.reach = self.rows, self.reach
         return part
 
-    def copy(self, source: int, target: int, rows: int) -> None:
+    def duplicate(self, source: int, target: int, rows: int) -> None:
         """Give one sample the leading rows of another."""
         for tensor in (self.keys, self.values):
             tensor[:, target, :, :rows] = tensor[:, source, :, :rows]
@@ -53,11 +56,20 @@ class KVCache:
         """
         if positions.ndim == 1 and positions.shape[0] == self.reach:
             return lambda queries, keys, values: attend_causally(queries, *self.write(layer, positions, keys, values))
-        mask = self.rows[: self.reach] <= positions[..., None]
-        mask = mask[None, None] if mask.ndim == 2 else mask[:, None]
+        mask = self._mask(positions)
         return lambda queries, keys, values: attend_grouped(
             queries, *self.write(layer, positions, keys, values), mask=mask
         )
+
+    def _mask(self, positions: Tensor) -> Tensor:
+        """What is added to the scores: 0 where a query sees a row, else -inf. Made once for all layers of a pass."""
+        if self._masked is None or self._masked[0] is not positions or self._masked[1] != self.reach:
+            unseen = self.rows[: self.reach] > positions[..., None]
+            unseen = unseen[None, None] if unseen.ndim == 2 else unseen[:, None]
+            mask = torch.zeros(unseen.shape, device=unseen.device, dtype=self.keys.dtype)
+            mask = mask.masked_fill_(unseen, -torch.inf).repeat(1, 1, self._group, 1)
+            self._masked = (positions, self.reach, mask)
+        return self._masked[2]
 
     def write(self, layer: int, positions: Tensor, keys: Tensor, values: Tensor) -> KeysValues:
         """Put [batch, n_kv_heads, N, head_dim] at the positions; the rows within reach."""

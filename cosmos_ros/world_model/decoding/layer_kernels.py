@@ -26,7 +26,8 @@ def add_and_normalise(
 ) -> Rows:
     """x += branch, += the absolute position's row, in place; returns RMSNorm(x).
 
-    x, branch  [B * W, dim]
+    x          [B * W, dim]
+    branch     likewise, or sums over parts [parts, B * W, dim]
     absolute   [rows, dim], of the positions; None: nothing is added
     float8     return it in float8, with its rows' scales
     """
@@ -46,7 +47,7 @@ def add_and_normalise(
         eps,
         DIM=dim,
         BLOCK=triton.next_power_of_2(dim),
-        ADD=branch is not None,
+        PARTS=0 if branch is None else branch.numel() // x.numel(),
         ADD_POSITION=absolute is not None,
         TO_FLOAT8=float8,
         num_warps=8 if dim >= 2048 else 4,
@@ -123,7 +124,7 @@ def _add_and_normalise(
     eps,
     DIM: tl.constexpr,
     BLOCK: tl.constexpr,
-    ADD: tl.constexpr,
+    PARTS: tl.constexpr,
     ADD_POSITION: tl.constexpr,
     TO_FLOAT8: tl.constexpr,
 ):
@@ -132,15 +133,17 @@ def _add_and_normalise(
     real = channel < DIM
     kind = x.dtype.element_ty
     value = tl.load(x + row * DIM + channel, mask=real, other=0.0)
-    if ADD:
-        value = (value.to(tl.float32) + tl.load(branch + row * DIM + channel, mask=real, other=0.0).to(tl.float32)).to(
-            kind
-        )
+    if PARTS > 0:
+        added = tl.load(branch + row * DIM + channel, mask=real, other=0.0).to(tl.float32)
+        for part in tl.static_range(1, PARTS):
+            at = (part * tl.num_programs(0) + row) * DIM
+            added += tl.load(branch + at + channel, mask=real, other=0.0)
+        value = (value.to(tl.float32) + added.to(kind).to(tl.float32)).to(kind)
     if ADD_POSITION:
         position = tl.minimum(tl.load(filled + row // window) - 1 + row % window, last_row)
         place = tl.load(absolute + position * DIM + channel, mask=real, other=0.0).to(tl.float32)
         value = (value.to(tl.float32) + place).to(kind)
-    if ADD or ADD_POSITION:
+    if PARTS > 0 or ADD_POSITION:
         tl.store(x + row * DIM + channel, value, mask=real)
     wide = value.to(tl.float32)
     normal = (wide * tl.rsqrt(tl.sum(wide * wide, 0) / DIM + eps)).to(kind)

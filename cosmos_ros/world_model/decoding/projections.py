@@ -1,4 +1,4 @@
-"""Matrix products that take the same input, as one: a GPU reads one large matrix faster than two or three smaller."""
+"""The matrix products of a pass. Those of one input are one: a GPU reads one large matrix faster than three smaller."""
 
 from __future__ import annotations
 
@@ -6,24 +6,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cosmos_ros.world_model.decoding.float8 import Float8Linear, multiply, quantise
+from cosmos_ros.world_model.decoding import products
+from cosmos_ros.world_model.decoding.float8 import Float8Linear, multiply_rows, quantise
 
 Rows = Tensor | tuple[Tensor, Tensor]  # [M, N], or in float8 with scales [M, 1]
 
 
 class Projection:
-    """Linear layers of one input, whose results stand side by side: [M, in] -> [M, rows of all]."""
+    """Linear layers of one input, whose results stand side by side: [M, in] -> [M, rows of all].
 
-    def __init__(self, *layers: nn.Linear | Float8Linear) -> None:
-        self._layers = layers
+    partial  give sums over parts of the input, [parts, M, rows of all], where that saves a step
+    float8   whether it takes rows in float8, with their scales
+    """
+
+    def __init__(self, *layers: nn.Module, partial: bool = False) -> None:
+        self._layers, self._partial = layers, partial
         self.float8 = isinstance(layers[0], Float8Linear)
+        # A layer of another kind, as tensor parallelism has, does more than multiply.
+        self._plain = self.float8 or type(layers[0]) is nn.Linear
 
     def __call__(self, x: Rows) -> Tensor:
+        if not self._plain:
+            return self._layers[0](x)
         weight = side_by_side([layer.weight for layer in self._layers])
-        if not self.float8:
-            return F.linear(x, weight)
-        rows, scale = x if isinstance(x, tuple) else quantise(x)
-        return multiply(rows, scale, weight, side_by_side([layer.scale for layer in self._layers]))
+        if self.float8:
+            rows, row_scale = x if isinstance(x, tuple) else quantise(x)
+            scale = side_by_side([layer.scale for layer in self._layers])
+            if products.serves(len(rows), weight):
+                return products.multiply(rows, weight, (row_scale, scale), self._partial)
+            return multiply_rows(rows, row_scale, weight, scale)
+        if products.serves(len(x), weight):
+            return products.multiply(x, weight, partial=self._partial)
+        return F.linear(x, weight)
 
 
 @torch.inference_mode(False)
