@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-PREFILL_TOKENS = 2560  # of one pass over the prompt: larger ones are little faster, and their activations grow
+PREFILL_TOKENS = 1024  # of one pass over the prompt: larger ones are little faster, and their activations grow
 PASSES_AHEAD = 2  # that may be queued on a GPU before the oldest is reported: hides the launching, not a cancel
 CPU_WINDOW, CUDA_WINDOW = 32, 128  # positions of a pass: a CPU is soon bound by arithmetic, a GPU by reading weights
 
