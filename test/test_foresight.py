@@ -96,7 +96,7 @@ def test_progress_only_rises_and_counts_whole_frames(foresight):
         Stage.VIDEO_GUARD,
     ]
     ready = [report.frames_ready for report in reports if report.stage is Stage.GENERATING]
-    assert ready == sorted(ready) and set(ready) == {0, 8, 16, 24}
+    assert ready == sorted(ready) and set(ready) <= {0, 8, 16, 24} and ready[-1] == 24
 
 
 @pytest.mark.parametrize("stage", [stage for stage in Stage if stage not in (Stage.WAITING, Stage.DENOISING)])

@@ -168,7 +168,11 @@ def test_warming_up_changes_no_prediction(tiny_checkpoint, model):
 
 def test_a_prompt_steers_a_model_that_takes_one(make_checkpoint, tmp_path):
     directory = make_checkpoint(tmp_path / "text", context_dim=WIDTH)
-    prompts = {text: torch.randn(n, WIDTH).bfloat16() * 30 for n, text in [(4, "left"), (6, "right")]}
+    # Far apart: with the same noise, a small difference between two texts would draw the same tokens.
+    random = torch.Generator().manual_seed(0)
+    prompts = {
+        text: torch.randn(n, WIDTH, generator=random).bfloat16() * 1000 for n, text in [(400, "left"), (500, "right")]
+    }
     save_file(prompts, directory / EMBEDDINGS_FILE)
     model = WorldModel.from_checkpoint(directory, device="cpu")
     assert model.spec.takes_prompt

@@ -28,6 +28,9 @@ class Float8Linear(nn.Module):
     scale   float32 [out], of each row
     """
 
+    weight: Tensor
+    scale: Tensor
+
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight, scale = quantise(linear.weight.data)

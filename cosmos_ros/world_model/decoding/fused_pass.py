@@ -129,8 +129,9 @@ class FusedPass(WindowPass):
             )
             branch = products.out(attend_to_cache(queries, keys, values, filled).flatten(0, 1))
             if self.context is not None:
-                normal = norm(layer.cross_attention_norm.weight, branch).unflatten(0, (batch, window))
-                branch = layer.cross_attention(normal, self.context[i]).flatten(0, 1)
+                normal = norm(layer.cross_attention_norm.weight, branch)
+                assert isinstance(normal, Tensor)  # float8 was not asked for
+                branch = layer.cross_attention(normal.unflatten(0, (batch, window)), self.context[i]).flatten(0, 1)
             opened = products.opening(norm(layer.ffn_norm.weight, branch, None, products.opening.float8))
             branch = products.closing(layer_kernels.gate(opened, products.closing.float8))
         return self._head(norm(transformer.norm.weight, branch))

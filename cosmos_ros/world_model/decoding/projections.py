@@ -12,6 +12,9 @@ from cosmos_ros.world_model.decoding.float8 import Float8Linear, multiply_rows, 
 Rows = Tensor | tuple[Tensor, Tensor]  # [M, N], or in float8 with scales [M, 1]
 
 
+Layer = nn.Linear | Float8Linear
+
+
 class Projection:
     """Linear layers of one input, whose results stand side by side: [M, in] -> [M, rows of all].
 
@@ -19,19 +22,19 @@ class Projection:
     float8   whether it takes rows in float8, with their scales
     """
 
-    def __init__(self, *layers: nn.Module, partial: bool = False) -> None:
+    def __init__(self, *layers: Layer, partial: bool = False) -> None:
         self._layers, self._partial = layers, partial
         self.float8 = isinstance(layers[0], Float8Linear)
         # A layer of another kind, as tensor parallelism has, does more than multiply.
         self._plain = self.float8 or type(layers[0]) is nn.Linear
 
     def __call__(self, x: Rows) -> Tensor:
-        if not self._plain:
+        if not self._plain and isinstance(x, Tensor):
             return self._layers[0](x)
         weight = side_by_side([layer.weight for layer in self._layers])
-        if self.float8:
+        if self.float8 or isinstance(x, tuple):
             rows, row_scale = x if isinstance(x, tuple) else quantise(x)
-            scale = side_by_side([layer.scale for layer in self._layers])
+            scale = side_by_side([layer.scale for layer in self._layers if isinstance(layer, Float8Linear)])
             if products.serves(len(rows), weight):
                 return products.multiply(rows, weight, (row_scale, scale), self._partial)
             return multiply_rows(rows, row_scale, weight, scale)
