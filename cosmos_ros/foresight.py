@@ -64,7 +64,7 @@ class Foresight:
 
     def __init__(self, config: ForesightConfig) -> None:
         self.config = config
-        self.spec = ModelSpec.of_checkpoint(config.checkpoint)
+        self.spec = ModelSpec.of_checkpoint(config.checkpoint).at(config.frame_size)
         self._memory = DeviceMemory(resolve_device(config.device))
         with out_of_memory_as_error("loading the guardrail"):
             self.guardrail = Guardrail.for_model(self.spec, config.guardrail, config.guard_timeout, self._memory)

@@ -72,8 +72,17 @@ class ForesightConfig(Config):
     )
     dtype: str = setting(
         "auto",
-        "Precision of the transformer. auto: bfloat16 on CUDA, float32 on the CPU.",
-        choices=("auto", "bfloat16", "float32"),
+        "Precision of the transformer. auto: bfloat16 on CUDA, float32 on the CPU. fp8: matrix products in 8 bits, "
+        "faster and less exact, on one GPU of compute capability 8.9 or later; elsewhere as auto.",
+        choices=("auto", "bfloat16", "float32", "fp8"),
+        decides=True,
+    )
+    frame_size: str = setting(
+        "",
+        "Size of the model's frames, height x width in pixels, such as 320x512: smaller ones take less time. Empty: as "
+        "the model was trained; its weights were not tuned for another size.",
+        pattern=r"(\d{1,4}x\d{1,4})?",
+        form="height x width in pixels such as 320x512, or empty",
         decides=True,
     )
     memory: str = setting(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from cosmos_ros.device.devices import DTYPES
+from cosmos_ros.device.devices import DTYPES, FLOAT8
 from cosmos_ros.errors import ForesightError, SettingError
 from cosmos_ros.paths import share_directory
 from cosmos_ros.settings import (
@@ -41,7 +41,7 @@ def test_the_shipped_file_names_every_parameter_with_its_default():
 
 
 def test_every_precision_that_may_be_chosen_is_one_that_there_is():
-    assert set(SETTINGS["dtype"].choices) == {"auto", *DTYPES}
+    assert set(SETTINGS["dtype"].choices) == {"auto", FLOAT8, *DTYPES}
 
 
 def test_no_setting_stands_in_two_tables():
@@ -69,7 +69,7 @@ def test_the_tables_need_neither_torch_nor_ros():
         (ForesightConfig, {"gpus": True}, "gpus must be a whole number from 1 to 64; got True"),
         (ForesightConfig, {"gpus": "2"}, "gpus must be a whole number from 1 to 64; got '2'"),
         (ForesightConfig, {"memory": "huge"}, "memory must be one of auto, fast, balanced, low; got 'huge'"),
-        (ForesightConfig, {"dtype": "int8"}, "dtype must be one of auto, bfloat16, float32; got 'int8'"),
+        (ForesightConfig, {"dtype": "int8"}, "dtype must be one of auto, bfloat16, float32, fp8; got 'int8'"),
         (ForesightConfig, {"device": "banana"}, "device must be auto, cpu, cuda or cuda:N; got 'banana'"),
         (ForesightConfig, {"device": "cuda:-1"}, "device must be"),
         (ForesightConfig, {"device": None}, "device must be auto, cpu, cuda or cuda:N; got None"),

@@ -7,6 +7,8 @@ import torch
 from cosmos_ros.errors import SettingError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+FLOAT8 = "fp8"  # of matrix products alone: all else then has the precision of "auto"
+FLOAT8_CAPABILITY = (8, 9)  # of the GPUs that multiply so: Ada, Hopper and later
 
 
 def resolve_device(device: str) -> torch.device:
@@ -26,11 +28,16 @@ def resolve_device(device: str) -> torch.device:
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """The precision that the setting `dtype` names on the device. Raises SettingError where it names none."""
-    if dtype == "auto":
+    if dtype in ("auto", FLOAT8):
         return default_dtype(device)
     if dtype not in DTYPES:
-        raise SettingError(f"dtype must be auto, {' or '.join(DTYPES)}; got '{dtype}'")
+        raise SettingError(f"dtype must be auto, {', '.join(DTYPES)} or {FLOAT8}; got '{dtype}'")
     return DTYPES[dtype]
+
+
+def has_float8(device: torch.device) -> bool:
+    """Whether the device multiplies matrices in 8-bit floating point."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= FLOAT8_CAPABILITY
 
 
 def default_dtype(device: torch.device) -> torch.dtype:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cosmos_ros import paths
-from cosmos_ros.errors import ModelUnavailable
+from cosmos_ros.errors import ModelUnavailable, SettingError
 from cosmos_ros.world_model.checkpoints.transformer_weights import (
     Checkpoint,
     config_of,
@@ -82,6 +82,26 @@ class ModelSpec:
             temperature=_number(settings, "temperature", 1.0, 0.0, 10.0),
             top_p=_number(settings, "top_p", PUBLISHED_KINDS[kind].top_p if kind else 0.8, 1e-9, 1.0),
         )
+
+    def at(self, frame_size: str) -> ModelSpec:
+        """The same model for frames of another size, "320x512" (height x width); "": as it was trained.
+
+        Positions and the tokenizer's convolutions go by the frames' own grid, so that another size computes; how good
+        it then is, only training or trying can say. Raises SettingError for a size that the tokens do not fit, or that
+        is larger than the one that was trained.
+        """
+        if not frame_size:
+            return self
+        height, width = (int(size) for size in frame_size.split("x"))
+        _, down, across = self.compression
+        fits = height % down == 0 < height <= self.frame_size[0] and width % across == 0 < width <= self.frame_size[1]
+        if not fits:
+            raise SettingError(
+                f"frame_size must be height x width in multiples of {down} and {across} up to "
+                f"{self.frame_size[0]}x{self.frame_size[1]}; got {frame_size}"
+            )
+        shape = (self.config.latent_shape[0], height // down, width // across)
+        return replace(self, config=replace(self.config, latent_shape=shape))
 
     @property
     def chunking(self) -> Chunking:

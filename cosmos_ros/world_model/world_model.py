@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
@@ -14,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cosmos_ros.device.devices import resolve_device, resolve_dtype
+from cosmos_ros.device.devices import FLOAT8, default_dtype, has_float8, resolve_device, resolve_dtype
 from cosmos_ros.device.host_table import HostTable
 from cosmos_ros.device.out_of_memory import return_memory
 from cosmos_ros.device.placement import DeviceMemory
 from cosmos_ros.device.plan import Need
 from cosmos_ros.device.threads import cpu_threads
-from cosmos_ros.errors import NotFinite
+from cosmos_ros.errors import NotFinite, SettingError
 from cosmos_ros.rollout import Decoding
 from cosmos_ros.world_model.checkpoints.transformer_weights import load_transformer
 from cosmos_ros.world_model.decoding.engine import PREFILL_TOKENS, DecodeEngine, Pass, WindowDecoder, stepwise
@@ -35,9 +36,11 @@ from cosmos_ros.world_model.tensor_parallel.tensor_parallel import TensorParalle
 from cosmos_ros.world_model.text_encoder import CONTEXT_LENGTH, TextEncoder
 from cosmos_ros.world_model.tokenizer.programs import find_tokenizer
 from cosmos_ros.world_model.tokenizer.video_tokenizer import TOKENIZER, VideoTokenizer, to_levels, tokenizer_need
-from cosmos_ros.world_model.transformer import TRANSFORMER, transformer_need
+from cosmos_ros.world_model.transformer import TRANSFORMER, Transformer, transformer_need
 
 WARM_UP_PASSES = 3
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class WorldModel:
     """Tokenizer, transformer and decode engine on one device. Unguarded: use `cosmos_ros.Foresight` outside of it.
 
     memory  keeps the parts on the device, or brings them there while they work
+    dtype   precision of the transformer, as rollouts carry it; "": the tokenizer's
     """
 
     def __init__(
@@ -71,10 +75,11 @@ class WorldModel:
         text_encoder: TextEncoder | None,
         refiner: Refiner | None,
         memory: DeviceMemory,
+        dtype: str = "",
     ) -> None:
         self.spec = spec
         self._device = memory.device
-        self._dtype = str(tokenizer.dtype).removeprefix("torch.")
+        self._dtype = dtype or str(tokenizer.dtype).removeprefix("torch.")
         # Whether frames can be decoded while the transformer works: not where these take turns on the device.
         self._together = not memory.parks(TOKENIZER)
         self._frames = FrameThread(self._decode, memory.device)
@@ -102,11 +107,12 @@ class WorldModel:
         tokenizer   directory with encoder.jit and decoder.jit, or autoencoder.jit; "": looked for in and next to the
                     checkpoint
         device      "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1"
-        dtype       "auto" (bfloat16 on CUDA, float32 on the CPU), "bfloat16", "float32"
+        dtype       "auto" (bfloat16 on CUDA, float32 on the CPU), "bfloat16", "float32", "fp8" (matrix products of the
+                    transformer in 8 bits; as "auto" where the device cannot)
         memory      None: every part stays on the device
         gpus        over how many, from the device on, the transformer is cut; the rest is on the first
 
-        Raises ModelUnavailable.
+        Raises ModelUnavailable; SettingError for fp8 on several GPUs.
         """
         place = resolve_device(device)
         precision = resolve_dtype(dtype, place)
@@ -121,14 +127,17 @@ class WorldModel:
         # The tokenizer first: it is tried out when it is loaded, which takes more memory than it keeps.
         programs = VideoTokenizer.load(tokenizer_directory, spec.chunking, spec.config.vocab_out, place, precision)
         refiner = Refiner.load(spec.directory, spec.chunking, place, precision)
+        if gpus != 1 and dtype == FLOAT8:
+            raise SettingError(f"dtype {FLOAT8} works on one GPU; leave gpus at 1, or take bfloat16")
         if gpus != 1:
             engine = TensorParallelDecoder(spec.directory, spec.config, gpus=gpus, device=place, dtype=precision)
             engine.start()
             return cls(spec, programs, engine, text_encoder, refiner, memory)
         transformer = load_transformer(spec.checkpoint, spec.config, device=place, dtype=precision)
+        computes_in = FLOAT8 if dtype == FLOAT8 and in_float8(transformer, place) else ""
         if memory.tables_on_host:
             transformer.tok_embeddings = HostTable(transformer.get_parameter("tok_embeddings.weight"), place)
-        return cls(spec, programs, WindowDecoder(transformer), text_encoder, refiner, memory)
+        return cls(spec, programs, WindowDecoder(transformer), text_encoder, refiner, memory, computes_in)
 
     def warm_up(self) -> None:
         """Take every path once, so that the first prediction is as fast as the next: a few passes of each part."""
@@ -319,3 +328,17 @@ def needs_of(
     if spec.takes_prompt and (t5 := find_t5(spec.directory)):
         needs.append(t5_need(t5))
     return tuple(needs)
+
+
+def in_float8(transformer: Transformer, device: torch.device) -> bool:
+    """Let the transformer multiply in 8 bits; False, and said in the log, where the device or a package cannot."""
+    if not has_float8(device):
+        logger.warning("%s does not multiply in 8 bits; the transformer computes in %s", device, default_dtype(device))
+        return False
+    try:
+        from cosmos_ros.world_model.decoding.float8 import to_float8
+    except ImportError:  # Triton comes with PyTorch's CUDA builds, and not with all of them
+        logger.warning("multiplying in 8 bits needs Triton; the transformer computes in %s", default_dtype(device))
+        return False
+    to_float8(transformer)
+    return True

@@ -226,7 +226,7 @@ def test_a_file_in_place_of_its_directory_is_refused(tiny_checkpoint):
         ({"device": "tpu9"}, "device must be auto, cpu, cuda"),
         ({"device": "mps"}, "device must be auto, cpu, cuda"),
         ({"device": "cuda:99"}, "cuda:99 is not there"),
-        ({"device": "cpu", "dtype": "int4"}, "dtype must be auto, float32 or bfloat16"),
+        ({"device": "cpu", "dtype": "int4"}, "dtype must be auto, float32, bfloat16 or fp8"),
     ],
 )
 def test_a_device_or_precision_that_is_not_there_is_refused(tiny_checkpoint, setting, said):
@@ -244,3 +244,32 @@ def test_the_model_that_ships_is_the_default(tiny_checkpoint, monkeypatch):
     monkeypatch.setattr(paths, "embedded_model", absent)
     with pytest.raises(ModelUnavailable, match="no share/cosmos_ros"):
         ModelSpec.of_checkpoint()
+
+
+def test_another_frame_size_is_another_grid(tiny_checkpoint):
+    spec = ModelSpec.of_checkpoint(tiny_checkpoint)
+    small = spec.at("16x32")
+    assert (small.frame_size, small.config.latent_shape, spec.at("")) == ((16, 32), (5, 1, 2), spec)
+    model = WorldModel.from_checkpoint(small, device="cpu")
+    given = model.tokenize(camera_frames(9))
+    frames = [some.pixels for step in model.roll_out(given, None, DRAWN, 9, 24) for some in step.frames]
+    assert given.shape == (4,) and np.concatenate(frames).shape == (24, 16, 32, 3)
+
+
+@pytest.mark.parametrize("size", ["48x64", "32x80", "24x64", "32x40", "0x64", "32x0"])
+def test_a_frame_size_that_tokens_do_not_fit_is_refused(tiny_checkpoint, size):
+    with pytest.raises(SettingError, match=f"frame_size must be .* up to 32x64; got {size}"):
+        ModelSpec.of_checkpoint(tiny_checkpoint).at(size)
+
+
+def test_where_the_device_cannot_multiply_in_8_bits_it_says_so(tiny_checkpoint, model, caplog):
+    other = WorldModel.from_checkpoint(tiny_checkpoint, device="cpu", dtype="fp8")
+    assert "cpu does not multiply in 8 bits; the transformer computes in torch.float32" in caplog.text
+    assert other.decoding.dtype == model.decoding.dtype == "float32"
+    given = model.tokenize(camera_frames(9))
+    assert torch.equal(tokens_of(other, given), tokens_of(model, given))
+
+
+def test_8_bits_and_several_gpus_do_not_go_together(tiny_checkpoint):
+    with pytest.raises(SettingError, match="fp8 works on one GPU"):
+        WorldModel.from_checkpoint(tiny_checkpoint, device="cpu", dtype="fp8", gpus=2)

@@ -64,7 +64,7 @@ def checkpoint(config: ForesightConfig) -> Generator[Finding, None, ModelSpec | 
     try:
         from cosmos_ros.commands.doctor import model
 
-        spec, finding = model.checkpoint(config.checkpoint)
+        spec, finding = model.checkpoint(config.checkpoint, config.frame_size)
         yield finding
         if spec is not None:
             yield from model.model(spec, config)

@@ -25,9 +25,9 @@ from cosmos_ros.world_model.tokenizer import programs
 GUARDRAIL_REMEDY, TEXT_REMEDY = (f"pip install -r requirements/{name}.txt" for name in ("guardrail", "text"))
 
 
-def checkpoint(directory: str) -> tuple[ModelSpec | None, Finding]:
+def checkpoint(directory: str, frame_size: str = "") -> tuple[ModelSpec | None, Finding]:
     try:
-        spec = ModelSpec.of_checkpoint(directory)
+        spec = ModelSpec.of_checkpoint(directory).at(frame_size)
     except (ForesightError, OSError) as error:
         return None, fail("checkpoint", str(error))
     height, width = spec.frame_size
