@@ -20,7 +20,7 @@ from cosmos_ros.errors import InvalidGoal
 from cosmos_ros.guardrail import Guardrail
 from cosmos_ros.guardrail.guard import PROMPT_GUARD, VIDEO_GUARD
 from cosmos_ros.progress import StageClock
-from cosmos_ros.rollout import Clip, Crop, GuardedRollout, Progress, Stage
+from cosmos_ros.rollout import MAX_SAMPLES, Clip, Crop, GuardedRollout, Progress, Stage
 from cosmos_ros.samples import mean_frames
 from cosmos_ros.settings import ForesightConfig
 from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel, world_model
@@ -32,7 +32,6 @@ from cosmos_ros.world_model.transformer import TRANSFORMER
 MAX_PROMPT_WORDS = 300  # the published model card's limit
 MAX_PROMPT_CHARACTERS = 4000  # twice what 300 words of English take: guards must not be held up by one endless word
 MAX_SEED = 2**63 - 1
-MAX_SAMPLES = 16
 
 
 # `predict`, as the memory plan sees it: the prompt is judged while frames are tokenized; frames are decoded and judged

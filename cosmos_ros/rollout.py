@@ -13,6 +13,7 @@ from cosmos_ros.errors import InvalidGoal
 from cosmos_ros.guardrail_report import GuardrailReport
 
 NANOSECONDS = 1_000_000_000
+MAX_SAMPLES = 16  # of one clip, predicted together
 
 
 class Stage(enum.IntEnum):

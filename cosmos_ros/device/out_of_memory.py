@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import gc
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import torch
 
 from cosmos_ros.errors import ForesightError, OutOfMemory
 
@@ -52,12 +51,15 @@ def out_of_memory_as_error(what: str) -> Iterator[None]:
 def return_memory() -> None:
     """Give memory that nothing refers to any more back to the device and the host."""
     gc.collect()
-    if torch.cuda.is_available():
+    torch = sys.modules.get("torch")  # not imported here: readers of recordings need no PyTorch, but ask about errors
+    if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or _has_sign(str(error))
+    torch = sys.modules.get("torch")
+    kinds = (MemoryError,) if torch is None else (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or _has_sign(str(error))
 
 
 def _has_sign(text: str) -> bool:

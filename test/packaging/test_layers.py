@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -117,3 +119,14 @@ def test_foresight_is_the_only_door_to_the_world_model():
         if any(name[0] == "cosmos_ros" and name[-1] == "WorldModel" for name in imports(m))
     }
     assert makers <= {"cosmos_ros/foresight.py", "cosmos_ros/world_model/__init__.py"}
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    "module", ["settings", "launch_arguments", "node.bag_player", "node.predict_client", "node.camera_probe"]
+)
+def test_what_only_plays_asks_or_looks_needs_no_torch(module, tmp_path):
+    """It starts in a fraction of the time, and `doctor` looks at a camera where PyTorch is missing."""
+    program = f"import sys; sys.modules['torch'] = None; import cosmos_ros.{module}"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
