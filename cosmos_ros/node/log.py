@@ -10,7 +10,7 @@ from collections.abc import Callable
 from rclpy.node import Node
 
 PACKAGE = "cosmos_ros"
-WELL_S = 5.0  # what has not happened for this long is well again
+WELL_S = 30.0  # what has not happened for this long is well again
 MOST_TEXTS = 5  # that one cause says at a time: a fault that differs from frame to frame must not fill the log
 
 

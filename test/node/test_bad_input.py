@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -48,7 +49,8 @@ def publish(robot, node, wait_for):
         ("odd_size", [{"encoding": "nv12", "height": 47}]),
     ],
 )
-def test_an_image_that_cannot_be_read_is_ignored_with_one_warning(robot, node, publish, cause, faults):
+def test_an_image_that_cannot_be_read_is_ignored_with_one_warning_for_what_it_says(robot, node, publish, cause, faults):
+    """Once, whatever its numbers: an encoding of another name is another thing to mend."""
     before = node._configured.buffer.state()
     texts = []
     for fields in faults:
@@ -58,7 +60,10 @@ def test_an_image_that_cannot_be_read_is_ignored_with_one_warning(robot, node, p
         texts.append(str(bad.value))
         publish(image, cause)
     assert node._configured.buffer.state() == before
-    assert [len(robot.warnings(node, text)) for text in texts] == [1] + [0] * (len(texts) - 1)
+    said = [re.sub(r"\d+", "", text) for text in texts]
+    assert [len(robot.warnings(node, text)) for text in texts] == [
+        int(said[i] not in said[:i]) for i in range(len(said))
+    ]
 
 
 def test_a_change_of_size_starts_the_clip_afresh_and_warns_once(robot, node, publish):

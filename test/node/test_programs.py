@@ -322,7 +322,7 @@ def test_a_client_waits_for_the_state_and_sends_one_goal(start, rig, wait_for, t
 def test_a_client_of_a_node_that_does_not_start_is_told_why(start, rig, tmp_path, wait_for):
     robot, node = rig(checkpoint=str(tmp_path / "nowhere"))
     wait_for(lambda: robot.warnings(node, "could not configure"), "the failure")
-    client = start("predict_client", "--patience", "2", "--ros-args", "-r", f"__ns:=/{robot.namespace}")
+    client = start("predict_client", "--patience", "10", "--ros-args", "-r", f"__ns:=/{robot.namespace}")
     assert client.wait(120) == 1
     assert "NOT_ACTIVE: the node is not active: it could not configure: MODEL_UNAVAILABLE" in client.said()
 

@@ -1,0 +1,204 @@
+"""Does the node keep its promises for hours? A camera, the continuous mode, and clients that send, cancel and preempt.
+
+    python bench/soak.py [--seconds 600] [--rate 30] [--size 640x1024] [--continuous-rate 1] [--clients 2]
+                         [--checkpoint DIR] [--out bench/results/soak.json]
+
+Counted are camera images that the buffer did not get, goals without an answer or with two, the answers by error code,
+latencies (of rollouts, and from a cancel request to the answer), and the node's resident memory over time. Every
+client draws what it does from its own seed; the policy for busy times (`when_busy`) is drawn anew every few seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import rclpy
+from action_msgs.msg import GoalStatus, GoalStatusArray
+from camera_rate import Client, buffered, machine
+from cosmos_ros.action import Predict
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile
+
+from cosmos_ros.commands.ros_processes import free_domain
+from cosmos_ros.paths import executable
+
+ANSWER_S = 120.0  # a goal without an answer by then has none
+ENDS = (GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_CANCELED, GoalStatus.STATUS_ABORTED)
+CODES = {getattr(Predict.Result, n): n for n in dir(type(Predict.Result)) if n.isupper() and not n.startswith("_")}
+
+
+def act(seed: int, seconds: float) -> None:
+    """The process of one client: goals at random until the time is over; prints what became of them, as JSON."""
+    dice, client = random.Random(seed), Client()
+    codes: collections.Counter[str] = collections.Counter()
+    rollout_s, cancel_s, unanswered = [], [], 0
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        goal = Predict.Goal(
+            condition=dice.choice([Predict.Goal.VIDEO, Predict.Goal.IMAGE]),
+            samples=dice.choice([0, 1, 2]),
+            frames=dice.choice([0, 8]),
+            temperature=1.0,
+            include_frames=dice.random() < 0.2,
+        )
+        began, cancel_at, canceled = time.monotonic(), None, None
+        sent = client.action.send_goal_async(goal)
+        rclpy.spin_until_future_complete(client, sent)
+        answer = sent.result().get_result_async()
+        if dice.random() < 0.5:
+            cancel_at = began + dice.uniform(0, 1)
+        while not answer.done() and time.monotonic() < began + ANSWER_S:
+            rclpy.spin_once(client, timeout_sec=0.02)
+            if cancel_at is not None and canceled is None and time.monotonic() >= cancel_at:
+                sent.result().cancel_goal_async()
+                canceled = time.monotonic()
+        if not answer.done():
+            unanswered += 1
+            continue
+        code = CODES[answer.result().result.error_code]
+        codes[code] += 1
+        if code == "NONE":
+            rollout_s.append(time.monotonic() - began)
+        elif code == "CANCELED" and canceled is not None:
+            cancel_s.append(time.monotonic() - canceled)
+        time.sleep(dice.uniform(0, 0.5))
+    print(json.dumps({"codes": codes, "unanswered": unanswered, "rollout_s": rollout_s, "cancel_s": cancel_s}))
+
+
+class Overseer(Client):
+    """Changes the policy, and counts how often each goal ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends: dict[bytes, set[int]] = collections.defaultdict(set)
+        latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self.create_subscription(GoalStatusArray, "foresight/predict/_action/status", self._on_status, latched)
+        self._parameters = self.create_client(SetParameters, "foresight/set_parameters")
+
+    def set(self, **values: object) -> None:
+        request = SetParameters.Request(
+            parameters=[Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+        )
+        rclpy.spin_until_future_complete(self, self._parameters.call_async(request))
+
+    def _on_status(self, message: GoalStatusArray) -> None:
+        for each in message.status_list:
+            if each.status in ENDS:
+                self.ends[bytes(each.goal_info.goal_id.uuid)].add(each.status)
+
+
+def measure(options: argparse.Namespace) -> dict:
+    """Run all processes to their end; what the module's docstring lists."""
+    os.environ |= {"ROS_DOMAIN_ID": str(free_domain()), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    parameters = {"checkpoint": f'"{options.checkpoint}"', "history": 1.0, "max_age": 0.0}
+    given = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
+    node = subprocess.Popen([sys.executable, executable("foresight_node"), "--ros-args", *given])
+    rclpy.init()
+    overseer, dice, rss = Overseer(), random.Random(0), []
+    here = Path(__file__).parent
+    try:
+        overseer.wait_until(lambda: overseer.values.get("state") == "active")
+        camera = start(
+            here / "camera_rate.py",
+            "--camera",
+            "--rate",
+            options.rate,
+            "--size",
+            options.size,
+            "--seconds",
+            options.seconds,
+        )
+        overseer.wait_until(lambda: buffered(overseer.values) > options.rate)
+        overseer.set(continuous_rate=float(options.continuous_rate))
+        seconds = options.seconds - 15
+        clients = [start(__file__, "--client", seed, "--seconds", seconds) for seed in range(options.clients)]
+        while any(client.poll() is None for client in clients):
+            overseer.set(when_busy=dice.choice(["reject", "preempt", "queue"]))
+            rss.append(resident_mb(node.pid))
+            until = time.monotonic() + 5
+            while time.monotonic() < until:
+                rclpy.spin_once(overseer, timeout_sec=0.1)
+        overseer.wait_until(lambda: camera.poll() is not None)
+        overseer.values.clear()
+        overseer.wait_until(lambda: "images added" in overseer.values)
+    finally:
+        node.terminate()
+        status = node.wait()
+    return summary(overseer, [json.loads(c.stdout.read()) for c in clients], json.loads(camera.stdout.read()), rss) | {
+        "node_exit_status": status
+    }
+
+
+def summary(overseer: Overseer, clients: list[dict], camera: dict, rss: list[float]) -> dict:
+    codes: collections.Counter[str] = collections.Counter()
+    for client in clients:
+        codes.update(client["codes"])
+    quarter = max(1, len(rss) // 4)
+    early, late = statistics.median(rss[quarter : 2 * quarter]), statistics.median(rss[-quarter:])
+    return {
+        "images_published": camera["published"],
+        "images_lost": camera["published"] - buffered(overseer.values),
+        "goals": sum(codes.values()),
+        "goals_by_code": dict(codes),
+        "goals_without_an_answer": sum(client["unanswered"] for client in clients),
+        "goals_that_ended_twice": sum(len(ends) > 1 for ends in overseer.ends.values()),
+        "continuous": {key: value for key, value in overseer.values.items() if key.startswith("predictions ")},
+        "rollout_s": percentiles([s for client in clients for s in client["rollout_s"]]),
+        "cancel_to_answer_s": percentiles([s for client in clients for s in client["cancel_s"]]),
+        "resident_mb_second_quarter": early,
+        "resident_mb_last_quarter": late,
+        "resident_growth_percent": round(100 * (late / early - 1), 2),
+    }
+
+
+def percentiles(seconds: list[float]) -> dict[str, float]:
+    if len(seconds) < 2:
+        return {}
+    cuts = statistics.quantiles(seconds, n=100, method="inclusive")
+    return {name: round(cuts[at - 1], 3) for name, at in (("p50", 50), ("p95", 95), ("p99", 99))}
+
+
+def resident_mb(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def start(script: Path | str, *arguments: object) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, script, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--rate", type=float, default=30.0, help="of the camera, Hz")
+    parser.add_argument("--size", default="640x1024", help="height x width")
+    parser.add_argument("--continuous-rate", type=float, default=1.0, help="Hz")
+    parser.add_argument("--clients", type=int, default=2)
+    parser.add_argument("--checkpoint", default="")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--client", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.client is not None:
+        rclpy.init()
+        act(options.client, options.seconds)
+        return
+    names = ("seconds", "rate", "size", "continuous_rate", "clients", "checkpoint")
+    result = machine() | {name: getattr(options, name) for name in names} | measure(options)
+    print(json.dumps(result, indent=2))
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
