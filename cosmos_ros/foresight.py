@@ -307,14 +307,14 @@ class Foresight:
         self._check_prompt(prompt)
 
     def _check_prompt(self, prompt: str) -> None:
+        if (words := len(prompt.split())) > MAX_PROMPT_WORDS:
+            raise InvalidGoal(f"the prompt has {words} words; at most {MAX_PROMPT_WORDS} are allowed")
         if (characters := len(prompt)) > MAX_PROMPT_CHARACTERS:
             raise InvalidGoal(f"the prompt has {characters} characters; at most {MAX_PROMPT_CHARACTERS} are allowed")
         if prompt and not self.spec.takes_prompt:
             raise InvalidGoal(f"{self.spec.name} takes no prompt; leave it empty, or run a Video2World checkpoint")
         if not prompt.strip() and self.spec.takes_prompt:
             raise InvalidGoal(f"{self.spec.name} needs a prompt that describes the scene; it was empty")
-        if (words := len(prompt.split())) > MAX_PROMPT_WORDS:
-            raise InvalidGoal(f"the prompt has {words} words; at most {MAX_PROMPT_WORDS} are allowed")
 
 
 def needs_of(
