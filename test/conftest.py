@@ -188,7 +188,7 @@ START = 1_700_000_000_000_000_000
 def moving_scene(n: int, height: int = 48, width: int = 64) -> np.ndarray:
     """uint8 [n, height, width, 3]: a textured ground and a broad bar that moves to the right, 2 pixels per frame.
 
-    It goes on without end: a scene that stands still has rollouts that stand still, which the guardrail refuses.
+    It goes on without end.
     """
     rng = np.random.default_rng(5)
     ground = np.kron(rng.integers(60, 180, (height // 4, width // 4, 3)), np.ones((4, 4, 1))).astype(np.uint8)

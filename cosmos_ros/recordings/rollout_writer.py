@@ -29,7 +29,8 @@ MIN_WIDTH = 320  # pixels; smaller pictures are enlarged by a whole factor, so t
 class PublishedRollout:
     """A rollout that a node let out through its guardrail and `predict_client` wrote into a folder.
 
-    Read from such a folder, and made in no other way: its pixels had left the node before.
+    Its pixels had left the node through the guardrail before. That is no seal: whoever can write to the folder could
+    write pictures without this class as well.
 
     crop      what the frames show of the camera's image
     summary   rollout.json

@@ -1,6 +1,6 @@
 """There is no way around the guardrail: not by any order of calls, and not by a forged rollout.
 
-That there is no way beside it is shown in test_ways_out.py.
+Who may hold what could lead around it is in test_ways_out.py.
 """
 
 from __future__ import annotations
