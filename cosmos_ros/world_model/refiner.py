@@ -32,10 +32,10 @@ from cosmos_ros.world_model.tokenizer.video_tokenizer import to_levels
 
 REFINER = "refiner"  # the part's name in a memory plan
 PROGRAM = "refiner.jit"
-FETCH = "fetch the checkpoint again, or remove the file to do without a refiner"
 # Larger cameras are refined at this many times the model's height and width, and enlarged afterwards: what the model
 # adds is no finer than its own pixels, and the work grows with every pixel that is put together.
 MOST_TIMES_THE_MODEL = 4
+FETCH = "fetch the checkpoint again, or remove the file to do without a refiner"
 WORK_BYTES_PER_PIXEL = 700  # at its peak, of a group of 8 frames, for each pixel of one frame that leaves
 
 

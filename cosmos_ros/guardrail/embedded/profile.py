@@ -11,7 +11,7 @@ from cosmos_ros.guardrail.guard import Guards
 EMBEDDED = "embedded"
 # Faces are searched for at this many times the model's height and width, where the camera gives so much: a refiner
 # copies more of the camera's detail than the model gives.
-SEARCHED_TIMES_THE_MODEL = 2
+SEARCHED_TIMES_THE_MODEL = 3
 
 
 def embedded_guards(frame_size: tuple[int, int]) -> Guards:
