@@ -29,6 +29,8 @@ FORBIDDEN = {
     "rpc_async": "call other processes",
     "rpc_sync": "call other processes",
     "rpc_remote": "call other processes",
+    "PythonOp": "end the process: it stands for Python code, which no file holds",
+    "IgnoredPythonOp": "call Python",
     "__setstate__": "run code while it is being loaded",
     "classes": "use torch.classes, which are native code",
 }

@@ -193,7 +193,7 @@ def _read_list(folder: Path) -> list[str]:
 
 def _can_match(entry: str) -> bool:
     """Whether a prompt could hold the entry: prompts are reduced to ASCII first."""
-    return re.search(r"[A-Za-z0-9]", entry) is not None
+    return entry.isascii() and re.search(r"[A-Za-z0-9]", entry) is not None
 
 
 def _profanity(custom: list[str], whitelist: set[str]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import string
 import unicodedata
 from collections.abc import Mapping
 
@@ -29,7 +30,7 @@ LOOK_ALIKES = {
     "z": "z2",
 }
 HOMOGLYPHS = str.maketrans("аеорсухіѕјԁɡαεορυι", "aeopcyxisjdgaeopui")  # Cyrillic and Greek letters that look Latin
-INVISIBLE = ("Mn", "Me", "Cf", "Cc")  # Unicode's categories of accents and of characters without a picture
+UNREADABLE = "\0"  # in the place of what is no plain letter, digit, sign or space
 
 
 class EmbeddedBlocklist(PromptGuard):
@@ -44,29 +45,25 @@ class EmbeddedBlocklist(PromptGuard):
         self.weights = hashlib.sha256(json.dumps(dict(lists)).encode()).hexdigest()
 
     def judge(self, prompt: str) -> Judgement:
-        readings = _readings(prompt)
-        if not re.search("[a-z0-9]", readings[0]):
+        text = _plain(prompt)
+        if not re.search("[a-z0-9]", text):
             return Judgement(Verdict.REFUSED, "a prompt without a word that can be read")
-        for text in readings:
-            for category, pattern in self._patterns.items():
-                if hit := pattern.search(text):
-                    return Judgement(Verdict.REFUSED, f"{category}: {hit.group()!r}")
+        for category, pattern in self._patterns.items():
+            if hit := pattern.search(text):
+                return Judgement(Verdict.REFUSED, f"{category}: {hit.group().replace(UNREADABLE, '')!r}")
         return PASSED
 
 
-def _readings(prompt: str) -> tuple[str, str]:
-    """The prompt in plain lower-case ASCII, as far as its letters allow, read twice.
+def _plain(prompt: str) -> str:
+    """The prompt in lower-case ASCII without accents; each character that has no such form becomes UNREADABLE.
 
-    What is not ASCII then (dashes, arrows, quotes, letters of other scripts) parts words in the first reading and is
-    left out of the second: it may stand between two words, or hide within one. Accents and invisible characters are
-    left out of both.
+    These are dashes, arrows, quotes, letters of other scripts, zero-width and control characters. They may stand
+    between two words or hide within one, and the patterns read them both ways.
     """
     # Compatibility forms first, so that those of capitals are folded too; folding may compose letters again.
     plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", prompt).casefold().translate(HOMOGLYPHS))
-    shown = [letter for letter in plain if letter.isspace() or unicodedata.category(letter) not in INVISIBLE]
-    return (
-        "".join(letter if letter.isascii() else " " for letter in shown),
-        "".join(letter for letter in shown if letter.isascii()),
+    return "".join(
+        letter if letter in string.printable else UNREADABLE for letter in plain if not unicodedata.combining(letter)
     )
 
 
@@ -79,4 +76,4 @@ def _pattern(entries: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def _word_pattern(word: str) -> str:
-    return "".join(f"[{re.escape(LOOK_ALIKES.get(letter, letter))}]" for letter in word)
+    return f"{UNREADABLE}*".join(f"[{re.escape(LOOK_ALIKES.get(letter, letter))}]" for letter in word)

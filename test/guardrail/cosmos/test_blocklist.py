@@ -144,7 +144,7 @@ def test_a_blank_line_switches_no_entry_off(folder, tmp_path, text, name):
 
 
 @pytest.mark.parametrize("kind", ["custom", "exact_match"])
-@pytest.mark.parametrize("text", ["", "\n\n", "\ufeff", "\u65e5\u672c\n", "--\n***\n"])
+@pytest.mark.parametrize("text", ["", "\n\n", "\ufeff", "\u65e5\u672c\n", "\u65e51\nm\u00fcrder\n", "--\n***\n"])
 def test_a_list_that_no_prompt_can_match_is_refused(folder, tmp_path, kind, text):
     copy = Path(shutil.copytree(folder, tmp_path / "blocklist"))
     shutil.rmtree(copy / kind)

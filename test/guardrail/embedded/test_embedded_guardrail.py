@@ -86,18 +86,26 @@ def test_neither_foreign_letters_nor_quotes_hide_a_word(text):
     assert BLOCKLIST.judge(f"a {text} at night").detail == "violence: 'murder'"
 
 
+# Zero-width and control characters hide within a word, and part words too: T5's tokenizer reads some as spaces.
+UNSEEN = "\u00ad\u034f\u200b\u200c\u200d\u200e\u202e\u2060\u2062\ufeff\ufe0f\U000e0041\x00\x07\x1f\x7f\x85"
 BETWEEN = "\u2014\u2013\u2011\u2192\u2022\u00b7\u201c\u2019\u00bb\u2026\u2028\u3002\u3001\u2800\u65e5\U0001f916_|/\t\n"
 
 
-@pytest.mark.parametrize("separator", BETWEEN)
+@pytest.mark.parametrize("separator", BETWEEN + UNSEEN)
 def test_whatever_stands_between_words_parts_them(separator):
     assert BLOCKLIST.judge(f"scene{separator}murder{separator}robot").detail == "violence: 'murder'"
     assert BLOCKLIST.judge(f"a child{separator}abuse case").verdict is Verdict.REFUSED
 
 
-@pytest.mark.parametrize("hidden", "\u00ad\u200b\u200d\u2060\ufeff\u0336\u20dd\x00\x08\u2800\u65e5\u2014")
+@pytest.mark.parametrize("hidden", UNSEEN + "\u0336\u20dd\x08\u2800\u65e5\u2014\u2028")
 def test_what_is_not_seen_or_foreign_hides_no_word(hidden):
     assert BLOCKLIST.judge(f"a mur{hidden}der").detail == "violence: 'murder'"
+
+
+@pytest.mark.parametrize("unseen", UNSEEN + "\u2800\u65e5\u2014\u2028")
+def test_what_parts_words_and_hides_within_one_at_once_is_read_both_ways(unseen):
+    prompt = f"a scene{unseen}mur{unseen}{unseen}der{unseen}at night"
+    assert BLOCKLIST.judge(prompt).detail == "violence: 'murder'"
 
 
 @pytest.mark.parametrize(
