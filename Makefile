@@ -1,4 +1,4 @@
-# make demo | make test | make test-fast | make lint: everything is installed into .venv beside this file, nothing outside the checkout.
+# make demo | test | test-fast | lint: everything is installed into .venv beside this file, nothing outside the checkout.
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -6,13 +6,13 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# A file's tests share fixtures, so that they stay on one worker; the longest files come first.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --max-worker-restart 0 --timeout 600
+# A file's tests share fixtures, so they stay on one worker; test/conftest.py has the long files come first.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --timeout 600
 # Directories too: their time changes when a file goes away.
 PACKAGE := CMakeLists.txt package.xml pyproject.toml setup.cfg setup.py requirements/core.txt README.md LICENSE NOTICE \
 	$(shell find action config cosmos_ros data launch models msg rviz scripts srv -not -name '*.pyc' -not -name __pycache__)
 
-# The environment is whole in itself: what a sourced ROS left in the shell must not mix with it.
+# The environment is complete: what a sourced ROS left in the shell must not mix with it.
 unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH PYTHONPATH RMW_IMPLEMENTATION
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
@@ -37,11 +37,11 @@ lint: $(VENV)/.test
 
 install: $(VENV)/.package
 
-# Each missing thing costs one line with its remedy, before anything is downloaded.
+# What is missing is named in one line with its remedy, before anything is downloaded.
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: sudo apt install python3 python3-venv"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
-		{ echo "$$($(PYTHON) --version) does not serve, Python 3.10 to 3.13 does: make PYTHON=python3.12"; exit 1; }
+		{ echo "$$($(PYTHON) --version) is not supported, Python 3.10 to 3.13 is: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo "Python's venv module is missing: sudo apt install python3-venv"; exit 1; }
 	@for compiler in cc c++; do command -v $$compiler >/dev/null || \

@@ -33,7 +33,7 @@ def missing_tool():
 
 
 def ros_prefixes():
-    """Where ROS packages may lie: a sourced installation first, then the wheels of this environment."""
+    """Where ROS packages may be: a sourced installation first, then the wheels of this environment."""
     return [*filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)), sys.prefix]
 
 
@@ -92,7 +92,7 @@ def cmake(environment, *arguments):
     if command is None:
         raise SystemExit("cosmos_ros: cmake is missing; python -m pip install cmake")
     if status := subprocess.run([command, *map(str, arguments)], env=environment).returncode:
-        raise SystemExit(f"cosmos_ros: cmake failed with status {status}; its own message stands above")
+        raise SystemExit(f"cosmos_ros: cmake failed with status {status}; its message is above")
 
 
 class PlatformDistribution(Distribution):

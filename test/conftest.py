@@ -44,6 +44,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(NODE_TESTS):
             item.add_marker("dds")
+    # The long files first, so that no worker is left with one of them in the end.
+    long = {item.path for item in items if any(map(item.get_closest_marker, ("processes", "dds", "slow")))}
+    items.sort(key=lambda item: item.path not in long)
 
 
 def pytest_collection_finish() -> None:
