@@ -42,6 +42,7 @@ def act(seed: int, seconds: float) -> None:
     dice, client = random.Random(seed), Client()
     codes: collections.Counter[str] = collections.Counter()
     rollout_s, cancel_s, unanswered = [], [], 0
+    client.action.wait_for_server()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         goal = Predict.Goal(

@@ -5,7 +5,9 @@ Written against rclpy 7.1 (Jazzy). Each says why it is needed and what happens w
 
 from __future__ import annotations
 
+import inspect
 import threading
+import time
 
 from lifecycle_msgs.srv import ChangeState
 from rclpy.action import ActionServer
@@ -15,6 +17,7 @@ from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode
 from rclpy.task import Future
 
+POLL_S = 0.01
 RCLError = rclpy_implementation.RCLError  # what rcl raises, as on an illegal change of a goal's state
 
 
@@ -83,16 +86,22 @@ class AnsweringActionServer(ActionServer):
 
 
 class QuietExecutor(MultiThreadedExecutor):
-    """An executor that ends without noise: rclpy prints "never retrieved" for every error that nothing has read."""
+    """An executor that ends without noise: rclpy prints "never retrieved" for every error that nothing has read, and
+    Python "never awaited" for every callback that was due and is not called any more."""
 
-    def finish(self, patience_s: float | None = None) -> bool:
-        """Wait for the callbacks that still run and take what they raise as seen. False where they do not end in time.
+    def finish(self, patience_s: float) -> bool:
+        """Let the callbacks that have begun or were handed to a thread end. False where they do not end in time.
 
         Nothing may spin any more.
         """
-        self._executor.shutdown(wait=False, cancel_futures=True)
-        ended = self._work_tracker.wait(patience_s)
+        self._executor.shutdown(wait=False)
+        deadline = time.monotonic() + patience_s
+        while not (ended := all(task.done() for task in self._futures)) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
         for task in self._futures:
             task.exception()
+        for task, _, _ in self._tasks:
+            if not (task.done() or task.executing()) and inspect.iscoroutine(task._handler):
+                task._handler.close()
         self.shutdown()
         return ended
