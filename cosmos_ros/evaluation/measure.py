@@ -147,7 +147,7 @@ def _measured(
             }
             for rollout in rollouts
         ],
-        "mean_of_samples": measure.row(decoded_camera, _mean_of([rollout.frames for rollout in rollouts])),
+        **_mean_row(measure, decoded_camera, rollouts),
         "repeat_last_frame": measure.row(repeat_last(camera, len(camera)), floor),
         "constant_flow": measure.row(camera, flow),
         "tokenizer_round_trip": measure.row(decoded_camera, decoded_truth)
@@ -193,9 +193,12 @@ class _Measure:
         }
 
 
-def _mean_of(rollouts: Sequence[np.ndarray]) -> np.ndarray:
-    """The pixel-wise mean of several rollouts uint8 [n, H, W, 3], as uint8. It is measured, and shown to nobody."""
-    return np.rint(np.mean(rollouts, axis=0, dtype=np.float32)).astype(np.uint8)
+def _mean_row(measure: _Measure, before: np.ndarray, rollouts: Sequence[GuardedRollout]) -> dict[str, dict]:
+    """The pixel-wise mean of several rollouts, measured like one of them and shown to nobody; of one, nothing."""
+    if len(rollouts) == 1:
+        return {}
+    mean = np.mean([rollout.frames for rollout in rollouts], axis=0, dtype=np.float32)
+    return {"mean_of_samples": measure.row(before, np.rint(mean).astype(np.uint8))}
 
 
 def _failures(before: np.ndarray, frames: np.ndarray) -> list[dict]:
