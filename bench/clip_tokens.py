@@ -15,14 +15,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cosmos_ros.recordings.bag import Recording
+from cosmos_ros.recordings.bag import Bag
 from cosmos_ros.world_model import WorldModel
 
 
 def frames_of(path: Path) -> list[np.ndarray]:
     """uint8 [H, W, 3] RGB, about 10 a second."""
     if path.is_dir():
-        recording = Recording(path)
+        recording = Bag(path)
         return [frame.load() for frame in recording.frames(recording.image_topic())]
     return [cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) for frame in _video(path)][::3]
 
