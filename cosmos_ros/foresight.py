@@ -25,6 +25,7 @@ from cosmos_ros.samples import mean_frames
 from cosmos_ros.settings import ForesightConfig
 from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel, world_model
 from cosmos_ros.world_model.preprocessing import camera_view
+from cosmos_ros.world_model.refiner import REFINER
 from cosmos_ros.world_model.t5 import TEXT_ENCODER
 from cosmos_ros.world_model.tokenizer.video_tokenizer import TOKENIZER
 from cosmos_ros.world_model.transformer import TRANSFORMER
@@ -34,19 +35,19 @@ MAX_PROMPT_CHARACTERS = 4000  # twice what 300 words of English take: guards mus
 MAX_SEED = 2**63 - 1
 
 
-# `predict`, as the memory plan sees it: the prompt is judged while frames are tokenized; frames are decoded and judged
-# while later tokens are still being decided. The first to leave the GPU is what works once per new prompt, then what
-# works once per rollout and is small compared with its work, then the transformer.
+# `predict`, as the memory plan sees it: the prompt is judged while frames are tokenized; frames are decoded, refined
+# and judged while later tokens are still being decided. The first to leave the GPU is what works once per new prompt,
+# then what works once per rollout and is small compared with its work, then the transformer.
 def _phases(parked: frozenset[str]) -> tuple[tuple[str, ...], ...]:
-    rest: tuple[tuple[str, ...], ...] = ((TRANSFORMER, TOKENIZER, VIDEO_GUARD),)
+    rest: tuple[tuple[str, ...], ...] = ((TRANSFORMER, TOKENIZER, REFINER, VIDEO_GUARD),)
     if TOKENIZER in parked:  # then frames are decoded once all tokens are there
-        rest = (TRANSFORMER,), (TOKENIZER, VIDEO_GUARD)
+        rest = (TRANSFORMER,), (TOKENIZER, REFINER, VIDEO_GUARD)
     return (PROMPT_GUARD, TOKENIZER), (TEXT_ENCODER,), *rest
 
 
 PIPELINE = Pipeline(
     phases=_phases,
-    parking_order=(TEXT_ENCODER, PROMPT_GUARD, VIDEO_GUARD, TOKENIZER, TRANSFORMER),
+    parking_order=(TEXT_ENCODER, PROMPT_GUARD, VIDEO_GUARD, REFINER, TOKENIZER, TRANSFORMER),
     once_per_prompt=(TEXT_ENCODER, PROMPT_GUARD),
 )
 

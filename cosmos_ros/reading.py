@@ -40,23 +40,27 @@ def reading(
         raise refusal(str(error)) from error
     except Unusable as error:
         raise refusal(f"{error}; {remedy}") from error
-    except FileNotFoundError as error:
-        raise refusal(f"{path} does not exist; {remedy}") from error
-    except PermissionError as error:  # of a folder, it may be a part of it
-        raise refusal(
-            f"{error.filename or path} cannot be read: {error.strerror or error}; let this user read it"
-        ) from error
     except Exception as error:
         if is_out_of_memory(error):
             raise
         if isinstance(error, OSError) and error.errno is not None and not _is_of_the_content(error):
-            raise refusal(f"{path} cannot be read: {error.strerror}") from error
+            raise refusal(_of_the_disk(error, path, remedy)) from error
         raise refusal(f"{path} {fault} ({reason(error)}); {remedy}") from error
 
 
 def reason(error: BaseException) -> str:
     """Kind and first line of an error, for a message."""
     return f"{type(error).__name__}: {error}".strip().splitlines()[0]
+
+
+def _of_the_disk(error: OSError, path: str | Path, remedy: str) -> str:
+    """What is said of a file that cannot be read; of a folder that is being read it may be one of the files."""
+    file = error.filename or path
+    if isinstance(error, FileNotFoundError):
+        return f"{file} does not exist; {remedy}"
+    if isinstance(error, PermissionError):
+        return f"{file} cannot be read: {error.strerror}; let this user read it"
+    return f"{file} cannot be read: {error.strerror}"
 
 
 def _is_of_the_content(error: OSError) -> bool:

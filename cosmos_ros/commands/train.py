@@ -24,6 +24,7 @@ from cosmos_ros.device.devices import resolve_device
 from cosmos_ros.errors import ForesightError, SettingError
 from cosmos_ros.files import write_whole
 from cosmos_ros.settings import SETTINGS, ForesightConfig
+from cosmos_ros.torchscript import load_program
 from cosmos_ros.training.datasets.simulated import CLIP_FRAMES, HEIGHT, WIDTH, EpisodeStore, FilmCrew
 from cosmos_ros.training.evaluation import evaluate
 from cosmos_ros.training.export import check_directory, export_tokenizer, export_transformer, load_exported_tokenizer
@@ -238,7 +239,7 @@ def measure(directory: Path, validation: Tensor, journal: Journal) -> None:
     """Measure the exported files themselves, and write evaluation.json into the same folder."""
     device = validation.device
     files = (directory / "encoder.jit", directory / "decoder.jit")
-    encode, decode = (torch.jit.load(str(file)).to(device, torch.float32).eval() for file in files)
+    encode, decode = (load_program(file, device).to(torch.float32) for file in files)
     transformer = load_transformer(directory, device=device, dtype=torch.float32)
     figures = {"clips": len(validation)} | evaluate(encode, decode, transformer, validation, SAMPLING)
     write_whole(directory / "evaluation.json", json.dumps(figures, indent=2) + "\n")

@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import save
 
 from cosmos_ros.files import check_place, write_whole
+from cosmos_ros.reading import reading
+from cosmos_ros.torchscript import load_program
 from cosmos_ros.training.datasets.simulated import FRAME_RATE
 from cosmos_ros.training.tokenizer_network import (
     SPACE_COMPRESSION,
@@ -76,7 +78,11 @@ def describe(config: TransformerConfig, sampling: Sampling, name: str) -> dict:
 
 
 def load_exported_tokenizer(tokenizer: VideoTokenizer, directory: Path) -> None:
-    """Fill a tokenizer with the weights of encoder.jit and decoder.jit. Raises RuntimeError where sizes differ."""
+    """Fill a tokenizer with the weights of encoder.jit and decoder.jit. Raises RuntimeError where sizes
+    differ, ModelUnavailable where a file is missing, damaged or could do more than compute.
+    """
     for name in ("encoder", "decoder"):
-        program = torch.jit.load(str(directory / f"{name}.jit"), map_location="cpu")
+        file = directory / f"{name}.jit"
+        with reading(file, remedy="train the tokenizer anew"):
+            program = load_program(file, "cpu")
         getattr(tokenizer, name).load_state_dict(getattr(program, name).state_dict())

@@ -22,12 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cosmos_ros.device.out_of_memory import is_out_of_memory
 from cosmos_ros.device.plan import Need
 from cosmos_ros.errors import ModelUnavailable, NotFinite
 from cosmos_ros.world_model.preprocessing import camera_view
 from cosmos_ros.world_model.tokenizer.chunking import Chunking
-from cosmos_ros.world_model.tokenizer.programs import load_network, run_program
+from cosmos_ros.world_model.tokenizer.programs import load_network, run_program, trying_out
 from cosmos_ros.world_model.tokenizer.video_tokenizer import to_levels
 
 REFINER = "refiner"  # the part's name in a memory plan
@@ -92,21 +91,12 @@ class Refiner:
     def _require_fit(self) -> None:
         """Refine one group, of a camera half as large again as the model's frames, after a clip and after an image."""
         step, (height, width) = self.chunking.compression[0], self.chunking.frame_size
-        try:
+        with trying_out(f"the refiner cannot take frames of {height}x{width} in groups of {step}"):
             for n in (1, 1 + step):
                 decoded = torch.zeros(1, 3, n + step, height, width, device=self.device)
                 camera = torch.zeros(1, 3, n, height * 3 // 2, width * 3 // 2, device=self.device)
                 if not self._run(decoded, camera).isfinite().all():
                     raise ModelUnavailable("the refiner gives pixels that are not finite; its file may be damaged")
-        except ModelUnavailable:
-            raise
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            cause = str(error).strip().rpartition("\n")[2]  # TorchScript puts it below its own traceback
-            raise ModelUnavailable(
-                f"the refiner cannot take frames of {height}x{width} in groups of {step}: {cause}"
-            ) from error
 
 
 def refiner_need(directory: Path, chunking: Chunking) -> Need | None:

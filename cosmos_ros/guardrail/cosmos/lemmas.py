@@ -14,6 +14,7 @@ from typing import Any
 
 from cosmos_ros.errors import GuardrailUnavailable
 from cosmos_ros.guardrail.cosmos.local_models import huggingface
+from cosmos_ros.reading import reading
 
 Folder = Path | zipfile.Path
 
@@ -33,16 +34,12 @@ class Lemmatizer:
             raise huggingface.not_installed("nltk") from error
         self._endings = WordNetCorpusReader.MORPHOLOGICAL_SUBSTITUTIONS[NOUN]
         self._words = NLTKWordTokenizer()
-        try:
+        remedy = "it needs corpora/wordnet and tokenizers/punkt_tab, whole"
+        with reading(nltk_data, GuardrailUnavailable, fault="cannot be used", remedy=remedy):
             wordnet = _package(nltk_data / "corpora" / "wordnet")
             self._nouns = _nouns(wordnet / "index.noun")
             self._irregular = _irregular(wordnet / "noun.exc")
             self._sentences = _sentence_tokenizer(_package(nltk_data / "tokenizers" / "punkt_tab") / "english")
-        except Exception as error:  # zipfile has several of its own
-            raise GuardrailUnavailable(
-                f"the blocklist's {nltk_data} cannot be used: {error or type(error).__name__}; it needs "
-                "corpora/wordnet and tokenizers/punkt_tab, whole"
-            ) from error
 
     def __call__(self, text: str) -> str:
         """The text's words, each as the lemma of a noun where it is one, joined by spaces."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from cosmos_ros.device.out_of_memory import is_out_of_memory
 from cosmos_ros.errors import ModelUnavailable
 from cosmos_ros.reading import reading
 from cosmos_ros.torchscript import load_program, require_sound
@@ -134,6 +137,23 @@ def load_network(file: Path, device: torch.device, dtype: torch.dtype, fetch: st
             f"{file} is damaged: {len(bad)} of its weights and buffers are not finite, first {bad[0]}"
         )
     return program
+
+
+@contextmanager
+def trying_out(what: str) -> Iterator[None]:
+    """Whatever a program raises while it is tried out is ModelUnavailable, unless memory ran out.
+
+    what  could not be done: "the tokenizer cannot take ..."
+    """
+    try:
+        yield
+    except ModelUnavailable:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        cause = str(error).strip().rpartition("\n")[2]  # TorchScript puts it below its own traceback
+        raise ModelUnavailable(f"{what}: {cause}") from error
 
 
 @torch.inference_mode()

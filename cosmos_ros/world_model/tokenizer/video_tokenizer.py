@@ -14,12 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cosmos_ros.device.out_of_memory import is_out_of_memory
 from cosmos_ros.device.plan import Need
 from cosmos_ros.errors import ModelUnavailable, NotFinite
 from cosmos_ros.world_model.tokenizer.causality import decodes_by_groups, filled, looks_only_backwards, smooth_chunk
 from cosmos_ros.world_model.tokenizer.chunking import Chunking
-from cosmos_ros.world_model.tokenizer.programs import load_programs, program_files, run_program
+from cosmos_ros.world_model.tokenizer.programs import load_programs, program_files, run_program, trying_out
 
 TOKEN_DTYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 OUTPUT_FRAMES = 8  # at a time
@@ -56,17 +55,9 @@ class VideoTokenizer:
         self.encoder, self.decoder = encoder, decoder
         self.chunking, self.vocabulary = chunking, vocabulary
         self.device, self.dtype = device, dtype
-        try:
+        with trying_out(f"the tokenizer cannot take a {[3, chunking.n_frames, *chunking.frame_size]} chunk"):
             self._require_fit()
             self.looks_only_backwards = looks_only_backwards(self._encode, chunking)
-        except ModelUnavailable:
-            raise
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            taken = [3, chunking.n_frames, *chunking.frame_size]
-            cause = str(error).strip().rpartition("\n")[2]  # TorchScript puts it below its own traceback
-            raise ModelUnavailable(f"the tokenizer cannot take a {taken} chunk: {cause}") from error
 
     @classmethod
     def load(
