@@ -18,6 +18,7 @@ import os
 import platform
 import statistics
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -354,6 +355,60 @@ class Bench:
             }
         return found
 
+    def rollout(self) -> dict:
+        """The model that ships with its guards, from camera frames to guarded frames: seconds of each stage."""
+        from cosmos_ros import Clip, Foresight
+
+        found = {}
+        with np.load(self.args.clips) as file:
+            clips = {name.removeprefix("frames_"): file[name] for name in file if name.startswith("frames_")}
+        foresight = Foresight.from_config(
+            {"checkpoint": str(self.args.model), "device": DEVICE.type, "dtype": self.args.dtype}
+        )
+        began = time.perf_counter()
+        foresight.load()
+        found["load_s"] = round(time.perf_counter() - began, 2)
+        for name, frames in clips.items():
+            clip = Clip(frames, tuple(10**9 + k * 10**8 for k in range(len(frames))), 10.0)
+            times = []
+            for seed in range(4):
+                began = time.perf_counter()
+                rollout = foresight.predict(clip, seed=seed)
+                times.append(time.perf_counter() - began)
+            found[name] = {
+                "camera": f"{frames.shape[1]}x{frames.shape[2]}",
+                "seconds": round(statistics.median(times), 3),
+                "passes": rollout.decoding.passes,
+                "dtype": rollout.decoding.dtype,
+                "stages": {stage.stage.name: round(stage.seconds, 3) for stage in rollout.timing},
+                "guards": {each.guard: round(each.seconds, 3) for each in rollout.guardrail.decisions},
+            }
+        found["threads"] = torch.get_num_threads()
+        return found
+
+    def tokenizer(self) -> dict:
+        """Milliseconds of encoding 9 frames and of decoding, of a stand-in for the published tokenizer at its size."""
+        import synthetic_checkpoint
+
+        from cosmos_ros.world_model.tokenizer.chunking import Chunking
+        from cosmos_ros.world_model.tokenizer.video_tokenizer import VideoTokenizer
+
+        found = {}
+        with tempfile.TemporaryDirectory() as folder:
+            directory = synthetic_checkpoint.write_tokenizer(Path(folder))
+            for size, latent_shape in SIZES.items():
+                chunking = Chunking(latent_shape, (8, 16, 16))
+                tokenizer = VideoTokenizer.load(directory, chunking, 64000, DEVICE, torch.bfloat16)
+                frames = torch.rand(1, 3, 9, *chunking.frame_size, device=DEVICE) * 2 - 1
+                tokens = torch.randint(64000, (math.prod(latent_shape),))
+                found[size] = {
+                    "encode_9": milliseconds(partial(tokenizer.encode, frames), times=2, repeats=3),
+                    "decode_33": milliseconds(lambda: list(tokenizer.decode(tokens, 9)), times=2, repeats=3),  # noqa: B023
+                    "by_groups": tokenizer.by_groups,
+                }
+                release()
+        return found
+
     # What the parts share.
 
     def config(self, kind: str) -> TransformerConfig:
@@ -555,6 +610,8 @@ PARTS = (
     "exactness",
     "clips",
     "shipped_exactness",
+    "rollout",
+    "tokenizer",
 )
 
 
@@ -570,6 +627,7 @@ def main() -> int:
     parser.add_argument("--most-clips", type=int, default=100)
     parser.add_argument("--clip-windows", default=[32, 64, 160], type=lambda text: [int(n) for n in text.split(",")])
     parser.add_argument("--model", type=Path, help="directory of the model that ships")
+    parser.add_argument("--dtype", default="auto", help="of the model that ships, for its whole rollouts")
     parser.add_argument("--tiny", action="store_true")
     args = parser.parse_args()
     if args.tiny:

@@ -18,13 +18,15 @@ from torch import Tensor
 LARGEST_QUERY_BLOCK = 128
 LOG2_E = 1.4426950408889634
 BLOCK_ROWS = 64
+LONG = 4096  # rows of a cache that has work enough for eight splits however many the queries
 
 
 def rows_per_split(rows: int, n_kv_heads: int, query_blocks: int) -> int:
     """Rows of a split: with the published heads, a little under one or two thread blocks on each multiprocessor of
     an H100. That depends on no batch, so that a sample is summed as it is alone.
     """
-    splits = 16 if n_kv_heads * query_blocks <= 8 else 8
+    at_once = n_kv_heads * query_blocks
+    splits = 16 if at_once <= 8 else 8 if at_once <= 16 or rows > LONG else 4
     return triton.cdiv(rows, splits * BLOCK_ROWS) * BLOCK_ROWS
 
 

@@ -1,6 +1,7 @@
 """Products of few rows with large matrices, as Triton kernels: what they cost is reading the matrix, once.
 
-For up to 64 rows in bfloat16, and up to 128 in float8, these read faster than cuBLAS does on an H100 (bench/results).
+For up to 64 rows, and up to 128 in float8 and of long or wide matrices, these read faster than cuBLAS on an H100
+(measured in bench/results).
 """
 
 from __future__ import annotations
@@ -10,21 +11,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-MOST_ROWS, MOST_ROWS_FLOAT8 = 64, 128
+MOST_ROWS, MOST_ROWS_FAR = 64, 128  # the latter in float8, and for matrices far from square
 LARGE = 16384  # output channels from which on there is work enough for wide blocks
 FEW_BLOCKS = 96  # thread blocks below which the input channels are split in two, for more of them
 
 
 def serves(rows: int, weight: Tensor) -> bool:
     """Whether `multiply` knows products of so many rows with a weight [out, in]."""
-    narrow = weight.element_size() == 1
-    most = MOST_ROWS_FLOAT8 if narrow else MOST_ROWS
+    narrow, (outer, inner) = weight.element_size() == 1, weight.shape
+    most = MOST_ROWS_FAR if narrow or outer >= LARGE or inner > 2 * outer else MOST_ROWS
     return (
         weight.is_cuda
         and (narrow or weight.dtype == torch.bfloat16)
         and rows <= most
-        and weight.shape[0] % 128 == 0
-        and weight.shape[1] % 512 == 0
+        and outer % 128 == 0
+        and inner % 512 == 0
     )
 
 
