@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from cosmos_ros import Clip, Foresight
-from cosmos_ros.errors import Canceled, InvalidGoal, ModelUnavailable
+from cosmos_ros.errors import Canceled, InvalidGoal, ModelUnavailable, VideoBlocked
+from cosmos_ros.guardrail.guard import Judgement
+from cosmos_ros.guardrail_report import Verdict
 from cosmos_ros.rollout import NANOSECONDS, Crop, Stage
 
 RATE = 10.0
@@ -184,3 +186,56 @@ def test_a_foresight_is_made_from_a_yaml_file(tmp_path, tiny_checkpoint):
     file = tmp_path / "foresight.yaml"
     file.write_text(f"checkpoint: {tiny_checkpoint}\ndevice: cpu\n")
     assert Foresight.from_config(file).spec.name == "tiny"
+
+
+def test_samples_are_the_rollouts_of_their_seeds_alone(foresight):
+    together = foresight.predict_samples(clip(), 3, seed=4, temperature=1.0)
+    assert [(each.sample, each.seed) for each in together] == [(0, 4), (1, 5), (2, 6)]
+    for each in together:
+        assert np.array_equal(foresight.predict(clip(), seed=each.seed, temperature=1.0).frames, each.frames)
+    assert len({each.frames.tobytes() for each in together}) == 3
+
+
+@pytest.mark.parametrize(
+    ("n", "given", "message"),
+    [
+        (0, {}, "samples must lie in 1..16; got 0"),
+        (17, {}, "samples must lie in 1..16; got 17"),
+        (2, {"temperature": 0.0}, "at temperature 0 all 2 samples would be the same"),
+        (2, {"seed": 2**63 - 1}, "seed must lie in"),
+    ],
+)
+def test_samples_that_cannot_be_are_refused(foresight, n, given, message):
+    with pytest.raises(InvalidGoal, match=message):
+        foresight.predict_samples(clip(), n, **given)
+
+
+@pytest.mark.parametrize(("wanted", "given"), [(8, 8), (16, 9), (24, 24)])
+def test_as_many_frames_come_as_are_asked_for_in_whole_latent_frames(foresight, wanted, given):
+    rollout = foresight.predict(clip(), seed=3, frames=given)
+    assert len(rollout.frames) == len(rollout.stamps_ns) == wanted
+
+
+def test_a_rollout_says_how_it_was_decoded(foresight):
+    decoding = foresight.predict(clip(), seed=3).decoding
+    assert (decoding.dtype, decoding.window, decoding.frame_decoder) == ("float32", 32, "discrete")
+    assert 1 <= decoding.passes <= 24
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_guard_that_refuses_the_last_group_refuses_everything(foresight, n, monkeypatch):
+    """Though the first groups were decoded and judged, and passed, while later tokens were still being decided."""
+    foresight.load()
+    monkeypatch.setattr(foresight._model, "_by_groups", lambda: True)
+    guard = foresight.guardrail.guards.content[0]
+    judge, judged = guard.judge, []
+
+    def refuse_the_last(frames: np.ndarray) -> Judgement:
+        judged.append(len(frames))
+        return Judgement(Verdict.REFUSED, "too late") if len(judged) == 3 * n else judge(frames)
+
+    monkeypatch.setattr(guard, "judge", refuse_the_last)
+    with pytest.raises(VideoBlocked, match="too late") as refused:
+        foresight.predict_samples(clip(), n, seed=3, temperature=1.0)
+    assert judged == [8] * 3 * n
+    assert any(each.verdict is Verdict.REFUSED for each in refused.value.report.decisions)
