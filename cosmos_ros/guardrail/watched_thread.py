@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import queue
 import threading
 import time
@@ -17,6 +18,7 @@ from cosmos_ros.guardrail.guard import Guard
 
 T = TypeVar("T")
 POLL_S = 0.05  # how often a waiting caller is asked whether it still wants to wait
+_RAISE_IN = ctypes.pythonapi.PyThreadState_SetAsyncExc
 WARM_UPS = 10  # a slow machine's guards may take as many times as long as they took to warm up
 
 
@@ -134,9 +136,16 @@ class WatchedThread:
         self._fail(GuardrailUnavailable("the screening was left"))
         self._jobs.put(None)
 
-    def join(self) -> None:
-        """Wait for the thread's end, at most for as long as the answer that it is at may take."""
-        self._thread.join(self._limit_s(self._running))
+    def end(self) -> None:
+        """Break the thread off where it comes back to Python, and wait for that as long as an answer may take.
+
+        For the interpreter's end alone: a guard may be anywhere in its work.
+        """
+        deadline = time.monotonic() + self._limit_s(self._running)
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            # Again and again, as a guard may catch it. Nothing is printed of a thread that ends in SystemExit.
+            _RAISE_IN(ctypes.c_ulong(self._thread.ident or 0), ctypes.py_object(SystemExit))
+            self._thread.join(POLL_S)
 
     @contextmanager
     def _occupied(self, guard: Guard) -> Iterator[None]:
@@ -215,10 +224,10 @@ _THREADS: weakref.WeakSet[WatchedThread] = weakref.WeakSet()
 def _leave_no_thread_behind() -> None:
     """Wait for guards that still compute: a thread that comes back to an interpreter that has ended aborts the process.
 
-    One that hangs is given its time once more; then it is taken to hang for ever.
+    One that does not come back to Python is given its time once more; then it is taken to hang for ever.
     """
     threads = list(_THREADS)
     for thread in threads:
         thread.close()
     for thread in threads:
-        thread.join()
+        thread.end()

@@ -556,6 +556,39 @@ def test_a_program_that_ends_while_a_guard_computes_ends_well():
     assert (run.returncode, run.stderr) == (0, "") and "did not answer" in run.stdout
 
 
+HANGS_IN_A_LOOP = """
+import sys, threading
+import torch
+from cosmos_ros.errors import GuardrailUnavailable
+from cosmos_ros.guardrail.embedded.profile import embedded_guards
+from cosmos_ros.guardrail.watched_thread import Watch, WatchedThread
+
+guards, begun = embedded_guards((160, 256)), threading.Event()
+
+def compute_for_ever():
+    matrix = torch.rand(200, 200)
+    while True:
+        matrix @ matrix
+        begun.set()
+
+thread = WatchedThread("video", Watch(guards.everyone, 0.3))
+thread.submit(lambda: thread.call(guards.filters[0], compute_for_ever))
+begun.wait(60)
+try:
+    thread.wait()
+except GuardrailUnavailable as error:
+    print(error)
+sys.exit(7)
+"""
+
+
+@pytest.mark.processes
+def test_a_program_that_ends_while_a_guard_hangs_keeps_its_exit_status():
+    """PyTorch's thread that came back after its time aborted the process."""
+    run = subprocess.run([sys.executable, "-c", HANGS_IN_A_LOOP], capture_output=True, text=True, timeout=300)
+    assert (run.returncode, run.stderr) == (7, "") and "did not answer" in run.stdout
+
+
 def test_a_late_answer_is_no_answer_though_nobody_was_waiting(wound):
     answered = threading.Event()
 
