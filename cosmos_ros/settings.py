@@ -197,6 +197,12 @@ class NodeConfig(Config):
         when=When.ANY_TIME,
         choices=("reject", "preempt", "queue"),
     )
+    keep_rollouts: int = setting(
+        4,
+        "Goals whose rollouts are kept for ~/score. A rollout of 640x1024 takes 47 MB.",
+        when=When.ANY_TIME,
+        bounds=(0, 100),
+    )
 
 
 @dataclass(frozen=True)

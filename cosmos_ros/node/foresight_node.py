@@ -54,6 +54,7 @@ from cosmos_ros.node.rclpy_internals import (
     survive_impossible_transitions,
 )
 from cosmos_ros.node.rollout_publisher import Camera, RolloutPublisher
+from cosmos_ros.node.score_rollouts import KeptRollouts, ScoreService
 from cosmos_ros.node.timers import steady_timer
 from cosmos_ros.queue import Job, PredictionQueue
 from cosmos_ros.rollout import GuardedRollout
@@ -103,6 +104,8 @@ class ForesightNode(LifecycleNode):
         self._continuous = Continuous(
             self._queue, lambda: self._settings.of(ContinuousConfig), self.get_logger().get_child("continuous")
         )
+        self._kept = KeptRollouts(lambda: self._settings.of(NodeConfig).keep_rollouts)
+        ScoreService(self, self._kept, lambda: self.state == "active")
         Diagnostics(self, self._statuses)
         survive_impossible_transitions(self)
         if self._settings["autostart"]:
@@ -219,6 +222,7 @@ class ForesightNode(LifecycleNode):
             self._configured.camera.destroy()
             self._configured.publisher.destroy()
             self._configured = None
+        self._kept.clear()
 
     def _predict(self, job: Job) -> Prediction:
         """On the queue's worker thread. Raises ForesightError."""
@@ -248,6 +252,8 @@ class ForesightNode(LifecycleNode):
     def _publish(self, job: Job, prediction: Prediction) -> list[Rollout]:
         rollouts, camera, parts = prediction.rollouts, prediction.camera, self._parts
         messages = parts.publisher.publish(rollouts, UUID(uuid=list(job.id)), camera)
+        if any(job.id):  # a continuous prediction has no id by which it could be asked for
+            self._kept.add(job.id, rollouts, camera.size)
         if len(rollouts) > 1:
             try:
                 parts.publisher.publish_together(rollouts, camera, lambda: parts.foresight.mean(rollouts))

@@ -1,0 +1,96 @@
+"""Costs against a goal image, by NumPy's and scikit-image's own words; which goal is best, and how surely."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from skimage.metrics import structural_similarity
+
+from cosmos_ros.errors import InvalidGoal
+from cosmos_ros.planning import Cost, compare, score
+from cosmos_ros.rollout import Crop
+
+RNG = np.random.default_rng(3)
+
+
+@dataclass
+class Frames:
+    """As much of a rollout as a score looks at."""
+
+    frames: np.ndarray
+
+
+def noisy(goal: np.ndarray, level: float, n: int = 4) -> Frames:
+    frames = goal + RNG.normal(0, level, (n, *goal.shape))
+    return Frames(np.clip(frames, 0, 255).astype(np.uint8))
+
+
+@pytest.fixture
+def goal() -> np.ndarray:
+    return RNG.integers(0, 256, (32, 48, 3), dtype=np.uint8)
+
+
+def test_the_pixel_cost_is_the_root_mean_square_error(goal):
+    rollouts = [noisy(goal, 20), noisy(goal, 40)]
+    cost = score(rollouts, goal, quantiles=(0.0, 0.5, 1.0))
+    expected = [[np.sqrt(np.mean((f.astype(float) - goal) ** 2)) for f in r.frames] for r in rollouts]
+    assert np.allclose(cost.costs, expected, rtol=1e-5)
+    assert np.allclose(cost.mean, np.mean(expected, axis=0), rtol=1e-5)
+    assert np.allclose(cost.quantiles, [np.min(expected, 0), np.mean(expected, 0), np.max(expected, 0)], rtol=1e-5)
+    assert cost.total == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_the_structural_cost_falls_with_similarity(goal):
+    cost = score([Frames(np.stack([goal, noisy(goal, 60, 1).frames[0]]))], goal, metric="structural")
+    assert cost.costs[0, 0] == pytest.approx(0, abs=1e-9) and 0.1 < cost.costs[0, 1] < 1
+    grey = structural_similarity(goal[..., 1], goal[..., 1], data_range=255)
+    assert grey == pytest.approx(1)
+
+
+def test_a_region_counts_alone(goal):
+    frames = np.stack([goal, goal])
+    frames[1, :16] = 255 - frames[1, :16]
+    rollouts = [Frames(frames)]
+    assert score(rollouts, goal, region=Crop(0, 16, 48, 16)).costs.tolist() == [[0.0, 0.0]]
+    assert score(rollouts, goal, region=Crop(0, 0, 48, 16)).costs[0, 1] > 50
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"metric": "beauty"}, "metric must be one of pixel, structural; got 'beauty'"),
+        ({"quantiles": (0.5, 1.5)}, "quantiles must lie in 0..1"),
+        ({"quantiles": (float("nan"),)}, "quantiles must lie in 0..1"),
+        ({"region": Crop(40, 0, 20, 20)}, "must lie in the 48x32 pixels"),
+        ({"region": Crop(-1, 0, 20, 20)}, "must lie in"),
+        ({"region": Crop(0, 0, 5, 20)}, "at least 11 pixels"),
+    ],
+)
+def test_what_does_not_fit_is_said(goal, changes, words):
+    with pytest.raises(InvalidGoal, match=words):
+        score([noisy(goal, 1)], goal, **changes)
+
+
+def test_images_of_another_size_and_no_rollouts_are_refused(goal):
+    with pytest.raises(InvalidGoal, match="the goal image is 48x31, the predicted frames are 48x32"):
+        score([noisy(goal, 1)], goal[1:])
+    with pytest.raises(InvalidGoal, match="no rollout"):
+        score([], goal)
+    with pytest.raises(InvalidGoal, match="same number"):
+        score([noisy(goal, 1), noisy(goal, 1, n=5)], goal)
+
+
+def costs(*of_samples: float) -> Cost:
+    return Cost(np.array(of_samples)[:, None], "pixel")
+
+
+def test_the_best_goal_and_how_surely():
+    assert compare([costs(5.0, 6.0)]) == compare([costs(1.0)]) and compare([costs(1.0)]).confidence == 1.0
+    surely = compare([costs(9.0, 8.0), costs(1.0, 2.0), costs(5.0)])
+    assert (surely.best, surely.confidence) == (1, 1.0)
+    hardly = compare([costs(1.0, 4.0), costs(2.0, 5.0)])
+    assert (hardly.best, hardly.confidence) == (0, 0.75)
+    tie = compare([costs(3.0), costs(3.0)])
+    assert (tie.best, tie.confidence) == (0, 0.5)
