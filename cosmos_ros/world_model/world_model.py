@@ -130,7 +130,7 @@ class WorldModel:
         if gpus != 1 and dtype == FLOAT8:
             raise SettingError(f"dtype {FLOAT8} works on one GPU; leave gpus at 1, or take bfloat16")
         if gpus != 1:
-            engine = TensorParallelDecoder(spec.directory, spec.config, gpus=gpus, device=place, dtype=precision)
+            engine = TensorParallelDecoder(spec.checkpoint, spec.config, gpus=gpus, device=place, dtype=precision)
             engine.start()
             return cls(spec, programs, engine, text_encoder, refiner, memory)
         transformer = load_transformer(spec.checkpoint, spec.config, device=place, dtype=precision)

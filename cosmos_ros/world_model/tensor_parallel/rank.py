@@ -19,6 +19,7 @@ import torch.distributed as dist
 from cosmos_ros.child_processes import end_with_parent
 from cosmos_ros.device.out_of_memory import out_of_memory_as_error
 from cosmos_ros.errors import ForesightError, RankLost
+from cosmos_ros.world_model.checkpoints.transformer_weights import Checkpoint
 from cosmos_ros.world_model.config import TransformerConfig
 from cosmos_ros.world_model.decoding.engine import PASSES_AHEAD, DecodeEngine, WindowDecoder
 from cosmos_ros.world_model.decoding.sampling import Sampling
@@ -29,9 +30,9 @@ LOOPBACK = "lo"  # all ranks are on one host, whose name may resolve to an addre
 
 @dataclass(frozen=True)
 class Share:
-    """What a rank loads: its part of `ranks` of the checkpoint at `path`."""
+    """What a rank loads: its part of `ranks` of the checkpoint."""
 
-    path: Path
+    checkpoint: Checkpoint
     config: TransformerConfig
     rank: int
     ranks: int
@@ -112,7 +113,7 @@ def serve(share: Share, store: Path, connection: Connection, stop_sign: StopSign
         with out_of_memory_as_error("running the model on several GPUs"):
             _join(share, store)
             engine = WindowDecoder(
-                load_share(share.path, share.config, share.rank, share.ranks, share.device, share.dtype)
+                load_share(share.checkpoint, share.config, share.rank, share.ranks, share.device, share.dtype)
             )
             connection.send(Loaded())
             while True:

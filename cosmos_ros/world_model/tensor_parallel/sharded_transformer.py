@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from cosmos_ros.device.plan import Need
 from cosmos_ros.errors import SettingError
-from cosmos_ros.world_model.checkpoints.transformer_weights import load_weights, open_checkpoint
+from cosmos_ros.world_model.checkpoints.transformer_weights import Checkpoint, load_weights, open_checkpoint
 from cosmos_ros.world_model.config import TransformerConfig
 from cosmos_ros.world_model.transformer import Attention, Transformer
 
@@ -55,10 +55,16 @@ def share_need(whole: Need, ranks: int) -> Need:
 
 
 def load_share(
-    path: str | Path, config: TransformerConfig, rank: int, ranks: int, device: torch.device, dtype: torch.dtype
+    path: str | Path | Checkpoint,
+    config: TransformerConfig,
+    rank: int,
+    ranks: int,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> Transformer:
     """A rank's part of a checkpoint's transformer, on its device; no other rank's slices are read.
 
+    path    of the checkpoint; or one that was opened
     config  of the whole transformer
     rank    0 .. ranks - 1
 
@@ -66,7 +72,8 @@ def load_share(
     logits that come out are those of the whole transformer; keys and values are those of the rank's own heads, for
     which `Transformer.config` gives the number. Raises ModelUnavailable as `load_transformer` does.
     """
-    weights = load_weights(open_checkpoint(path), config, device, dtype, rank, ranks)
+    checkpoint = path if isinstance(path, Checkpoint) else open_checkpoint(path)
+    weights = load_weights(checkpoint, config, device, dtype, rank, ranks)
     with torch.device("meta"):
         model = _share_of(config, rank, ranks)
     model.load_state_dict(weights, assign=True)

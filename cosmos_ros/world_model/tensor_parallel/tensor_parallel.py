@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from cosmos_ros.errors import ForesightError, RankLost, SettingError
+from cosmos_ros.world_model.checkpoints.transformer_weights import Checkpoint, open_checkpoint
 from cosmos_ros.world_model.config import TransformerConfig
 from cosmos_ros.world_model.decoding.engine import Pass, default_window
 from cosmos_ros.world_model.decoding.sampling import Sampling
@@ -50,7 +51,8 @@ Message = Loaded | Passed
 class TensorParallelDecoder:
     """A decode engine on `gpus` devices, from `device` on; on the CPU as many processes.
 
-    path    of the checkpoint, which every rank opens for itself
+    path    of the checkpoint; or one that was opened. Every rank loads from its files, and from no others that came in
+            their place since
     config  of the whole transformer
 
     The weights live in the ranks' processes, and so on no device of this one. A generation raises ModelUnavailable or
@@ -60,13 +62,20 @@ class TensorParallelDecoder:
     """
 
     def __init__(
-        self, path: str | Path, config: TransformerConfig, *, gpus: int, device: torch.device, dtype: torch.dtype
+        self,
+        path: str | Path | Checkpoint,
+        config: TransformerConfig,
+        *,
+        gpus: int,
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
         require_divisible(config, gpus)
         devices = rank_devices(device, gpus)
         self.module = nn.Module()
         self.window = default_window(config, device)
-        self._shares = [Share(Path(path), config, rank, gpus, place, dtype) for rank, place in enumerate(devices)]
+        checkpoint = path if isinstance(path, Checkpoint) else open_checkpoint(path)
+        self._shares = [Share(checkpoint, config, rank, gpus, place, dtype) for rank, place in enumerate(devices)]
         self._group: _Group | None = None
 
     def start(self) -> _Group:

@@ -259,6 +259,17 @@ def test_unloading_ends_the_processes(cut_foresight):
     assert not any(process.is_alive() for process in processes)
 
 
+def test_ranks_load_no_file_that_took_the_recognised_ones_place(tmp_path):
+    """The guardrail was chosen for the model that the file held before."""
+    engine = decoder(write(tmp_path, transformer(BASE)), BASE)
+    (tmp_path / "other").mkdir()
+    other = replace(BASE, vocab_in=BASE.vocab_in + 1, vocab_out=BASE.vocab_out + 1)
+    write(tmp_path / "other", transformer(other))
+    (tmp_path / "other" / "model.safetensors").replace(tmp_path / "model.safetensors")
+    with pytest.raises(ModelUnavailable, match="was replaced while it was in use"):
+        engine.start()
+
+
 def test_more_gpus_than_there_are_are_refused():
     with pytest.raises(SettingError, match=r"gpus: 64 from cuda:0 on are not there"):
         TensorParallelDecoder(
