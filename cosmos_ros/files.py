@@ -75,10 +75,11 @@ def check_place(path: str | Path) -> None:
         while not folder.exists():
             folder = folder.parent
         # What the permission bits say is not all: file systems are mounted read-only, and root may write everywhere.
-        handle, name = _open_draft(folder, path.name)
-        os.close(handle)
-        if name:
-            (folder / name).unlink()
+        draft = _draft_beside(folder / path.name)
+        try:
+            os.close(_open_draft(draft)[0])
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def check_regular(path: str | Path) -> None:
@@ -107,34 +108,33 @@ class _Draft:
 @contextlib.contextmanager
 def _draft(target: Path) -> Iterator[_Draft]:
     """A draft that takes the target's place at the end, unless an exception comes before."""
-    folder = target.parent
-    handle, name = _open_draft(folder, target.name)
+    # Named before it is there: whenever a signal comes, the name is known by which to remove it.
+    draft, handle = _draft_beside(target), None
     try:
+        handle, named = _open_draft(draft)
         if target.exists():
             os.fchmod(handle, stat.S_IMODE(target.stat().st_mode))
         yield _Draft(handle)
-        if not name:
+        if not named:
             # The name can be given to a file without one, but only a rename replaces another file.
-            name = _draft_name(target.name)
-            _give_name(handle, folder / name)
-        (folder / name).replace(target)
+            _give_name(handle, draft)
+        draft.replace(target)
     finally:
-        os.close(handle)
-        if name:
-            (folder / name).unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
+        if handle is not None:
+            os.close(handle)
 
 
-def _open_draft(folder: Path, name: str) -> tuple[int, str]:
-    """An empty file in the folder, to write to: its descriptor and its name, which is empty where it has none."""
+def _open_draft(draft: Path) -> tuple[int, bool]:
+    """An empty file to write to: its descriptor, and whether it has the draft's name already, or none yet."""
     # The kernel applies the umask: reading it would mean setting it, for all threads.
     with contextlib.suppress(AttributeError):  # systems without O_TMPFILE
         try:
-            return os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666), ""
+            return os.open(draft.parent, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666), False
         except OSError as error:
             if error.errno not in _NO_TMPFILE:
                 raise
-    draft = _draft_name(name)
-    return os.open(folder / draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666), draft
+    return os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666), True
 
 
 def _give_name(handle: int, path: Path) -> None:
@@ -147,8 +147,8 @@ def _give_name(handle: int, path: Path) -> None:
         os.close(folder)
 
 
-def _draft_name(name: str) -> str:
-    return f".{name[:200]}.{secrets.token_hex(4)}.draft"
+def _draft_beside(target: Path) -> Path:
+    return target.parent / f".{target.name[:200]}.{secrets.token_hex(4)}.draft"
 
 
 def _target(path: Path) -> Path:

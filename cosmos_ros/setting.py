@@ -109,7 +109,7 @@ class Setting:
     def _is_allowed(self, text: str) -> bool:
         if self.choices:
             return text in self.choices
-        return "\0" not in text and re.fullmatch(self.pattern or r"(?s:.*)", text) is not None
+        return "\0" not in text and re.fullmatch(self.pattern or r"(?s:.*)", text, re.ASCII) is not None
 
     def _is_in_bounds(self, number: float) -> bool:
         if isinstance(number, bool) or not math.isfinite(number) or number in self.never:

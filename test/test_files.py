@@ -168,3 +168,18 @@ def test_what_is_no_ordinary_file_is_said_before_it_is_opened(tmp_path):
             check_regular(path)
     with pytest.raises(FileNotFoundError):
         check_regular(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("act", [check_place, lambda path: write_whole(path, "text")], ids=["check", "write"])
+def test_an_interrupt_as_soon_as_the_draft_is_there_leaves_nothing(tmp_path, every_way, monkeypatch, act):
+    opened = os.open
+
+    def interrupted(*args, **more):
+        os.close(opened(*args, **more))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "open", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            act(tmp_path / "file.txt")
+    assert list(tmp_path.iterdir()) == []

@@ -72,6 +72,7 @@ def test_the_tables_need_neither_torch_nor_ros():
         (ForesightConfig, {"dtype": "int8"}, "dtype must be one of auto, bfloat16, float32, fp8; got 'int8'"),
         (ForesightConfig, {"device": "banana"}, "device must be auto, cpu, cuda or cuda:N; got 'banana'"),
         (ForesightConfig, {"device": "cuda:-1"}, "device must be"),
+        (ForesightConfig, {"device": "cuda:\u0663"}, "device must be"),
         (ForesightConfig, {"device": None}, "device must be auto, cpu, cuda or cuda:N; got None"),
         (ForesightConfig, {"checkpoint": "a\0b"}, "checkpoint must be a path; got 'a.x00b'"),
         (ForesightConfig, {"checkpoint": 5}, "checkpoint must be a path; got 5"),

@@ -55,6 +55,7 @@ class Picture(Recording):
             for n in itertools.count():
                 try:
                     image.seek(n)
+                    check_size(image.height, image.width, self.max_pixels)  # a frame of a GIF may enlarge it
                     pixels = _on_white(np.asarray(image.convert("RGBA")))
                 except EOFError:
                     break

@@ -149,8 +149,11 @@ def test_metadata_of_wrong_types_costs_no_frames(tmp_path, write_bag):
 
 @pytest.mark.parametrize(
     "text",
-    ["[" * 20_000, "a: " * 20_000, "{a: " * 20_000, "- " * 20_000, "&a [*a]", "!!python/object:os.system {}", "\0", ""],
-    ids=["flow", "keys", "braces", "list", "itself", "object", "nul", "empty"],
+    [
+        *("[" * 20_000, "a: " * 20_000, "{a: " * 20_000, "- " * 20_000, "&a [*a]"),
+        *("!!python/object:os.system {}", "!!bool x", "!!int x", "!!timestamp x", "\0", ""),
+    ],
+    ids=["flow", "keys", "braces", "list", "itself", "object", "bool", "int", "timestamp", "nul", "empty"],
 )
 def test_metadata_that_breaks_readers_of_yaml_costs_no_frames(tmp_path, write_bag, text):
     bag = write_bag(tmp_path / "bag", FRAMES, STAMPS)

@@ -108,6 +108,18 @@ def test_a_cut_animation_is_read_up_to_the_cut(tmp_path):
     assert 3 < len(list(recording.frames())) < 8
 
 
+def test_a_frame_that_makes_its_film_larger_than_the_limit_is_not_decoded(tmp_path):
+    """The frames of a GIF state sizes of their own."""
+    frames = [Image.fromarray(np.full((8, 8, 3), shade, np.uint8)) for shade in (0, 99)]
+    frames[0].save(tmp_path / "grows.gif", save_all=True, append_images=frames[1:])
+    data = bytearray((tmp_path / "grows.gif").read_bytes())
+    second = data.rindex(struct.pack("<BHHHH", 0x2C, 0, 0, 8, 8))
+    struct.pack_into("<HH", data, second + 5, 400, 300)
+    (tmp_path / "grows.gif").write_bytes(data)
+    recording = open_recording(tmp_path / "grows.gif", max_pixels=1000)
+    assert len(list(recording.frames())) == 1 and "400x300, which is more than the 1,000 pixels" in recording.losses[0]
+
+
 def test_pages_are_no_film(tmp_path):
     pages = [Image.fromarray(COLOURS)] * 3
     pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
