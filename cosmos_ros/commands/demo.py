@@ -11,7 +11,6 @@ import contextlib
 import json
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from cosmos_ros.commands.ros_processes import Processes, ProcessFailed
-from cosmos_ros.files import check_place, write_whole
+from cosmos_ros.files import check_place, scratch_folder, write_whole
 from cosmos_ros.paths import share_directory
 from cosmos_ros.recordings.rollout_writer import PublishedRollout, write_contact_sheet, write_mp4
 from cosmos_ros.rollout import NANOSECONDS, Clip
@@ -81,7 +80,7 @@ class Comparison:
 def predict_over_ros(bag: Path, seed: int) -> Comparison:
     """Run the three processes until the client has its rollout. Raises ProcessFailed."""
     deadline = time.monotonic() + DEADLINE_S
-    with tempfile.TemporaryDirectory(prefix="cosmos_ros_") as name, Processes(folder := Path(name)) as processes:
+    with scratch_folder("cosmos_ros_") as folder, Processes(folder) as processes:
         on_bag_time = ("--ros-args", "-p", "use_sim_time:=true")
         with _interrupts_held_back():
             processes.start(
@@ -107,7 +106,7 @@ def predict_over_ros(bag: Path, seed: int) -> Comparison:
             "--patience",
             str(DEADLINE_S),
             "--out",
-            name,
+            str(folder),
             *on_bag_time,
             shows_progress=True,
         )

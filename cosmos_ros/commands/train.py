@@ -11,7 +11,6 @@ import importlib.util
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch import Tensor
 from cosmos_ros.commands.flags import add_flags, config_of, require
 from cosmos_ros.device.devices import resolve_device
 from cosmos_ros.errors import ForesightError, SettingError
-from cosmos_ros.files import write_whole
+from cosmos_ros.files import scratch_folder, write_whole
 from cosmos_ros.settings import SETTINGS, ForesightConfig
 from cosmos_ros.torchscript import load_program
 from cosmos_ros.training.datasets.simulated import CLIP_FRAMES, HEIGHT, WIDTH, EpisodeStore, FilmCrew
@@ -106,12 +105,12 @@ def train(args: argparse.Namespace, device: torch.device) -> int:
     tokenizer, transformer = first_models(args.start_from)
     tokenizer.to(device)
     transformer.to(device)
-    with tempfile.TemporaryDirectory(dir=scratch_directory()) as scratch:
-        validation = film_validation(args, Path(scratch) / "validation", device)
+    with scratch_folder("cosmos_ros_", scratch_directory()) as scratch:
+        validation = film_validation(args, scratch / "validation", device)
         journal.note(stage="validation filmed", clips=len(validation))
         films = range(args.first_episode, args.first_episode + args.episodes)
-        crew = FilmCrew(Split.TRAINING, films, Path(scratch) / "training", args.workers)
-        with crew, EpisodeStore(Path(scratch) / "training", len(films) * CAMERAS_PER_EPISODE, device) as episodes:
+        crew = FilmCrew(Split.TRAINING, films, scratch / "training", args.workers)
+        with crew, EpisodeStore(scratch / "training", len(films) * CAMERAS_PER_EPISODE, device) as episodes:
             filmed_by = time.monotonic() + args.film_minutes * 60
             reconstruct, predict = training_programs(tokenizer, transformer, args, device)
             await_episodes(crew, episodes, filmed_by)

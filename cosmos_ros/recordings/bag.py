@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
@@ -17,7 +16,7 @@ from pathlib import Path
 import zstandard
 from rosbags.typesys import Stores, get_typestore
 
-from cosmos_ros.files import check_regular
+from cosmos_ros.files import check_regular, scratch_folder
 from cosmos_ros.frame_buffer import StampedFrame, frame_of
 from cosmos_ros.images import MAX_PIXELS, BadImage
 from cosmos_ros.recordings import mcap_file, sqlite_file
@@ -174,8 +173,8 @@ class Bag(Recording):
         if file.suffix != ".zstd":
             yield file
             return
-        with tempfile.TemporaryDirectory(prefix="cosmos_ros_bag_") as folder:
-            plain = Path(folder) / file.stem
+        with scratch_folder("cosmos_ros_bag_") as folder:
+            plain = folder / file.stem
             room = max(0, shutil.disk_usage(folder).free - _SPARE_BYTES)
             limit = min(room, max(_UNPACKED_BYTES, _UNPACKED_RATIO * file.stat().st_size))
             if _unpack(file, plain, limit):
