@@ -43,7 +43,7 @@ from cosmos_ros.guardrail.cosmos.video_content import VideoContentGuard
 from cosmos_ros.guardrail.face_blur import FaceBlur
 from cosmos_ros.guardrail.guard import Guards
 from cosmos_ros.rollout import Clip
-from cosmos_ros.training.tokenizer_network import TokenizerConfig
+from cosmos_ros.training.sizes import TokenizerSizes
 from cosmos_ros.world_model import TransformerConfig, load_transformer
 from cosmos_ros.world_model.config import PUBLISHED_KINDS
 
@@ -56,7 +56,7 @@ TINY = {
     "4B": TransformerConfig(2, 64, 4, 2, 16, 128, 64000, 64000, latent_shape=(5, 4, 4)),
     "5B": TransformerConfig(2, 64, 4, 2, 16, 128, 64064, 64000, latent_shape=(5, 4, 4), context_dim=16),
 }
-TINY_TOKENIZER = TokenizerConfig(channels=(8, 8, 16), levels=(8, 8, 8, 5, 5, 5))
+TINY_TOKENIZER = TokenizerSizes((8, 8, 16), (1, 2, 2), (2, 2, 2), levels=(8, 8, 8, 5, 5, 5))
 TINY_T5 = {"vocab_size": 192, "d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 2, "num_heads": 4}
 
 

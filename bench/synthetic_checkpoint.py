@@ -14,16 +14,16 @@ from pathlib import Path
 
 import torch
 
+from cosmos_ros.training.sizes import TokenizerSizes
 from cosmos_ros.training.tokenizer_network import (
     IndicesToPixels,
     PixelsToIndices,
-    TokenizerConfig,
     VideoTokenizer,
 )
 from cosmos_ros.world_model import TransformerConfig
 from cosmos_ros.world_model.config import transformer_shapes
 
-TOKENIZER = TokenizerConfig(
+TOKENIZER = TokenizerSizes(
     channels=(256, 512, 512), encoder_blocks=(2, 2, 2), decoder_blocks=(3, 3, 3), levels=(8, 8, 8, 5, 5, 5)
 )
 T5_11B = {
@@ -61,7 +61,7 @@ def random_weight(shape: torch.Size, device: torch.device) -> torch.Tensor:
     return torch.randn(shape, device=device, dtype=torch.bfloat16) / shape[-1] ** 0.5
 
 
-def write_tokenizer(directory: Path, config: TokenizerConfig = TOKENIZER) -> Path:
+def write_tokenizer(directory: Path, config: TokenizerSizes = TOKENIZER) -> Path:
     """encoder.jit and decoder.jit in bfloat16."""
     directory.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)

@@ -1,12 +1,13 @@
-"""`cosmos_ros train`: simulate robot cameras, train a tokenizer and a transformer on them, export, and measure.
+"""`cosmos_ros train`: a world model of your own, from recordings of your robot's cameras, from simulated ones, or both.
 
-The model that ships with this package was made by this command on one GPU; with `--max-steps 2 --episodes 4` it runs
-on any CPU, to see that everything works.
+What comes out is a directory in the published layout, which the node loads as it is. `cosmos_ros train all --out DIR
+--episodes 4 --max-steps 2` runs on any CPU, to see that everything works.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
 import json
 import os
@@ -16,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from cosmos_ros.commands.flags import add_flags, config_of, require
 from cosmos_ros.device.devices import resolve_device
@@ -24,34 +24,54 @@ from cosmos_ros.errors import ForesightError, SettingError
 from cosmos_ros.files import scratch_folder, write_whole
 from cosmos_ros.settings import SETTINGS, ForesightConfig
 from cosmos_ros.torchscript import load_program
-from cosmos_ros.training.datasets.simulated import CLIP_FRAMES, HEIGHT, WIDTH, EpisodeStore, FilmCrew
+from cosmos_ros.training.average import Average
+from cosmos_ros.training.datasets import recorded
+from cosmos_ros.training.datasets.clips import STORED_TIMES_THE_MODEL, ClipStore, Views, resampled
+from cosmos_ros.training.datasets.simulated import CAMERAS_PER_EPISODE, EPISODE_FRAMES, FilmCrew
 from cosmos_ros.training.evaluation import evaluate
-from cosmos_ros.training.export import check_directory, export_tokenizer, export_transformer, load_exported_tokenizer
+from cosmos_ros.training.export import (
+    check_directory,
+    export_refiner,
+    export_tokenizer,
+    export_transformer,
+    load_exported,
+)
 from cosmos_ros.training.pictures import true_clips, write_pictures
-from cosmos_ros.training.schedule import Journal
+from cosmos_ros.training.refiner_network import Refiner
+from cosmos_ros.training.rollouts import CHUNK, Windows, roll_out, train_on_rollouts
+from cosmos_ros.training.round_trips import train_round_trips
+from cosmos_ros.training.schedule import Journal, TrainingDiverged
+from cosmos_ros.training.sizes import CLIP_FRAMES, Sizes
 from cosmos_ros.training.splits import Split
-from cosmos_ros.training.tokenizer import train_tokenizer
-from cosmos_ros.training.tokenizer_network import SPACE_COMPRESSION, TokenizerConfig, VideoTokenizer
-from cosmos_ros.training.transformer import initialise, train_transformer
+from cosmos_ros.training.tokenizer_network import VideoTokenizer
+from cosmos_ros.training.transformer import initialise, token_corpus, tokenize, train_transformer
 from cosmos_ros.world_model import Sampling, Transformer, TransformerConfig, load_transformer
-from cosmos_ros.world_model.tokenizer import programs
 
-CAMERAS_PER_EPISODE = 2
-SAMPLING = Sampling(seed=0, temperature=1.0, top_p=0.8)
+STAGES = ("tokenizer", "world-model", "refiner", "all")
+SIMULATED_EPISODES = 1000  # where nothing recorded is given
+SIMULATED_SHARE = 0.4  # of a batch, where both are given
+VALIDATION_EPISODES = 24
+VALIDATION_WINDOWS_PER_FILM = 1
+VALIDATION_WINDOWS = 96  # at most
 CHECKPOINT_SECONDS = 60
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("output", type=Path, help="directory to write the model to")
-    parser.add_argument("--start-from", type=Path, help="directory of an exported model to go on from")
-    parser.add_argument("--episodes", type=int, default=3000, help="at most; each takes 12 MB (default: 3000)")
-    parser.add_argument("--first-episode", type=int, default=0, help="number of the first of them (default: 0)")
+    parser.add_argument("stage", choices=STAGES, help="what to train; a later stage alone goes on from --init")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory to write the model to")
+    parser.add_argument("--bags", type=Path, nargs="+", default=[], metavar="BAG", help="recordings: bags or videos")
+    parser.add_argument("--image-topic", default="", metavar="TOPIC", help="of the bags (default: the only one)")
+    parser.add_argument("--init", type=Path, metavar="DIR", help="directory of an exported model to go on from")
+    parser.add_argument("--config", type=Path, metavar="YAML", help="sizes, compression and frame rate; see docs")
+    parser.add_argument("--episodes", type=int, help="simulated, at most (default: none with --bags, else 1000)")
     parser.add_argument("--film-minutes", type=float, default=2.0, help="train on what is filmed by then (default: 2)")
-    parser.add_argument("--validation-episodes", type=int, default=48, help="episodes to measure on (default: 48)")
-    parser.add_argument("--tokenizer-minutes", type=float, default=6.0, help="0: keep --start-from's (default: 6)")
-    parser.add_argument("--transformer-minutes", type=float, default=1.5, help="of training (default: 1.5)")
-    parser.add_argument("--tokenizer-batch", type=int, default=16, help="clips per step (default: 16)")
-    parser.add_argument("--transformer-batch", type=int, default=64, help="clips per step (default: 64)")
+    parser.add_argument("--tokenizer-minutes", type=float, default=7.0, help="of training (default: 7)")
+    parser.add_argument("--world-model-minutes", type=float, default=1.5, help="of training (default: 1.5)")
+    parser.add_argument("--refiner-minutes", type=float, default=3.0, help="of training (default: 3)")
+    parser.add_argument("--tokenizer-batch", type=int, default=32, help="clips per step (default: 32)")
+    parser.add_argument("--world-model-batch", type=int, default=64, help="clips per step (default: 64)")
+    parser.add_argument("--windows", type=int, default=50000, help="tokenized for the world model (default: 50000)")
+    parser.add_argument("--rollouts", type=int, default=3072, help="for the refiner to learn from (default: 3072)")
     parser.add_argument("--max-steps", type=int, default=10**9, help="of each stage, at most")
     parser.add_argument(
         "--workers",
@@ -63,21 +83,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train as the arguments say. The output directory always holds the newest model of each stage.
+    """Train as the arguments say. The output directory always holds the newest whole part of each stage.
 
     Raises SettingError.
     """
     check(args)
-    device = resolve_device(config_of(args, ForesightConfig).device)
+    sizes, device = Sizes.of(args.config), resolve_device(config_of(args, ForesightConfig).device)
     try:
-        check_directory(args.output)
-        if args.start_from is not None:
-            programs.check(args.start_from, args.start_from)
-        if importlib.util.find_spec("mujoco") is None:
+        check_directory(args.out)
+        if args.episodes and importlib.util.find_spec("mujoco") is None:
             return _failed("simulates robot cameras with MuJoCo, and it is missing: pip install mujoco")
-        args.output.mkdir(parents=True, exist_ok=True)
-        return train(args, device)
-    except (OSError, ForesightError) as error:
+        args.out.mkdir(parents=True, exist_ok=True)
+        return Training(args, sizes, device).run()
+    except (OSError, ForesightError, recorded.BadFootage, TrainingDiverged) as error:
         return _failed(str(error))
 
 
@@ -87,159 +105,207 @@ def _failed(message: str) -> int:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raises SettingError for numbers with which nothing could be trained."""
-    counts = ("episodes", "validation_episodes", "tokenizer_batch", "transformer_batch", "max_steps", "workers")
-    require(
-        args,
-        positive=(*counts, "transformer_minutes"),
-        not_negative=("first_episode", "film_minutes", "tokenizer_minutes"),
-    )
-    if args.tokenizer_minutes == 0 and args.start_from is None:
-        raise SettingError("--tokenizer-minutes 0 keeps the tokenizer of --start-from, which is not given")
+    """Fill in what depends on others, and raise SettingError for numbers with which nothing could be trained."""
+    if args.episodes is None:
+        args.episodes = 0 if args.bags else SIMULATED_EPISODES
+    batches = ("tokenizer_batch", "world_model_batch", "windows", "rollouts", "max_steps", "workers")
+    minutes = ("tokenizer_minutes", "world_model_minutes", "refiner_minutes")
+    require(args, positive=(*batches, *minutes), not_negative=("episodes", "film_minutes"))
+    if not args.bags and not args.episodes:
+        raise SettingError("there is nothing to train on: give --bags, or a positive --episodes")
+    if args.stage in ("world-model", "refiner") and args.init is None:
+        raise SettingError(f"'train {args.stage}' goes on from a tokenizer; name its model with --init")
+    if args.init is not None and not (args.init / "encoder.jit").is_file():
+        raise SettingError(f"--init {args.init} holds no exported model: there is no encoder.jit in it")
 
 
-def train(args: argparse.Namespace, device: torch.device) -> int:
-    """The stages, one after the other. Raises OSError where the disk refuses; the newest whole model then stays."""
-    journal = Journal(args.output / "training.jsonl")
-    torch.set_float32_matmul_precision("high")
-    tokenizer, transformer = first_models(args.start_from)
-    tokenizer.to(device)
-    transformer.to(device)
-    with scratch_folder("cosmos_ros_", scratch_directory()) as scratch:
-        validation = film_validation(args, scratch / "validation", device)
-        journal.note(stage="validation filmed", clips=len(validation))
-        films = range(args.first_episode, args.first_episode + args.episodes)
-        crew = FilmCrew(Split.TRAINING, films, scratch / "training", args.workers)
-        with crew, EpisodeStore(scratch / "training", len(films) * CAMERAS_PER_EPISODE, device) as episodes:
-            filmed_by = time.monotonic() + args.film_minutes * 60
-            reconstruct, predict = training_programs(tokenizer, transformer, args, device)
-            await_episodes(crew, episodes, filmed_by)
-    # Filming has stopped: a GPU that renders as well trains five times slower.
-    journal.note(stage="filmed", views=len(episodes))
-    if args.tokenizer_minutes:
-        train_tokenizer(
-            tokenizer,
-            reconstruct,
-            episodes,
-            validation,
-            journal,
+class Training:
+    """One run: what it trains on, the networks, and the stages."""
+
+    def __init__(self, args: argparse.Namespace, sizes: Sizes, device: torch.device) -> None:
+        self.args, self.sizes, self.device = args, sizes, device
+        self.journal = Journal(args.out / "training.jsonl")
+        torch.set_float32_matmul_precision("high")
+        self.tokenizer = VideoTokenizer(sizes.tokenizer)
+        self.transformer = Transformer(transformer_config(sizes))
+        initialise(self.transformer)
+        self.refiner = Refiner(sizes.refiner_channels)
+        if args.init is not None:
+            load_exported(args.init, self.tokenizer, self.transformer, self.refiner)
+        for network in (self.tokenizer, self.transformer, self.refiner):
+            network.to(device)
+        height, width = sizes.frame_size
+        self.stored_size = STORED_TIMES_THE_MODEL * height, STORED_TIMES_THE_MODEL * width
+        both = bool(args.bags) and bool(args.episodes)
+        share = SIMULATED_SHARE if both else float(not args.bags)
+        self.shares = {"recorded": 1 - share, "simulated": share}
+        self.sampling = Sampling(0, sizes.temperature, sizes.top_p)
+
+    def run(self) -> int:
+        """The stages, one after the other. Raises OSError where the disk refuses; the newest whole model then stays."""
+        args, out = self.args, self.args.out
+        clips, validation = self.clips()
+        if args.stage in ("tokenizer", "all"):
+            self._train_tokenizer(clips)
+        # Everything that the node loads is there from now on, whatever stage comes next.
+        export_tokenizer(self.tokenizer, out)
+        export_refiner(self.refiner, out)
+        export_transformer(self.transformer, out, self.sizes)
+        self.tokenizer.eval().requires_grad_(False)
+        if args.stage in ("world-model", "all"):
+            self._train_world_model(clips, validation)
+        if args.stage in ("refiner", "all"):
+            self._train_refiner(clips)
+        self.measure(validation)
+        try:
+            pictured = true_clips(validation, self.sizes.frame_rate)
+            write_pictures(out, pictured, out / "pictures", str(self.device))
+        except ForesightError as error:
+            return _failed(f"no pictures: {error}")
+        return 0
+
+    def _train_tokenizer(self, clips: ClipStore) -> None:
+        args = self.args
+
+        def save(tokenizer: Average[VideoTokenizer], refiner: Average[Refiner]) -> None:
+            export_tokenizer(tokenizer.network, args.out)
+            export_refiner(refiner.network, args.out)
+
+        tokenizer, refiner = train_round_trips(
+            self.tokenizer,
+            self.refiner,
+            clips,
+            self.sizes.frame_size,
+            self.shares,
+            self.journal,
             args.tokenizer_minutes * 60,
             args.tokenizer_batch,
             args.max_steps,
-            on_progress=once_a_minute(lambda: export_tokenizer(tokenizer, args.output)),
+            on_progress=once_a_minute(save),
         )
-    export_tokenizer(tokenizer, args.output)
-    train_transformer(
-        transformer,
-        predict,
-        tokenizer,
-        episodes,
-        validation,
-        journal,
-        args.transformer_minutes * 60,
-        args.transformer_batch,
-        args.max_steps,
-        on_progress=once_a_minute(lambda: export_transformer(transformer, args.output, SAMPLING)),
+        self.tokenizer, self.refiner = tokenizer.network, refiner.network
+
+    def _train_world_model(self, clips: ClipStore, validation: torch.Tensor) -> None:
+        args = self.args
+        corpus = token_corpus(self.tokenizer, clips, self.sizes.frame_size, self.shares, args.windows)
+        held_out = tokenize(self.tokenizer, as_seen(validation, self.sizes.frame_size))
+        self.journal.note(stage="tokenized", windows=len(corpus))
+        average = train_transformer(
+            self.transformer,
+            corpus,
+            held_out,
+            self.journal,
+            args.world_model_minutes * 60,
+            args.world_model_batch,
+            args.max_steps,
+            on_progress=once_a_minute(lambda average: export_transformer(average.network, args.out, self.sizes)),
+        )
+        self.transformer = average.network
+        export_transformer(self.transformer, args.out, self.sizes)
+
+    def _train_refiner(self, clips: ClipStore) -> None:
+        args = self.args
+        windows = Windows(clips, self.sizes, self.shares)
+        # In the precision in which it ships, so that the rollouts are those that it will make.
+        transformer = load_transformer(
+            args.out, device=self.device, dtype=torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        )
+        seeds = range(max(1, args.rollouts // CHUNK))
+        chunks = roll_out(self.tokenizer, transformer, windows, seeds, self.sampling)
+        self.journal.note(stage="rolled out", windows=CHUNK * len(chunks))
+        average = train_on_rollouts(
+            self.refiner,
+            self.tokenizer,
+            chunks,
+            windows,
+            self.journal,
+            args.refiner_minutes * 60,
+            args.max_steps,
+            on_progress=once_a_minute(lambda average: export_refiner(average.network, args.out)),
+        )
+        self.refiner = average.network
+        export_refiner(self.refiner, args.out)
+
+    def clips(self) -> tuple[ClipStore, torch.Tensor]:
+        """What to train on, and clips uint8 [N, 33, H, W, 3] on the device that training never sees."""
+        args = self.args
+        to_train, to_validate = recorded.split(args.bags) if args.bags else ([], [])
+        films = [(film, "recorded") for bag in to_train for film in self._recorded(bag)]
+        held_out = [(film, "recorded") for bag in to_validate for film in self._recorded(bag)]
+        if to_train == to_validate and films:  # a single recording: its end, and nothing that overlaps it
+            cut = max(1, len(films) - max(1, len(films) // recorded.HELD_OUT_OF))
+            held_out, films = films[cut:], films[: max(1, cut - CLIP_FRAMES // recorded.EVERY)]
+        n_frames = sum(len(film) for film, _ in films) + args.episodes * CAMERAS_PER_EPISODE * EPISODE_FRAMES
+        store = ClipStore(self.stored_size, n_frames, self.device)
+        for film, kind in films:
+            store.add(film, kind)
+        if args.episodes:
+            held_out += [(film, "simulated") for film in self._filmed(Split.VALIDATION, VALIDATION_EPISODES, 1e9)]
+            for film in self._filmed(Split.TRAINING, args.episodes, args.film_minutes * 60):
+                store.add(film, "simulated")
+        validation = ClipStore(self.stored_size, sum(len(film) for film, _ in held_out), self.device)
+        for film, kind in held_out:
+            validation.add(film, kind)
+        self.journal.note(stage="filmed", films=len(store), frames=store.n_frames, held_out=len(validation))
+        windows = validation.spread_windows(VALIDATION_WINDOWS_PER_FILM)
+        some = torch.linspace(0, len(windows) - 1, min(len(windows), VALIDATION_WINDOWS)).round().long()
+        return store, validation.take(windows[some])
+
+    def _recorded(self, bag: Path) -> list:
+        return list(recorded.films(bag, self.stored_size, self.sizes.frame_rate, self.args.image_topic))
+
+    def _filmed(self, split: Split, episodes: int, seconds: float) -> list:
+        until = time.monotonic() + seconds
+        episodes = min(episodes, self.args.episodes)
+        with scratch_folder("cosmos_ros_", scratch_directory()) as scratch:
+            crew = FilmCrew(split, range(episodes), self.stored_size, scratch / "films", self.args.workers)
+            with crew:
+                return list(crew.films(until))
+
+    def measure(self, validation: torch.Tensor) -> None:
+        """Measure the exported files themselves, and write evaluation.json into the same folder."""
+        out, device = self.args.out, self.device
+        files = (out / f"{name}.jit" for name in ("encoder", "decoder", "refiner"))
+        encode, decode, refine = (load_program(file, device).to(torch.float32) for file in files)
+        transformer = load_transformer(out, device=device, dtype=torch.float32)
+        figures = {"clips": len(validation), "sizes": dataclasses.asdict(self.sizes)}
+        figures |= evaluate(encode, decode, refine, transformer, validation, self.sizes.frame_size, self.sampling)
+        write_whole(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
+        self.journal.note(stage="evaluation", **{key: value for key, value in figures.items() if key != "sizes"})
+
+
+def as_seen(clips: torch.Tensor, frame_size: tuple[int, int]) -> torch.Tensor:
+    """Stored clips uint8 [N, 33, H, W, 3] as the model sees them, float [N, 3, 33, h, w]."""
+    return resampled(clips, Views.whole(len(clips), (clips.shape[2], clips.shape[3])), frame_size)
+
+
+def transformer_config(sizes: Sizes) -> TransformerConfig:
+    return TransformerConfig(
+        n_layers=sizes.layers,
+        dim=sizes.width,
+        n_heads=sizes.heads,
+        n_kv_heads=sizes.key_value_heads,
+        head_dim=sizes.width // sizes.heads,
+        ffn_hidden=sizes.ffn_hidden,
+        vocab_in=sizes.tokenizer.vocabulary,
+        vocab_out=sizes.tokenizer.vocabulary,
+        latent_shape=sizes.latent_shape,
     )
-    export_transformer(transformer, args.output, SAMPLING)
-    measure(args.output, validation, journal)
-    try:
-        write_pictures(args.output, true_clips(validation), args.output / "pictures", str(device))
-    except ForesightError as error:
-        return _failed(f"no pictures: {error}")
-    return 0
-
-
-def first_models(start_from: Path | None) -> tuple[VideoTokenizer, Transformer]:
-    """With random weights, or those of an exported model."""
-    tokenizer = VideoTokenizer(TokenizerConfig())
-    if start_from is None:
-        transformer = Transformer(small_config(tokenizer.config))
-        initialise(transformer)
-        return tokenizer, transformer
-    load_exported_tokenizer(tokenizer, start_from)
-    trained = load_transformer(start_from, device="cpu", dtype=torch.float32)
-    transformer = Transformer(trained.config)
-    transformer.load_state_dict(trained.state_dict())
-    return tokenizer, transformer
 
 
 def scratch_directory() -> str | None:
-    """Shared memory where there is some: episodes are large and read once."""
+    """Shared memory where there is some: films are large and read once."""
     return "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
-def film_validation(args: argparse.Namespace, folder: Path, device: torch.device) -> Tensor:
-    """One clip per camera of every validation episode, uint8 [N, 33, H, W, 3]."""
-    crew = FilmCrew(Split.VALIDATION, range(args.validation_episodes), folder, args.workers)
-    with crew, EpisodeStore(folder, args.validation_episodes * CAMERAS_PER_EPISODE, device) as store:
-        await_episodes(crew, store)
-        return store.first_clips()
-
-
-def await_episodes(crew: FilmCrew, episodes: EpisodeStore, until: float = float("inf")) -> None:
-    """Until the store is full, or the monotonic clock says `until` and there is something to train on."""
-    while not episodes.full and (time.monotonic() < until or not len(episodes)):
-        crew.check()
-        time.sleep(0.05)
-
-
-def training_programs(
-    tokenizer: VideoTokenizer, transformer: Transformer, args: argparse.Namespace, device: torch.device
-) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]:
-    """Both models as training calls them: on CUDA compiled, with the compilation behind them."""
-    if device.type != "cuda":
-        return tokenizer, transformer
-    video = torch.zeros(args.tokenizer_batch, 3, CLIP_FRAMES, HEIGHT, WIDTH, device=device)
-    tokens = torch.zeros(args.transformer_batch, transformer.config.n_tokens, dtype=torch.int64, device=device)[:, :-1]
-    positions = torch.arange(tokens.shape[1], device=device)
-    return compiled(tokenizer, video), compiled(transformer, tokens, positions)
-
-
-def compiled(model: torch.nn.Module, *example: Tensor) -> Callable:
-    model.train()
-    program = torch.compile(model)
-    with torch.autocast(example[0].device.type, dtype=torch.bfloat16):
-        output = program(*example)
-    output.float().mean().backward()
-    model.zero_grad(set_to_none=True)
-    return program
-
-
-def small_config(tokenizer: TokenizerConfig) -> TransformerConfig:
-    """With the tokenizer just under 40 MB."""
-    return TransformerConfig(
-        n_layers=6,
-        dim=384,
-        n_heads=6,
-        n_kv_heads=2,
-        head_dim=64,
-        ffn_hidden=960,
-        vocab_in=tokenizer.vocabulary,
-        vocab_out=tokenizer.vocabulary,
-        latent_shape=(5, HEIGHT // SPACE_COMPRESSION, WIDTH // SPACE_COMPRESSION),
-    )
-
-
-def once_a_minute(save: Callable[[], None]) -> Callable[[], None]:
+def once_a_minute(save: Callable[..., None]) -> Callable[..., None]:
     """Calls `save` when it is called and a minute has passed."""
     last = time.monotonic()
 
-    def on_progress() -> None:
+    def on_progress(*networks: object) -> None:
         nonlocal last
         if time.monotonic() - last > CHECKPOINT_SECONDS:
-            save()
+            save(*networks)
             last = time.monotonic()
 
     return on_progress
-
-
-def measure(directory: Path, validation: Tensor, journal: Journal) -> None:
-    """Measure the exported files themselves, and write evaluation.json into the same folder."""
-    device = validation.device
-    files = (directory / "encoder.jit", directory / "decoder.jit")
-    encode, decode = (load_program(file, device).to(torch.float32) for file in files)
-    transformer = load_transformer(directory, device=device, dtype=torch.float32)
-    figures = {"clips": len(validation)} | evaluate(encode, decode, transformer, validation, SAMPLING)
-    write_whole(directory / "evaluation.json", json.dumps(figures, indent=2) + "\n")
-    journal.note(stage="evaluation", **figures)

@@ -1,18 +1,22 @@
-"""How good a tokenizer and a transformer are on clips they never saw, in dB.
+"""How good a tokenizer, a transformer and a refiner are on clips they never saw, in dB.
 
 What is decoded here passed no guardrail: numbers are all that comes of it.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Callable
 
-from cosmos_ros.training.datasets.simulated import as_video
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cosmos_ros.training.datasets.clips import Views, resampled
+from cosmos_ros.training.sizes import CONDITIONING_FRAMES, TIME_COMPRESSION
 from cosmos_ros.world_model import Sampling, Transformer
 from cosmos_ros.world_model.decoding.engine import WindowDecoder, completed
 
-CONDITIONING_FRAMES = 9
+BATCH = 8
 
 
 def frame_psnr(video: Tensor, truth: Tensor) -> Tensor:
@@ -34,28 +38,44 @@ def as_bytes(video: Tensor) -> Tensor:
 
 @torch.no_grad()
 def evaluate(
-    encode: torch.nn.Module, decode: torch.nn.Module, transformer: Transformer, clips: Tensor, sampling: Sampling
+    encode: nn.Module,
+    decode: nn.Module,
+    refine: nn.Module | None,
+    transformer: Transformer,
+    clips: Tensor,
+    frame_size: tuple[int, int],
+    sampling: Sampling,
 ) -> dict[str, float]:
-    """Measures on uint8 clips [N, 33, H, W, 3]; every figure a mean of single frames' PSNR in dB.
+    """Measures on uint8 clips [N, 33, H, W, 3]; every figure a mean of the 24 last frames' PSNR in dB, at their size.
 
-    tokenizer        all 33 frames, encoded and decoded
-    rollout          the 24 predicted frames
-    repeat_last      the last conditioning frame in their place
-    ceiling          the 24 true frames, encoded and decoded: what a perfect transformer would reach
+    rollout      what was predicted
+    repeat_last  the last conditioning frame in its place: the floor
+    ceiling      the true frames, encoded and decoded: what a perfect transformer would reach
     """
-    t, h, w = transformer.config.latent_shape
-    first = CONDITIONING_FRAMES
-    truth = as_video(clips)
-    indices = torch.cat([encode(part) for part in truth.split(8)])
-    reconstruction = torch.cat([decode(part) for part in indices.split(8)])
-    prompt = indices[:, :2].flatten(1)
+    n, sums = CONDITIONING_FRAMES, {"rollout": 0.0, "repeat_last": 0.0, "ceiling": 0.0}
     engine = WindowDecoder(transformer)
-    tokens = torch.cat([completed(engine.passes(part, sampling)) for part in prompt.split(64)]).to(indices.device)
-    rollout = torch.cat([decode(part) for part in tokens.unflatten(1, (t, h, w)).split(8)])
-    still = truth[:, :, first - 1 : first].expand(-1, -1, truth.shape[2] - first, -1, -1)
-    return {
-        "tokenizer": mean_psnr(reconstruction, truth),
-        "rollout": mean_psnr(rollout[:, :, first:], truth[:, :, first:]),
-        "repeat_last": mean_psnr(still, truth[:, :, first:]),
-        "ceiling": mean_psnr(reconstruction[:, :, first:], truth[:, :, first:]),
-    }
+    for part in clips.split(BATCH):
+        size = part.shape[2], part.shape[3]
+        camera = resampled(part, Views.whole(len(part), size), size)
+        tokens = encode(resampled(part, Views.whole(len(part), size), frame_size))
+        predicted = completed(engine.passes(tokens[:, :2].flatten(1), sampling)).to(tokens.device).view_as(tokens)
+        truth = camera[:, :, n:]
+        still = camera[:, :, n - 1 : n].expand_as(truth)
+        for name, video in {
+            "rollout": shown(decode(predicted), camera[:, :, :n], refine),
+            "repeat_last": still,
+            "ceiling": shown(decode(tokens), camera[:, :, :n], refine),
+        }.items():
+            sums[name] += mean_psnr(video, truth) * len(part)
+    return {name: total / len(clips) for name, total in sums.items()}
+
+
+def shown(decoded: Tensor, conditioning: Tensor, refine: Callable[[Tensor, Tensor], Tensor] | None) -> Tensor:
+    """The frames after the conditioning ones [B, 3, n, H, W], at its size: refined, or only enlarged."""
+    n = conditioning.shape[2]
+    if refine is None:
+        frames = decoded[:, :, n:].transpose(1, 2).flatten(0, 1)
+        large = F.interpolate(frames, size=conditioning.shape[3:], mode="bilinear")
+        return large.unflatten(0, (len(decoded), -1)).transpose(1, 2)
+    ends = range(n + TIME_COMPRESSION, decoded.shape[2] + 1, TIME_COMPRESSION)
+    return torch.cat([refine(decoded[:, :, :end], conditioning) for end in ends], dim=2)

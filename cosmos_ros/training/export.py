@@ -5,25 +5,26 @@ from __future__ import annotations
 import copy
 import io
 import json
+import zipfile
 from pathlib import Path
 
 import torch
 from safetensors.torch import save
+from torch import Tensor, nn
 
+from cosmos_ros.errors import SettingError
 from cosmos_ros.files import check_place, write_whole
 from cosmos_ros.reading import reading
 from cosmos_ros.torchscript import load_program
-from cosmos_ros.training.datasets.simulated import FRAME_RATE
-from cosmos_ros.training.tokenizer_network import (
-    SPACE_COMPRESSION,
-    TIME_COMPRESSION,
-    IndicesToPixels,
-    PixelsToIndices,
-    VideoTokenizer,
-)
-from cosmos_ros.world_model import Sampling, Transformer, TransformerConfig
+from cosmos_ros.training.refiner_network import Refiner
+from cosmos_ros.training.sizes import TIME_COMPRESSION, Sizes
+from cosmos_ros.training.tokenizer_network import IndicesToPixels, PixelsToIndices, VideoTokenizer
+from cosmos_ros.world_model import Transformer, load_transformer
+from cosmos_ros.world_model.config import TransformerConfig
 
-FILES = ("encoder.jit", "decoder.jit", "model.safetensors", "config.json")
+FILES = ("encoder.jit", "decoder.jit", "refiner.jit", "model.safetensors", "config.json")
+MANTISSA = 10  # bits, of a half-precision number
+KEPT_MANTISSA = 8  # of these in what makes pixels: nobody sees the difference, and the file gets smaller
 
 
 def check_directory(directory: Path) -> None:
@@ -38,24 +39,51 @@ def export_tokenizer(tokenizer: VideoTokenizer, directory: Path) -> None:
     Each file is replaced whole. Raises OSError where the disk refuses.
     """
     tokenizer = copy.deepcopy(tokenizer).cpu().half().eval()
-    for name, program in {"encoder": PixelsToIndices(tokenizer), "decoder": IndicesToPixels(tokenizer)}.items():
-        file = io.BytesIO()
-        torch.jit.save(torch.jit.script(program.eval()), file)
-        write_whole(directory / f"{name}.jit", file.getbuffer())
+    write_whole(directory / "encoder.jit", program_bytes(PixelsToIndices(tokenizer)))
+    _shorten(tokenizer.decoder)
+    write_whole(directory / "decoder.jit", program_bytes(IndicesToPixels(tokenizer)))
 
 
-def export_transformer(transformer: Transformer, directory: Path, sampling: Sampling) -> None:
+def export_refiner(refiner: Refiner, directory: Path) -> None:
+    """Write refiner.jit, as export_tokenizer does its files."""
+    refiner = copy.deepcopy(refiner).cpu().half().eval()
+    _shorten(refiner)
+    write_whole(directory / "refiner.jit", program_bytes(refiner))
+
+
+def export_transformer(transformer: Transformer, directory: Path, sizes: Sizes) -> None:
     """Write model.safetensors in bfloat16 with the published key names, and config.json.
 
     Each file is replaced whole. Raises OSError where the disk refuses.
     """
     tensors = {f"model.{key}": value.to("cpu", torch.bfloat16) for key, value in transformer.state_dict().items()}
     write_whole(directory / "model.safetensors", save(tensors, metadata={"format": "pt"}))
-    settings = describe(transformer.config, sampling, directory.name)
+    settings = describe(transformer.config, sizes, directory.name)
     write_whole(directory / "config.json", json.dumps(settings, indent=2) + "\n")
 
 
-def describe(config: TransformerConfig, sampling: Sampling, name: str) -> dict:
+def program_bytes(program: nn.Module) -> bytes:
+    """A scripted program's archive, its records compressed."""
+    plain, small = io.BytesIO(), io.BytesIO()
+    torch.jit.save(torch.jit.script(program.eval()), plain)
+    with zipfile.ZipFile(plain) as given, zipfile.ZipFile(small, "w") as made:
+        for record in given.infolist():
+            # No times, so that the same weights give the same file.
+            made.writestr(zipfile.ZipInfo(record.filename), given.read(record), zipfile.ZIP_DEFLATED, compresslevel=9)
+    return small.getvalue()
+
+
+@torch.no_grad()
+def _shorten(network: nn.Module) -> None:
+    """Round half-precision weights to KEPT_MANTISSA bits, in place."""
+    drop = MANTISSA - KEPT_MANTISSA
+    for weight in network.parameters():
+        bits = weight.view(torch.int16).int() & 0xFFFF
+        bits = (bits + (1 << (drop - 1))) & ~((1 << drop) - 1)
+        weight.copy_(((bits + 2**15) % 2**16 - 2**15).to(torch.int16).view(torch.float16))
+
+
+def describe(config: TransformerConfig, sizes: Sizes, name: str) -> dict:
     """What config.json says: the sizes for people, and what cannot be read off the tensors for the loader."""
     return {
         "name": name,
@@ -70,19 +98,42 @@ def describe(config: TransformerConfig, sampling: Sampling, name: str) -> dict:
         "norm_eps": config.norm_eps,
         "rope_theta": config.rope_theta,
         "latent_shape": list(config.latent_shape),
-        "compression": [TIME_COMPRESSION, SPACE_COMPRESSION, SPACE_COMPRESSION],
-        "frame_rate": FRAME_RATE,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
+        "compression": [TIME_COMPRESSION, sizes.tokenizer.space_compression, sizes.tokenizer.space_compression],
+        "frame_rate": sizes.frame_rate,
+        "temperature": sizes.temperature,
+        "top_p": sizes.top_p,
     }
 
 
-def load_exported_tokenizer(tokenizer: VideoTokenizer, directory: Path) -> None:
-    """Fill a tokenizer with the weights of encoder.jit and decoder.jit. Raises RuntimeError where sizes
-    differ, ModelUnavailable where a file is missing, damaged or could do more than compute.
+def load_exported(
+    directory: Path, tokenizer: VideoTokenizer, transformer: Transformer | None, refiner: Refiner | None
+) -> None:
+    """Fill networks with the weights of an exported model; a part that the directory lacks stays as it is.
+
+    transformer, refiner  None: not wanted
+
+    Raises SettingError where a part is of another architecture, ModelUnavailable where a file is damaged or could do
+    more than compute.
     """
-    for name in ("encoder", "decoder"):
+    wanted = {"encoder": tokenizer.encoder, "decoder": tokenizer.decoder, "refiner": refiner}
+    for name, network in wanted.items():
         file = directory / f"{name}.jit"
-        with reading(file, remedy="train the tokenizer anew"):
+        if network is None or not file.is_file():
+            continue
+        with reading(file, remedy="train that part anew"):
             program = load_program(file, "cpu")
-        getattr(tokenizer, name).load_state_dict(getattr(program, name).state_dict())
+        weights = program.state_dict() if name == "refiner" else getattr(program, name).state_dict()
+        _fill(network, weights, file)
+    if transformer is not None and (directory / "config.json").is_file():
+        trained = load_transformer(directory, device="cpu", dtype=torch.float32)
+        _fill(transformer, trained.state_dict(), directory)
+
+
+def _fill(network: nn.Module, weights: dict[str, Tensor], origin: Path) -> None:
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        raise SettingError(
+            f"--init {origin} is of another architecture than --config says: {lines[min(1, len(lines) - 1)].strip()}"
+        ) from error

@@ -14,7 +14,6 @@ from cosmos_ros.errors import NotFinite, VideoBlocked
 from cosmos_ros.files import write_whole
 from cosmos_ros.foresight import Foresight, ForesightConfig
 from cosmos_ros.rollout import NANOSECONDS, Clip, GuardedRollout
-from cosmos_ros.training.datasets.simulated import FRAME_RATE
 
 EVERY = 4  # frames from column to column
 PICTURES = 6  # at most
@@ -22,10 +21,10 @@ SEED = 0
 Refused = VideoBlocked | NotFinite
 
 
-def true_clips(clips: Tensor) -> list[Clip]:
-    """Filmed clips uint8 [N, n, H, W, 3], as a camera's."""
-    stamps_ns = tuple(round(k * NANOSECONDS / FRAME_RATE) for k in range(clips.shape[1]))
-    return [Clip(frames, stamps_ns, FRAME_RATE) for frames in clips.cpu().numpy()]
+def true_clips(clips: Tensor, frame_rate: float) -> list[Clip]:
+    """Clips uint8 [N, n, H, W, 3] of a film, as a camera's at this rate in Hz."""
+    stamps_ns = tuple(round(k * NANOSECONDS / frame_rate) for k in range(clips.shape[1]))
+    return [Clip(frames, stamps_ns, frame_rate) for frames in clips.cpu().numpy()]
 
 
 def write_pictures(checkpoint: Path, clips: Sequence[Clip], folder: Path, device: str) -> None:

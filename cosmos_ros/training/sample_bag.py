@@ -14,9 +14,9 @@ import numpy as np
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from cosmos_ros.training.episodes import draw_scene
+from cosmos_ros.training.scenes.arm_over_table import arm_over_table
 from cosmos_ros.training.simulation import Film, simulate
-from cosmos_ros.training.splits import Split
+from cosmos_ros.training.splits import Split, episode_stream
 
 EPISODE = 141  # of the sample split: in its last 2.4 s the arm sweeps over the table and drags a block along
 CAMERA = "camera1"
@@ -34,7 +34,7 @@ def write_sample_bag(directory: Path, n_frames: int = N_FRAMES) -> None:
 
     Stamps are simulation time, exact to the nanosecond. Raises rosbags' WriterError where the directory exists.
     """
-    scene = draw_scene(Split.SAMPLE, EPISODE)
+    scene = arm_over_table(episode_stream(Split.SAMPLE, EPISODE))
     writer = Writer(directory, version=9, storage_plugin=StoragePlugin.MCAP)
     writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
     recorder = None

@@ -47,3 +47,16 @@ class Journal:
         print(line, flush=True)
         with self.path.open("a") as file:
             file.write(line + "\n")
+
+
+def require_finite(loss: torch.Tensor, stage: str, step: int) -> None:
+    """Raises TrainingDiverged where the loss is no finite number."""
+    if not math.isfinite(value := loss.item()):
+        raise TrainingDiverged(
+            f"{stage}: the loss is {value} at step {step}; what was exported before stays. Check the recordings for "
+            "broken frames, or go on from the last export with --init"
+        )
+
+
+class TrainingDiverged(Exception):
+    """A loss is no finite number any more: nothing sound can come of further steps."""

@@ -1,54 +1,34 @@
-"""A small causal video tokenizer in the manner of Cosmos DV8x16x16: pixels <-> one code per 8 frames x 16 x 16 pixels.
+"""A small causal video tokenizer in the manner of Cosmos DV8x16x16: pixels <-> one code per 8 frames x 8 x 8 pixels.
 
 3-D Haar wavelet patches of 4 with the first frame repeated in front, factorised space and time convolutions that never
-look ahead, attention in the middle, norms per latent frame, and finite scalar quantisation (Mentzer et al. 2023,
-arXiv:2309.15505). Causality is strict: the codes of a clip's first 9 frames are those of the 9 frames alone.
+look ahead, attention in the middle, norms over the channels of each place, and finite scalar quantisation (Mentzer et
+al. 2023, arXiv:2309.15505). Causality is strict: the codes of a clip's first 9 frames are those of the 9 frames alone.
 
 Features are [B, T, C, H, W] throughout; everything here can be scripted with torch.jit.script, which does not read the
 annotations of buffers as texts: hence no `from __future__ import annotations`.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PATCH = 4  # pixels, and frames, per wavelet patch along each axis
-TIME_COMPRESSION = 8
-SPACE_COMPRESSION = 16
+from cosmos_ros.training.sizes import PATCH, TokenizerSizes
+
 WAVELET_CHANNELS = 3 * PATCH**3
-
-
-@dataclass(frozen=True)
-class TokenizerConfig:
-    """Sizes of the tokenizer.
-
-    channels        at 1/4, 1/8 and 1/16 of the picture's size
-    encoder_blocks  residual blocks per level; likewise decoder_blocks
-    levels          quantisation levels per code dimension; their product is the vocabulary
-    """
-
-    channels: tuple[int, int, int] = (96, 160, 256)
-    encoder_blocks: tuple[int, int, int] = (1, 2, 2)
-    decoder_blocks: tuple[int, int, int] = (2, 2, 2)
-    levels: tuple[int, ...] = (7, 5, 5, 5, 5)
-
-    @property
-    def vocabulary(self) -> int:
-        return math.prod(self.levels)
 
 
 class VideoTokenizer(nn.Module):
     """Encoder, quantiser and decoder for training; `PixelsToIndices` and `IndicesToPixels` are what gets exported."""
 
-    def __init__(self, config: TokenizerConfig) -> None:
+    def __init__(self, sizes: TokenizerSizes) -> None:
         super().__init__()
-        self.config = config
-        self.encoder = Encoder(config)
-        self.quantiser = FiniteScalarQuantiser(config.levels)
-        self.decoder = Decoder(config)
+        self.sizes = sizes
+        self.encoder = Encoder(sizes)
+        self.quantiser = FiniteScalarQuantiser(sizes.levels)
+        self.decoder = Decoder(sizes)
 
     def forward(self, video: Tensor) -> Tensor:
         """Reconstruction of video [B, 3, 1 + 8k, H, W] in [-1, 1]; gradients pass straight through the rounding."""
@@ -56,7 +36,7 @@ class VideoTokenizer(nn.Module):
 
 
 class PixelsToIndices(nn.Module):
-    """encoder.jit: video [B, 3, 1 + 8k, H, W] in [-1, 1] -> int64 indices [B, 1 + k, H / 16, W / 16]."""
+    """encoder.jit: video [B, 3, 1 + 8k, H, W] in [-1, 1] -> int64 indices [B, 1 + k, h, w]."""
 
     def __init__(self, tokenizer: VideoTokenizer) -> None:
         super().__init__()
@@ -67,7 +47,7 @@ class PixelsToIndices(nn.Module):
 
 
 class IndicesToPixels(nn.Module):
-    """decoder.jit: integer indices [B, t, h, w] -> video [B, 3, 1 + 8 (t - 1), 16 h, 16 w] in [-1, 1]."""
+    """decoder.jit: integer indices [B, t, h, w] -> video [B, 3, 1 + 8 (t - 1), H, W] in [-1, 1]."""
 
     def __init__(self, tokenizer: VideoTokenizer) -> None:
         super().__init__()
@@ -151,65 +131,69 @@ class HaarPatches(nn.Module):
 class Encoder(nn.Module):
     """Video in [-1, 1] -> latent [B, t, D, h, w], not yet quantised."""
 
-    def __init__(self, config: TokenizerConfig) -> None:
+    def __init__(self, sizes: TokenizerSizes) -> None:
         super().__init__()
-        fine, middle, coarse = config.channels
-        n_fine, n_middle, n_coarse = config.encoder_blocks
+        channels, n_blocks = sizes.channels, sizes.encoder_blocks
         self.patches = HaarPatches()
-        self.entrance = SpaceConv(WAVELET_CHANNELS, fine)
-        self.fine = blocks(fine, n_fine)
-        self.shrink_time = TimeConv(fine, fine, stride=2)
-        self.shrink_space = SpaceConv(fine, middle, stride=2)
-        self.middle = blocks(middle, n_middle)
-        self.shrink_again = SpaceConv(middle, coarse, stride=2)
-        self.coarse = core(coarse, n_coarse)
-        self.exit = Exit(coarse, len(config.levels))
+        self.entrance = SpaceConv(WAVELET_CHANNELS, channels[0])
+        self.fine = blocks(channels[0], n_blocks[0])
+        self.shrink_time = TimeConv(channels[0], channels[0], stride=2)
+        coarser: list[nn.Module] = []
+        for level in range(1, len(channels)):
+            coarser.append(SpaceConv(channels[level - 1], channels[level], stride=2))
+            # Places see their own past alone: what moves elsewhere does not change a still place's tokens.
+            last = level == len(channels) - 1
+            coarser.append(blocks(channels[level], n_blocks[level], [TimeAttention(channels[level])] if last else []))
+        self.coarser = nn.Sequential(*coarser)
+        self.exit = Exit(channels[-1], len(sizes.levels))
 
     def forward(self, video: Tensor) -> Tensor:
         x = self.fine(self.entrance(self.patches(video)))
-        x = self.middle(self.shrink_space(self.shrink_time(x)))
-        return self.exit(self.coarse(self.shrink_again(x)))
+        return self.exit(self.coarser(self.shrink_time(x)))
 
 
 class Decoder(nn.Module):
     """Codes [B, t, D, h, w] -> video."""
 
-    def __init__(self, config: TokenizerConfig) -> None:
+    def __init__(self, sizes: TokenizerSizes) -> None:
         super().__init__()
-        fine, middle, coarse = config.channels
-        n_fine, n_middle, n_coarse = config.decoder_blocks
-        self.entrance = SpaceConv(len(config.levels), coarse)
-        self.coarse = core(coarse, n_coarse)
-        self.grow = SpaceConv(coarse, middle)
-        self.middle = blocks(middle, n_middle)
-        self.grow_space = SpaceConv(middle, fine)
-        self.grow_time = TimeConv(fine, fine)
-        self.fine = blocks(fine, n_fine)
-        self.exit = Exit(fine, WAVELET_CHANNELS)
+        channels, n_blocks = sizes.channels, sizes.decoder_blocks
+        self.entrance = SpaceConv(len(sizes.levels), channels[-1])
+        coarser: list[nn.Module] = []
+        for level in range(len(channels) - 1, 0, -1):
+            last = level == len(channels) - 1
+            attention = [SpaceAttention(channels[level]), TimeAttention(channels[level])] if last else []
+            coarser.append(blocks(channels[level], n_blocks[level], attention))
+            coarser.append(Grow(channels[level], channels[level - 1]))
+        self.coarser = nn.Sequential(*coarser)
+        self.grow_time = TimeConv(channels[0], channels[0])
+        self.fine = blocks(channels[0], n_blocks[0])
+        self.exit = Exit(channels[0], WAVELET_CHANNELS)
         nn.init.normal_(self.exit.conv.weight, std=1e-3)  # begins as a grey picture
         self.patches = HaarPatches()
 
     def forward(self, codes: Tensor) -> Tensor:
-        x = self.coarse(self.entrance(codes))
-        x = self.middle(self.grow(twice_the_size(x)))
-        x = self.grow_space(twice_the_size(x))
+        x = self.coarser(self.entrance(codes))
         # The first latent frame is one wavelet patch long, every other two.
         x = self.fine(self.grow_time(x.repeat_interleave(2, dim=1)[:, 1:]))
         return self.patches.inverse(self.exit(x))
 
 
-def blocks(channels: int, n: int) -> nn.Sequential:
-    return nn.Sequential(*(ResidualBlock(channels) for _ in range(n)))
-
-
-def core(channels: int, n: int) -> nn.Sequential:
-    """Residual blocks with attention over space, then time, after the first."""
+def blocks(channels: int, n: int, after_the_first: Sequence[nn.Module] = ()) -> nn.Sequential:
+    """Residual blocks, and what stands after the first of them."""
     first, *others = (ResidualBlock(channels) for _ in range(n))
-    return nn.Sequential(first, SpaceAttention(channels), TimeAttention(channels), *others)
+    return nn.Sequential(first, *after_the_first, *others)
 
 
-def twice_the_size(x: Tensor) -> Tensor:
-    return x.repeat_interleave(2, dim=3).repeat_interleave(2, dim=4)
+class Grow(nn.Module):
+    """Twice the height and width."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv = SpaceConv(channels_in, 4 * channels_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.conv(x), 2)
 
 
 class SpaceConv(nn.Conv2d):
@@ -244,35 +228,43 @@ class TimeConv(nn.Module):
         return self.mix(window.flatten(0, 1)).unflatten(0, (window.shape[0], window.shape[1]))
 
 
-class FrameNorm(nn.GroupNorm):
-    """All channels of one latent frame together: no frame's statistics touch another's."""
+class ChannelNorm(nn.Module):
+    """RMS over the channels of each place: no place's statistics touch another's. Takes [..., C, H, W]."""
 
     def __init__(self, channels: int) -> None:
-        super().__init__(1, channels, eps=1e-6)
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.group_norm(x.flatten(0, 1), self.num_groups, self.weight, self.bias, self.eps)
-        return y.unflatten(0, (x.shape[0], x.shape[1]))
+        scale = torch.rsqrt(x.float().square().mean(-3, keepdim=True) + 1e-6).to(x.dtype)
+        return x * scale * self.weight.to(x.dtype) + self.bias.to(x.dtype)
 
 
 class ResidualBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.space_norm = FrameNorm(channels)
+        self.space_norm = ChannelNorm(channels)
         self.space = SpaceConv(channels, channels)
-        self.time_norm = FrameNorm(channels)
+        self.time_norm = ChannelNorm(channels)
         self.time = TimeConv(channels, channels)
-        nn.init.zeros_(self.time.mix.weight)  # a block begins as the identity
+        nothing(self.time.mix)  # a block begins as the identity
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.space(F.silu(self.space_norm(x)))
         return x + self.time(F.silu(self.time_norm(y)))
 
 
+def nothing(convolution: nn.Conv2d) -> None:
+    """Let a convolution begin by giving zeros."""
+    for parameter in convolution.parameters():
+        nn.init.zeros_(parameter)
+
+
 class Exit(nn.Module):
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
-        self.norm = FrameNorm(channels_in)
+        self.norm = ChannelNorm(channels_in)
         self.conv = SpaceConv(channels_in, channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -284,7 +276,7 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = FrameNorm(channels)
+        self.norm = ChannelNorm(channels)
         self.project_in = nn.Linear(channels, 3 * channels, bias=False)
         self.project_out = nn.Linear(channels, channels, bias=False)
         nn.init.zeros_(self.project_out.weight)

@@ -1,33 +1,38 @@
-"""The way from filmed episodes to a model directory that the world model loads, with tiny networks and few steps."""
+"""`cosmos_ros train`: from a bag to a model directory that the node loads, with tiny networks and few steps."""
 
-import time
+import json
+import math
 
 import numpy as np
 import pytest
 import torch
 
+from cosmos_ros import Clip, Foresight
 from cosmos_ros.commands import cli
+from cosmos_ros.paths import share_directory
+from cosmos_ros.training.average import Average
 from cosmos_ros.training.datasets import simulated
-from cosmos_ros.training.datasets.simulated import (
-    CLIP_FRAMES,
-    EPISODE_FRAMES,
-    HEIGHT,
-    WIDTH,
-    EpisodeStore,
-    as_video,
-    vary,
-)
-from cosmos_ros.training.evaluation import evaluate, frame_psnr
-from cosmos_ros.training.export import export_tokenizer, export_transformer, load_exported_tokenizer
-from cosmos_ros.training.schedule import Journal, Schedule
-from cosmos_ros.training.tokenizer import train_tokenizer
-from cosmos_ros.training.tokenizer_network import IndicesToPixels, PixelsToIndices, TokenizerConfig, VideoTokenizer
-from cosmos_ros.training.transformer import initialise, token_loss, train_transformer
-from cosmos_ros.world_model import ModelSpec, Sampling, Transformer, TransformerConfig, WorldModel
+from cosmos_ros.training.evaluation import frame_psnr
+from cosmos_ros.training.schedule import Schedule, TrainingDiverged, require_finite
+from cosmos_ros.training.transformer import noised, token_loss
+from cosmos_ros.world_model import ModelSpec, Sampling, Transformer, TransformerConfig
 from cosmos_ros.world_model.decoding.engine import WindowDecoder, completed
 
-CPU = torch.device("cpu")
-TINY = TokenizerConfig(channels=(4, 6, 8), encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1), levels=(4, 3))
+BAG = share_directory() / "data" / "sample_bag"
+TINY = """
+frame_size: [32, 48]
+tokenizer: {channels: [8, 12], encoder_blocks: [1, 1], decoder_blocks: [1, 1], levels: [4, 3]}
+layers: 1
+width: 16
+heads: 2
+key_value_heads: 1
+ffn_hidden: 16
+refiner_channels: [4, 4, 4, 4]
+temperature: 0.8
+top_p: 0.7
+"""
+FEW = ["--max-steps", "2", "--tokenizer-batch", "2", "--world-model-batch", "2", "--windows", "4", "--rollouts", "16"]
+FEW += ["--device", "cpu"]
 TINY_TRANSFORMER = TransformerConfig(
     n_layers=1,
     dim=16,
@@ -39,96 +44,53 @@ TINY_TRANSFORMER = TransformerConfig(
     vocab_out=12,
     latent_shape=(5, 10, 16),
 )
-SAMPLING = Sampling(seed=3, temperature=0.9, top_p=0.7)
-
-
-def film_moving_square(path, seed: int) -> None:
-    frames = np.full((EPISODE_FRAMES, HEIGHT, WIDTH, 3), 40 + 20 * seed, np.uint8)
-    for t in range(EPISODE_FRAMES):
-        frames[t, 40:90, 3 * t : 3 * t + 50] = (220, 30 * seed, 60)
-    frames.tofile(path)
 
 
 @pytest.fixture
-def episodes(tmp_path) -> EpisodeStore:
-    for seed in range(2):
-        film_moving_square(tmp_path / f"{seed}.rgb", seed)
-    with EpisodeStore(tmp_path, capacity=2, device=CPU) as store:
-        deadline = time.monotonic() + 60
-        while not store.full:
-            assert time.monotonic() < deadline, "the store took in no film"
-            time.sleep(0.01)
-    assert not list(tmp_path.glob("*.rgb"))
-    return store
+def config(tmp_path):
+    file = tmp_path / "tiny.yaml"
+    file.write_text(TINY)
+    return str(file)
 
 
-def test_clips_are_cut_from_the_films(episodes):
-    clips = episodes.clips(torch.tensor([1, 0]), torch.tensor([0, 15]))
-    assert clips.shape == (2, CLIP_FRAMES, HEIGHT, WIDTH, 3)
-    assert clips[0, 10, 60, 3 * 10].tolist() == [220, 30, 60]
-    assert clips[0, 10, 60, 3 * 10 - 1].tolist() == [60, 60, 60]
-    assert clips[1, 0, 60, 3 * 15].tolist() == [220, 0, 60]
-
-
-def test_variation_treats_all_frames_of_a_clip_alike(episodes):
-    video = as_video(episodes.first_clips())
-    torch.manual_seed(0)
-    varied = vary(video)
-    assert varied.abs().max() <= 1
-    background = varied[:, :, :, 0, 0]
-    assert torch.equal(background, background[:, :, :1].expand_as(background))
+def same_weights(one, other) -> bool:
+    programs = [torch.jit.load(str(file)).state_dict() for file in (one, other)]
+    return all(torch.equal(weight, programs[1][name]) for name, weight in programs[0].items())
 
 
 @pytest.mark.slow
-def test_from_films_to_a_model_that_loads(episodes, tmp_path, monkeypatch):
-    monkeypatch.setattr("cosmos_ros.training.transformer.VARIANTS", 2)
+def test_from_a_bag_to_a_model_that_predicts_and_on_from_there(tmp_path, config, capsys):
+    out = tmp_path / "model"
     torch.manual_seed(0)
-    journal = Journal(tmp_path / "training.jsonl")
-    validation = episodes.first_clips()
-    tokenizer, transformer = VideoTokenizer(TINY), Transformer(TINY_TRANSFORMER)
-    initialise(transformer)
-    before = [next(m.parameters()).clone() for m in (tokenizer, transformer)]
-    saved = []
-    train_tokenizer(
-        tokenizer,
-        tokenizer,
-        episodes,
-        validation,
-        journal,
-        seconds=60,
-        batch=1,
-        max_steps=2,
-        on_progress=lambda: saved.append("tokenizer"),
-    )
-    train_transformer(
-        transformer,
-        transformer,
-        tokenizer,
-        episodes,
-        validation,
-        journal,
-        seconds=60,
-        batch=1,
-        max_steps=2,
-        on_progress=lambda: saved.append("transformer"),
-    )
-    assert saved == ["tokenizer", "transformer"]
-    for old, model in zip(before, (tokenizer, transformer), strict=True):
-        assert not torch.equal(old, next(model.parameters()))
+    assert cli.main(["train", "all", "--out", str(out), "--bags", str(BAG), "--config", config, *FEW]) == 0
+    spec = ModelSpec.of_checkpoint(out)
+    assert (spec.name, spec.frame_size, spec.frame_rate, spec.compression) == ("model", (32, 48), 10.0, (8, 8, 8))
+    assert (spec.temperature, spec.top_p, spec.published) == (0.8, 0.7, False)
+    figures = json.loads((out / "evaluation.json").read_text())
+    assert figures["clips"] == 1 and all(math.isfinite(figures[k]) for k in ("rollout", "repeat_last", "ceiling"))
+    stages = [json.loads(line)["stage"] for line in (out / "training.jsonl").read_text().splitlines()]
+    assert list(dict.fromkeys(stages)) == [
+        "filmed", "tokenizer", "tokenized", "world-model", "rolled out", "refiner", "evaluation",
+    ]  # fmt: skip
+    assert list((out / "pictures").glob("*.png"))
+    frames = np.random.default_rng(0).integers(0, 256, (9, 60, 80, 3), dtype=np.uint8)
+    clip = Clip(frames, tuple(k * 100_000_000 for k in range(9)), 10.0)
+    rollout = Foresight.from_config({"checkpoint": str(out), "device": "cpu"}).predict(clip, seed=0)
+    assert rollout.frames.shape[0] == 24 and rollout.decoding.refined
 
-    directory = tmp_path / "tiny"
-    export_tokenizer(tokenizer, directory)
-    export_transformer(transformer, directory, SAMPLING)
-    spec = ModelSpec.of_checkpoint(directory)
-    assert (spec.name, spec.config, spec.frame_rate, spec.frame_size) == ("tiny", TINY_TRANSFORMER, 10.0, (160, 256))
-    assert (spec.temperature, spec.top_p, spec.published, spec.takes_prompt) == (0.9, 0.7, False, False)
-    model = WorldModel.from_checkpoint(directory, device="cpu")
-    tokens = model.tokenize(validation[0, :9].numpy())
-    assert tokens.shape == (2 * 160,)
+    again = tmp_path / "again"
+    options = ["--out", str(again), "--init", str(out), "--bags", str(BAG), "--config", config, *FEW]
+    assert cli.main(["train", "refiner", *options]) == 0
+    kept, trained = (same_weights(out / name, again / name) for name in ("encoder.jit", "refiner.jit"))
+    assert kept and not trained
+    assert (again / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
 
-    again = VideoTokenizer(TINY)
-    load_exported_tokenizer(again, directory)
-    assert torch.equal(PixelsToIndices(again.eval())(as_video(validation[:1, :9])).flatten(), tokens)
+    other = tmp_path / "other.yaml"
+    other.write_text(TINY.replace("[8, 12]", "[8, 16]"))
+    capsys.readouterr()
+    options[options.index(config)] = str(other)
+    assert cli.main(["train", "refiner", *options]) == 1
+    assert "of another architecture than --config says" in capsys.readouterr().err
 
 
 def test_first_latent_frame_counts_in_the_prompt_not_in_the_loss():
@@ -137,9 +99,16 @@ def test_first_latent_frame_counts_in_the_prompt_not_in_the_loss():
     tokens = torch.randint(12, (2, 800))
     logits = transformer(tokens[:, :-1], torch.arange(799))
     losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
-    loss, z_loss = token_loss(transformer, transformer, tokens)
+    loss, z_loss = token_loss(transformer, tokens, tokens)
     torch.testing.assert_close(loss, losses[:, 159:].mean(), atol=1e-3, rtol=1e-3)  # under autocast
     torch.testing.assert_close(z_loss, logits[:, 159:].logsumexp(-1).square().mean(), atol=1e-2, rtol=1e-3)
+
+
+def test_noise_replaces_a_share_of_what_the_transformer_sees():
+    torch.manual_seed(0)
+    tokens = torch.zeros(200, 300, dtype=torch.int64)
+    share = (noised(tokens, 1000) != tokens).float().mean(1)
+    assert share.max() < 0.25 and share.min() < 0.02 and share.mean() == pytest.approx(0.075, abs=0.02)
 
 
 def test_generating_many_at_a_time_continues_as_the_decode_engine_does():
@@ -161,14 +130,22 @@ def test_psnr_is_of_8_bit_frames():
     assert psnr[0, 0] > 70
 
 
-def test_evaluation_knows_repeating_the_last_frame(episodes):
-    torch.manual_seed(0)
-    tokenizer, transformer = VideoTokenizer(TINY).eval(), Transformer(TINY_TRANSFORMER).eval()
-    clips = episodes.first_clips()[:1]
-    figures = evaluate(PixelsToIndices(tokenizer), IndicesToPixels(tokenizer), transformer, clips, SAMPLING)
-    still = np.repeat(clips[:, 8:9].numpy(), 24, axis=1).astype(float)
-    error = ((still - clips[:, 9:].numpy()) ** 2).mean(axis=(2, 3, 4))
-    assert figures["repeat_last"] == pytest.approx((10 * np.log10(255**2 / error)).mean(), abs=0.01)
+def test_the_average_follows_the_weights_and_leaves_them_alone():
+    network = torch.nn.Linear(1, 1, bias=False)
+    average = Average(network, decay=0.5)
+    with torch.no_grad():
+        network.weight.fill_(10.0)
+    for _ in range(200):
+        average.update()
+    assert average.network.weight.item() == pytest.approx(10.0, abs=1e-3) and network.weight.item() == 10.0
+    assert not average.network.weight.requires_grad
+
+
+def test_a_loss_that_is_no_number_stops_training_and_names_the_step():
+    require_finite(torch.tensor(1.0), "tokenizer", 3)
+    for wrong in (float("nan"), float("inf")):
+        with pytest.raises(TrainingDiverged, match="refiner: the loss is (nan|inf) at step 7"):
+            require_finite(torch.tensor(wrong), "refiner", 7)
 
 
 def test_the_schedule_warms_up_then_falls_and_ends():
@@ -181,29 +158,40 @@ def test_the_schedule_warms_up_then_falls_and_ends():
 
 
 @pytest.mark.processes
-def test_a_failed_film_worker_is_an_error(tmp_path, monkeypatch):
-    crew = simulated.FilmCrew(simulated.Split.TRAINING, range(1), tmp_path / "gone" / "films", n_workers=1)
+def test_a_failed_film_worker_is_an_error(tmp_path):
+    crew = simulated.FilmCrew(simulated.Split.TRAINING, range(1), (24, 32), tmp_path / "gone" / "films", n_workers=1)
     (tmp_path / "gone" / "films").rmdir()  # the worker finds nowhere to put its film
     with crew, pytest.raises(RuntimeError, match="film worker ended"):
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            crew.check()
-            time.sleep(0.1)
+        list(crew.films())
+
+
+def test_a_spoilt_film_is_the_same_scene_and_the_same_camera_throughout():
+    slope = np.linspace(40, 200, 32).astype(np.uint8)
+    frames = np.broadcast_to(slope[:, None], (3, 24, 32, 3)).copy()
+    spoilt = [simulated.spoilt(frames, np.random.default_rng(seed)) for seed in range(12)]
+    for film in spoilt:
+        assert film.shape == frames.shape and film.dtype == np.uint8
+        assert np.corrcoef(film[0].ravel(), frames[0].ravel())[0, 1] > 0.7
+        assert np.abs(film[0].astype(int) - film[1]).mean() < 8
+    assert any(not np.array_equal(film, frames) for film in spoilt)
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--episodes", "0"), "--episodes must be positive; got 0"),
-        (("--workers", "0"), "--workers must be positive; got 0"),
-        (("--film-minutes", "nan"), "--film-minutes must not be negative; got nan"),
-        (("--tokenizer-minutes", "0"), "keeps the tokenizer of --start-from, which is not given"),
-        (("--device", "banana"), "device must be auto, cpu, cuda or cuda:N; got 'banana'"),
-        (("--start-from", "/nowhere"), "no encoder.jit and decoder.jit"),
+        (("all", "--episodes", "0"), "nothing to train on: give --bags, or a positive --episodes"),
+        (("all", "--episodes", "-1"), "--episodes must not be negative; got -1"),
+        (("all", "--workers", "0"), "--workers must be positive; got 0"),
+        (("all", "--film-minutes", "nan"), "--film-minutes must not be negative; got nan"),
+        (("all", "--device", "banana"), "device must be auto, cpu, cuda or cuda:N; got 'banana'"),
+        (("world-model",), "goes on from a tokenizer; name its model with --init"),
+        (("refiner", "--init", "/nowhere"), "holds no exported model"),
+        (("all", "--config", "/nowhere.yaml"), "/nowhere.yaml cannot be read as YAML"),
+        (("all", "--bags", "/nowhere"), "/nowhere"),
     ],
 )
 def test_what_cannot_be_trained_is_said_at_once(tmp_path, capsys, options, said):
-    assert cli.main(["train", str(tmp_path / "model"), *options]) == 1
+    assert cli.main(["train", *options, "--out", str(tmp_path / "model")]) == 1
     errors = capsys.readouterr().err
     assert errors.startswith("cosmos_ros train: ") and said in errors and errors.count("\n") == 1
-    assert not list((tmp_path / "model").glob("*"))
+    assert not list((tmp_path / "model").glob("*.jit"))

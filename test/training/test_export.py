@@ -6,24 +6,36 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
+from cosmos_ros import paths
 from cosmos_ros.commands import cli
-from cosmos_ros.training.export import FILES, check_directory
+from cosmos_ros.commands.train import transformer_config
+from cosmos_ros.errors import SettingError
+from cosmos_ros.training.export import FILES, check_directory, export_refiner, export_tokenizer, load_exported
+from cosmos_ros.training.refiner_network import Refiner
+from cosmos_ros.training.sizes import Sizes, TokenizerSizes
+from cosmos_ros.training.tokenizer_network import VideoTokenizer
+from cosmos_ros.world_model import Transformer
 
 # A model that is exported twice; the second time the kernel refuses in the middle of each file, as a full disk does.
 EXPORT = """
 import resource, signal, sys
 from pathlib import Path
-from cosmos_ros.training.export import FILES, export_tokenizer, export_transformer
-from cosmos_ros.training.tokenizer_network import TokenizerConfig, VideoTokenizer
-from cosmos_ros.world_model import Sampling, Transformer, TransformerConfig
+from cosmos_ros.training.export import FILES, export_refiner, export_tokenizer, export_transformer
+from cosmos_ros.training.refiner_network import Refiner
+from cosmos_ros.training.sizes import Sizes, TokenizerSizes
+from cosmos_ros.training.tokenizer_network import VideoTokenizer
+from cosmos_ros.world_model import Transformer, TransformerConfig
 out = Path(sys.argv[1])
-sizes = TokenizerConfig(channels=(4, 6, 8), encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1), levels=(4, 3))
-tokenizer = VideoTokenizer(sizes)
+tiny = TokenizerSizes(channels=(4, 6, 8), encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1), levels=(4, 3))
+sizes = Sizes(frame_size=(160, 256), tokenizer=tiny)
+tokenizer, refiner = VideoTokenizer(tiny), Refiner((4, 4, 4, 4))
 transformer = Transformer(TransformerConfig(1, 16, 2, 1, 8, 16, 12, 12, latent_shape=(5, 10, 16)))
 exports = [
     lambda: export_tokenizer(tokenizer, out),
-    lambda: export_transformer(transformer, out, Sampling(0, 1.0, 0.8)),
+    lambda: export_refiner(refiner, out),
+    lambda: export_transformer(transformer, out, sizes),
 ]
 for export in exports:
     export()
@@ -45,17 +57,59 @@ def test_a_full_disk_leaves_the_model_that_was_there(tmp_path):
     run = subprocess.run([sys.executable, "-c", EXPORT, str(tmp_path / "model")], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert [line.split()[0] for line in run.stdout.splitlines()] == [
-        str(tmp_path / "model" / name) for name in ("encoder.jit", "model.safetensors")
+        str(tmp_path / "model" / name) for name in ("encoder.jit", "refiner.jit", "model.safetensors")
     ]
     assert {path.stat().st_mode for path in (tmp_path / "model").iterdir()} == {(tmp_path / "plain").stat().st_mode}
 
 
 def test_a_place_that_cannot_be_written_is_said_before_anything_is_trained(tmp_path, capsys):
-    pytest.importorskip("mujoco")
     (tmp_path / "file").write_text("mine")
-    assert cli.main(["train", str(tmp_path / "file")]) == 1
+    assert cli.main(["train", "all", "--out", str(tmp_path / "file"), "--bags", "/nowhere"]) == 1
     said = capsys.readouterr().err
     assert said.startswith(f"cosmos_ros train: {tmp_path / 'file' / FILES[0]} could not be written")
     assert (tmp_path / "file").read_text() == "mine"
     check_directory(tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_the_model_that_ships_is_what_the_default_sizes_make():
+    """So that training can go on from it, and the code is the one by which it was made."""
+    sizes, ships = Sizes(), paths.embedded_model()
+    tokenizer, refiner = VideoTokenizer(sizes.tokenizer), Refiner(sizes.refiner_channels)
+    transformer = Transformer(transformer_config(sizes))
+    load_exported(ships, tokenizer, transformer, refiner)
+    stored = torch.jit.load(str(ships / "refiner.jit")).float()
+    decoded, camera = torch.rand(1, 3, 17, 96, 160), torch.rand(1, 3, 9, 120, 200)
+    with torch.no_grad():
+        assert torch.equal(stored(decoded, camera), refiner.eval()(decoded, camera))
+
+
+def test_networks_of_another_architecture_are_not_filled(tmp_path):
+    tiny = TokenizerSizes((4, 6), (1, 1), (1, 1), (4, 3))
+    export_tokenizer(VideoTokenizer(tiny), tmp_path)
+    wider = VideoTokenizer(TokenizerSizes((4, 8), (1, 1), (1, 1), (4, 3)))
+    with pytest.raises(SettingError, match="of another architecture than --config says"):
+        load_exported(tmp_path, wider, None, None)
+
+
+def test_a_part_that_an_exported_model_lacks_stays_as_it_is(tmp_path):
+    tiny = TokenizerSizes((4, 6), (1, 1), (1, 1), (4, 3))
+    export_tokenizer(VideoTokenizer(tiny), tmp_path)
+    refiner = Refiner((4, 4, 4, 4))
+    before = [weight.clone() for weight in refiner.parameters()]
+    load_exported(tmp_path, VideoTokenizer(tiny), None, refiner)
+    assert all(map(torch.equal, before, refiner.parameters()))
+
+
+def test_the_same_weights_give_the_same_file_and_nearly_the_same_pixels(tmp_path):
+    torch.manual_seed(0)
+    refiner = Refiner((4, 4, 4, 4)).eval()
+    for weight in refiner.parameters():
+        weight.data += 0.05 * torch.randn_like(weight)
+    for name in ("one", "other"):
+        export_refiner(refiner, tmp_path / name)
+    assert (tmp_path / "one" / "refiner.jit").read_bytes() == (tmp_path / "other" / "refiner.jit").read_bytes()
+    stored = torch.jit.load(str(tmp_path / "one" / "refiner.jit")).float()
+    decoded, camera = torch.rand(1, 3, 17, 32, 48), torch.rand(1, 3, 9, 40, 60)
+    with torch.no_grad():
+        assert (stored(decoded, camera) - refiner(decoded, camera)).abs().max() < 0.02

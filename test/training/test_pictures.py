@@ -12,15 +12,17 @@ import torch
 from cosmos_ros.foresight import Foresight, ForesightConfig
 from cosmos_ros.guardrail.embedded.haar_faces import CascadeFaceDetector
 from cosmos_ros.rollout import Clip
-from cosmos_ros.training.datasets.simulated import HEIGHT, WIDTH
 from cosmos_ros.training.export import export_tokenizer, export_transformer
 from cosmos_ros.training.pictures import SEED, true_clips, write_picture, write_pictures
-from cosmos_ros.training.tokenizer_network import TokenizerConfig, VideoTokenizer
-from cosmos_ros.world_model import Sampling, Transformer, TransformerConfig
+from cosmos_ros.training.sizes import Sizes, TokenizerSizes
+from cosmos_ros.training.tokenizer_network import VideoTokenizer
+from cosmos_ros.world_model import Transformer, TransformerConfig
 
 pytestmark = pytest.mark.slow
 
-TINY = TokenizerConfig(channels=(4, 6, 8), encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1), levels=(4, 3))
+HEIGHT, WIDTH = 160, 256
+TINY = TokenizerSizes(channels=(4, 6, 8), encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1), levels=(4, 3))
+SIZES = Sizes(frame_size=(HEIGHT, WIDTH), tokenizer=TINY, temperature=1.0, top_p=1.0)
 TINY_TRANSFORMER = TransformerConfig(
     n_layers=1,
     dim=16,
@@ -42,7 +44,7 @@ def clip() -> Clip:
     frames = np.repeat(rng.integers(0, 256, (1, HEIGHT, WIDTH, 3), dtype=np.uint8), 33, axis=0)
     for t in range(33):
         frames[t, 40:90, 4 * t : 4 * t + 60] = (220, 90, 60)
-    return true_clips(torch.from_numpy(frames)[None])[0]
+    return true_clips(torch.from_numpy(frames)[None], 10.0)[0]
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def checkpoint(tmp_path) -> Path:
     """Random weights, exported as training does."""
     torch.manual_seed(0)
     export_tokenizer(VideoTokenizer(TINY), tmp_path / "tiny")
-    export_transformer(Transformer(TINY_TRANSFORMER), tmp_path / "tiny", Sampling(0, 1.0, 1.0))
+    export_transformer(Transformer(TINY_TRANSFORMER), tmp_path / "tiny", SIZES)
     return tmp_path / "tiny"
 
 

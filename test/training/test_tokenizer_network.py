@@ -5,16 +5,16 @@ import io
 import pytest
 import torch
 
+from cosmos_ros.training.sizes import TokenizerSizes
 from cosmos_ros.training.tokenizer_network import (
     FiniteScalarQuantiser,
     HaarPatches,
     IndicesToPixels,
     PixelsToIndices,
-    TokenizerConfig,
     VideoTokenizer,
 )
 
-SMALL = TokenizerConfig(channels=(8, 12, 16), encoder_blocks=(1, 1, 2), decoder_blocks=(1, 1, 2))
+SMALL = TokenizerSizes(channels=(8, 12, 16), encoder_blocks=(1, 1, 2), decoder_blocks=(1, 1, 2))
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +39,26 @@ def test_a_clip_alone_has_the_tokens_it_has_at_the_head_of_a_longer_one(tokenize
     assert whole.shape == (2, 5, 2, 3)
     assert whole.unique().numel() > 10  # or causality would be easy
     assert torch.equal(encode(clip()[:, :, :n_frames]), whole[:, :n_latent])
+
+
+def test_what_moves_elsewhere_changes_no_token_of_a_still_place(tokenizer):
+    """Beyond what convolutions reach: a still background keeps its tokens while an arm moves before another."""
+    encode = PixelsToIndices(tokenizer)
+    video = clip(height=32, width=32 * 8)
+    other = video.clone()
+    other[:, :, :, :, :32] *= -1
+    assert torch.equal(encode(other)[..., -2:], encode(video)[..., -2:])
+
+
+@pytest.mark.parametrize("n_levels", [2, 3])
+def test_levels_set_the_compression_in_space(n_levels):
+    sizes = TokenizerSizes((8,) * n_levels, (1,) * n_levels, (1,) * n_levels, (4, 3))
+    step = sizes.space_compression
+    assert step == {2: 8, 3: 16}[n_levels]
+    tokenizer = VideoTokenizer(sizes).eval()
+    indices = PixelsToIndices(tokenizer)(clip())
+    assert indices.shape == (2, 5, 32 // step, 48 // step)
+    assert IndicesToPixels(tokenizer)(indices).shape == (2, 3, 33, 32, 48)
 
 
 def test_later_frames_change_later_tokens(tokenizer):

@@ -1,38 +1,39 @@
-"""Simulated episodes, filmed by worker processes while training runs, and clips drawn from them on the device."""
+"""Simulated episodes, filmed by worker processes: every camera's frames, as a real camera would have spoilt them."""
 
 from __future__ import annotations
 
 import multiprocessing
 import signal
-import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-from torch import Tensor
+import cv2
+import numpy as np
 
 from cosmos_ros.child_processes import end_with_parent
 from cosmos_ros.training.splits import Split
 
-HEIGHT, WIDTH = 160, 256
-CLIP_FRAMES = 33
-FRAME_RATE = 10.0  # Hz
-EPISODE_FRAMES = 48  # a clip starts at any of the first 16
-MOST_FILES_WAITING = 1000  # of 6 MB each, before the film crew pauses
+EPISODE_FRAMES = 48
+CAMERAS_PER_EPISODE = 2
+PHYSICS_HZ = 200
+PHYSICS_STEPS = (13, 16, 20, 20, 25, 32, 40)  # between two frames: 15.4 to 5 Hz
+MOST_FILES_WAITING = 1000  # before the workers pause
 
 
 class FilmCrew:
     """Worker processes that film episodes of one split into `folder`, a file of raw pixels per camera.
 
-    Used as a context manager.
+    Used as a context manager; `films` yields what they have finished.
     """
 
-    def __init__(self, split: Split, indices: range, folder: Path, n_workers: int) -> None:
+    def __init__(self, split: Split, indices: range, size: tuple[int, int], folder: Path, n_workers: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._size = folder, size
         # Spawned, not forked: neither CUDA nor OpenGL survives a fork.
         context = multiprocessing.get_context("spawn")
         self._workers = [
-            context.Process(target=film_episodes, args=(split, indices[i::n_workers], folder), daemon=True)
+            context.Process(target=film_episodes, args=(split, indices[i::n_workers], size, folder), daemon=True)
             for i in range(n_workers)
         ]
 
@@ -46,16 +47,32 @@ class FilmCrew:
             worker.terminate()
             worker.join()
 
-    def check(self) -> None:
-        """Raises RuntimeError where a worker failed."""
-        if failed := [worker.exitcode for worker in self._workers if worker.exitcode]:
-            raise RuntimeError(f"a film worker ended with exit code {failed[0]}; its traceback stands above")
+    def films(self, until: float = float("inf")) -> Iterator[np.ndarray]:
+        """Each film uint8 [EPISODE_FRAMES, *size, 3], until all are there or the monotonic clock says `until`.
+
+        At least one comes. Raises RuntimeError where a worker failed.
+        """
+        n = 0
+        while True:
+            working = any(worker.is_alive() for worker in self._workers)  # before the look, or the last film is missed
+            finished = sorted(self._folder.glob("*.rgb"))
+            for path in finished:
+                yield np.fromfile(path, np.uint8).reshape(EPISODE_FRAMES, *self._size, 3)
+                path.unlink()
+                n += 1
+            if failed := [worker.exitcode for worker in self._workers if worker.exitcode]:
+                raise RuntimeError(f"a film worker ended with exit code {failed[0]}; its traceback stands above")
+            if not (working or finished) or (n and time.monotonic() >= until):
+                return
+            if not finished:
+                time.sleep(0.05)
 
 
-def film_episodes(split: Split, indices: range, folder: Path) -> None:
-    """Film the episodes with these indices: uint8 [EPISODE_FRAMES, HEIGHT, WIDTH, 3] per camera."""
+def film_episodes(split: Split, indices: range, size: tuple[int, int], folder: Path) -> None:
+    """Film the episodes with these indices."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     end_with_parent()
+    cv2.setNumThreads(1)
     # Only those who film need MuJoCo.
     from cosmos_ros.training.episodes import draw_scene
     from cosmos_ros.training.simulation import film
@@ -63,90 +80,28 @@ def film_episodes(split: Split, indices: range, folder: Path) -> None:
     for index in indices:
         while sum(1 for _ in folder.iterdir()) > MOST_FILES_WAITING:
             time.sleep(0.2)
-        views = film(draw_scene(split, index), EPISODE_FRAMES, FRAME_RATE, HEIGHT, WIDTH)
+        rng = np.random.default_rng([split, index, 1])  # of the camera; the scene has a stream of its own
+        frame_rate = PHYSICS_HZ / rng.choice(PHYSICS_STEPS)
+        views = film(draw_scene(split, index), EPISODE_FRAMES, frame_rate, *size)
         for camera, frames in views.items():
             unfinished = folder / f"{index:07d}-{camera}.part"
-            frames.tofile(unfinished)
+            spoilt(frames, rng).tofile(unfinished)
             unfinished.rename(unfinished.with_suffix(".rgb"))
 
 
-class EpisodeStore:
-    """Filmed episodes on the training device, uint8 [capacity, EPISODE_FRAMES, HEIGHT, WIDTH, 3].
-
-    Used as a context manager it takes in what the film crew has finished, in the background, until it is full.
-    """
-
-    def __init__(self, folder: Path, capacity: int, device: torch.device) -> None:
-        self.folder, self.capacity, self.device = folder, capacity, device
-        self._frames = torch.empty((capacity, EPISODE_FRAMES, HEIGHT, WIDTH, 3), dtype=torch.uint8, device=device)
-        self._n = 0
-        self._closed = threading.Event()
-        self._collector = threading.Thread(target=self._collect, daemon=True)
-
-    def __enter__(self) -> EpisodeStore:
-        self._collector.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._closed.set()
-        self._collector.join()
-
-    def __len__(self) -> int:
-        return self._n
-
-    @property
-    def full(self) -> bool:
-        return self._n == self.capacity
-
-    def _collect(self) -> None:
-        on_cuda = self.device.type == "cuda"
-        landing = torch.empty(self._frames.shape[1:], dtype=torch.uint8, pin_memory=on_cuda)
-        # A stream of its own, or every copy would queue up behind the training step.
-        stream = torch.cuda.Stream(self.device) if on_cuda else None
-        while not self.full and not self._closed.wait(0.02):
-            for path in sorted(self.folder.glob("*.rgb"))[: self.capacity - self._n]:
-                with path.open("rb", buffering=0) as file:
-                    file.readinto(landing.numpy().data)
-                with torch.cuda.stream(stream):
-                    self._frames[self._n].copy_(landing, non_blocking=True)
-                if stream:
-                    stream.synchronize()
-                self._n += 1
-                path.unlink()
-
-    def clips(self, episodes: Tensor, starts: Tensor) -> Tensor:
-        """The clips that begin at frame starts[i] of episodes[i]: uint8 [B, CLIP_FRAMES, HEIGHT, WIDTH, 3]."""
-        times = starts[:, None] + torch.arange(CLIP_FRAMES, device=self.device)
-        return self._frames[episodes[:, None], times]
-
-    def random_clips(self, batch: int) -> Tensor:
-        """As `clips`, drawn evenly."""
-        episodes = torch.randint(self._n, (batch,), device=self.device)
-        starts = torch.randint(EPISODE_FRAMES - CLIP_FRAMES + 1, (batch,), device=self.device)
-        return self.clips(episodes, starts)
-
-    def first_clips(self) -> Tensor:
-        """One clip per episode, from its ninth frame on: what validation looks at."""
-        episodes = torch.arange(self._n, device=self.device)
-        return self.clips(episodes, torch.full_like(episodes, 8))
-
-
-def as_video(clips: Tensor) -> Tensor:
-    """uint8 [B, T, H, W, 3] -> float32 [B, 3, T, H, W] in [-1, 1]."""
-    return clips.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
-
-
-def vary(video: Tensor) -> Tensor:
-    """Mirror, and change brightness and contrast, each clip as a whole."""
-    batch, device = video.shape[0], video.device
-    mirrored = torch.rand(batch, 1, 1, 1, 1, device=device) < 0.5
-    video = torch.where(mirrored, video.flip(-1), video)
-    contrast = torch.empty(batch, 1, 1, 1, 1, device=device).uniform_(0.75, 1.15)
-    brightness = torch.empty(batch, 1, 1, 1, 1, device=device).uniform_(-0.15, 0.15)
-    return (video * contrast + brightness).clamp(-1, 1)
-
-
-def camera_noise(video: Tensor) -> Tensor:
-    """What a real sensor adds: white noise of up to 2 % of the range, in most clips much less."""
-    sigma = 0.04 * torch.rand(video.shape[0], 1, 1, 1, 1, device=video.device).square()
-    return (video + sigma * torch.randn_like(video)).clamp(-1, 1)
+def spoilt(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Frames uint8 [n, H, W, 3] with one camera's exposure, softness, noise and JPEG artefacts."""
+    levels = np.clip(255 * np.linspace(0, 1, 256) ** rng.uniform(0.75, 1.35) * rng.uniform(0.8, 1.1), 0, 255)
+    is_soft, noise = rng.random() < 0.4, rng.uniform(0, 4) * (rng.random() < 0.6)
+    quality = int(rng.integers(45, 96)) if rng.random() < 0.6 else None
+    out = np.empty_like(frames)
+    for frame, place in zip(frames, out, strict=True):
+        picture = levels[cv2.GaussianBlur(frame, (0, 0), 0.7) if is_soft else frame]
+        if noise:
+            picture = picture + noise * rng.standard_normal(picture.shape, dtype=np.float32)
+        picture = np.clip(picture, 0, 255).astype(np.uint8)
+        if quality is not None:
+            coded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+            picture = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+        place[:] = picture
+    return out

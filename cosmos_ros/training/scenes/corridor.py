@@ -78,7 +78,7 @@ def corridor(rng: np.random.Generator) -> Scene:
             body = model.body(name).mocapid[0]
             data.mocap_pos[body], data.mocap_quat[body] = eye, look_at(eye, target)
 
-    xml = palette.document("".join(world), height=HEIGHT, extent=12.0, timestep=0.05)
+    xml = palette.document("".join(world), height=HEIGHT, extent=12.0, timestep=0.005)
     return Scene(xml, palette.textures, drive, aim, tuple(drives))
 
 

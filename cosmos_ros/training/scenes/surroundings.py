@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import cv2
 import mujoco
 import numpy as np
+
+Numbers = np.ndarray | Sequence[float]
 
 TEXTURE_SIZE = 128  # texels; a model sees surfaces at no more than about this many pixels
 
@@ -73,6 +75,12 @@ class Palette:
         )
         return name
 
+    def look(self, textured: float = 0.4) -> str:
+        """An attribute for a geom: with probability `textured` a material of its own, else a plain colour."""
+        if self.rng.random() < textured:
+            return f'material="{self.surface(f"look{len(self.assets)}")}"'
+        return f'rgba="{self.colour((0, 0.9))}"'
+
     def sky(self) -> None:
         """The background: a gradient between two dull colours."""
         colours = [self.colour(saturation=(0, 0.4), value=(0.1, 0.95))[:-2] for _ in range(2)]
@@ -120,7 +128,7 @@ class Palette:
 </mujoco>"""
 
 
-def numbers(values: np.ndarray | list[float] | tuple[float, ...]) -> str:
+def numbers(values: Numbers) -> str:
     """Numbers as an MJCF attribute."""
     return " ".join(f"{v:.4f}" for v in values)
 
@@ -180,3 +188,30 @@ def free_object(palette: Palette, name: str, position: np.ndarray, size: tuple[f
         f'<geom type="{shape}" size="{numbers(sizes[shape])}" rgba="{palette.colour((0.4, 1.0), (0.3, 1.0))}" '
         f'density="400" condim="6" friction="0.6 0.01 0.002" solref="0.015 {bounce:.2f}"/></body>'
     )
+
+
+def geom(shape: str, size: Numbers, position: Numbers, look: str, more: str = "") -> str:
+    """A geom of a shape; look is a rgba or a material attribute, as `Palette.look` gives it."""
+    return f'<geom type="{shape}" size="{numbers(size)}" pos="{numbers(position)}" {look} {more}/>'
+
+
+def wall(position: Numbers, facing: str, look: str) -> str:
+    """An endless wall that faces along `facing`."""
+    return f'<geom type="plane" size="6 6 0.1" pos="{numbers(position)}" zaxis="{facing}" {look}/>'
+
+
+def clutter(
+    palette: Palette, centre: Numbers, spread: Numbers, n: int, floor: float, size: tuple[float, float] = (0.03, 0.25)
+) -> str:
+    """n things that stand about on a floor at this height and never move."""
+    rng, parts = palette.rng, []
+    for _ in range(n):
+        half = rng.uniform(*size, 3)
+        place = np.asarray(centre) + rng.uniform(-1, 1, 2) * np.asarray(spread)
+        shape = rng.choice(["box", "cylinder", "sphere"], p=[0.65, 0.25, 0.1])
+        shapes: dict[str, Numbers] = {"box": half, "cylinder": [half[0] * 0.6, half[2]], "sphere": [half[0] * 0.6]}
+        sizes = shapes[shape]
+        height = floor + (half[0] * 0.6 if shape == "sphere" else half[2])
+        untouchable = f'contype="0" conaffinity="0" euler="0 0 {rng.uniform(0, 180):.1f}"'
+        parts.append(geom(str(shape), sizes, [*place, height], palette.look(), untouchable))
+    return "".join(parts)

@@ -1,0 +1,162 @@
+"""The refiner's network: `cosmos_ros.world_model.refiner` states its contract and runs it.
+
+One pass of a U-Net at half of the model's resolution plans a whole group of 8 frames: for each frame three optical
+flows, a choice among six pictures (the camera's last frame in place; the same moved, twice; its first frame moved; its
+first frame in place; the decoded frame), and a small residual. The plan is enlarged to the camera's resolution and
+carried out there, so that what is copied stays as sharp as the camera. Flow and choice in one network: DMVFN
+(arXiv:2303.09875); a decoder that sees the context: iVideoGPT (arXiv:2405.15223).
+
+Everything here can be scripted with torch.jit.script.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cosmos_ros.training.sizes import TIME_COMPRESSION
+from cosmos_ros.training.tokenizer_network import ChannelNorm, nothing
+
+LOOKS = 4  # conditioning frames that the network sees: the last, 1 and 3 before it, the first
+FLOWS = 3  # of the last frame, twice, and of the first
+CHOICES = 6
+PER_FRAME = 2 * FLOWS + CHOICES + 3
+FLOW_UNIT = 8.0  # model pixels
+
+
+class Block2d(nn.Module):
+    """A residual block; it begins as the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.n1, self.c1 = ChannelNorm(channels), nn.Conv2d(channels, channels, 3, padding=1)
+        self.n2, self.c2 = ChannelNorm(channels), nn.Conv2d(channels, channels, 3, padding=1)
+        nothing(self.c2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.c2(F.silu(self.n2(self.c1(F.silu(self.n1(x))))))
+
+
+class Attention2d(nn.Module):
+    """One head over all places of a picture; it begins as the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = ChannelNorm(channels)
+        self.project_in = nn.Linear(channels, 3 * channels, bias=False)
+        self.project_out = nn.Linear(channels, channels, bias=False)
+        nn.init.zeros_(self.project_out.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.norm(x).flatten(2).transpose(1, 2)
+        q, k, v = self.project_in(tokens).chunk(3, dim=-1)
+        scores = (q @ k.transpose(1, 2)).float() / math.sqrt(tokens.shape[2])
+        y = self.project_out(scores.softmax(-1).to(v.dtype) @ v)
+        return x + y.transpose(1, 2).unflatten(2, (x.shape[2], x.shape[3]))
+
+
+class Refiner(nn.Module):
+    """decoded [B, 3, m, h, w], conditioning [B, 3, n, H, W] -> the newest group [B, 3, 8, H, W], all in [-1, 1].
+
+    channels  at 1/2, 1/4, 1/8 and 1/16 of the model's size
+    """
+
+    def __init__(self, channels: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        # TorchScript sees no constants of the module.
+        self.group, self.per_frame, self.unit = TIME_COMPRESSION, PER_FRAME, FLOW_UNIT
+        self.flows, self.choices = FLOWS, CHOICES
+        c0, c1, c2, c3 = channels
+        self.entrance = nn.Conv2d(4 * (3 * (TIME_COMPRESSION + 2 + LOOKS) + 2), c0, 3, padding=1)
+        self.in0 = nn.Sequential(Block2d(c0), Block2d(c0))
+        self.down1 = nn.Conv2d(c0, c1, 3, stride=2, padding=1)
+        self.in1 = nn.Sequential(Block2d(c1), Block2d(c1))
+        self.down2 = nn.Conv2d(c1, c2, 3, stride=2, padding=1)
+        self.in2 = nn.Sequential(Block2d(c2))
+        self.down3 = nn.Conv2d(c2, c3, 3, stride=2, padding=1)
+        self.in3 = nn.Sequential(Block2d(c3), Attention2d(c3), Block2d(c3))
+        self.up2 = nn.Conv2d(c3 + c2, c2, 1)
+        self.out2 = nn.Sequential(Block2d(c2))
+        self.up1 = nn.Conv2d(c2 + c1, c1, 1)
+        self.out1 = nn.Sequential(Block2d(c1), Block2d(c1))
+        self.up0 = nn.Conv2d(c1 + c0, c0, 1)
+        self.out0 = nn.Sequential(Block2d(c0), Block2d(c0))
+        self.exit_norm = ChannelNorm(c0)
+        self.exit = nn.Conv2d(c0, 4 * TIME_COMPRESSION * PER_FRAME, 3, padding=1)
+        nothing(self.exit)
+        nn.init.normal_(self.exit.weight, std=1e-3)
+        # Begins near "nothing moves": channel c of the picture is exit channels 4c .. 4c+3.
+        with torch.no_grad():
+            self.exit.get_parameter("bias").view(TIME_COMPRESSION, PER_FRAME, 4)[:, 2 * FLOWS] = 1.5
+
+    def forward(self, decoded: Tensor, conditioning: Tensor) -> Tensor:
+        n = conditioning.shape[2]
+        plan = self.plan(self.look(decoded, conditioning)).float()
+        group = decoded[:, :, decoded.shape[2] - self.group :].float()
+        return self.compose(plan, group, conditioning[:, :, n - 1].float(), conditioning[:, :, 0].float())
+
+    def look(self, decoded: Tensor, conditioning: Tensor) -> Tensor:
+        """What the network sees, at the model's own resolution."""
+        m, n, h, w = decoded.shape[2], conditioning.shape[2], decoded.shape[3], decoded.shape[4]
+        seen = []
+        for back in (0, 1, 3, n - 1):
+            frame = conditioning[:, :, max(n - 1 - back, 0)]
+            if frame.shape[2] != h or frame.shape[3] != w:
+                frame = F.interpolate(frame, size=(h, w), mode="bilinear", antialias=True, align_corners=False)
+            seen.append(frame)
+        group = decoded[:, :, m - self.group :].transpose(1, 2).flatten(1, 2)
+        last = seen[0]
+        planes = torch.cat(
+            [torch.full_like(last[:, :1], (m - n) / 32.0), torch.full_like(last[:, :1], float(n > 1))], dim=1
+        )
+        x = torch.cat([group] + seen + [decoded[:, :, n - 1], decoded[:, :, m - self.group - 1], planes], dim=1)
+        return x.to(self.exit.weight.dtype)
+
+    def plan(self, x: Tensor) -> Tensor:
+        """Flows, choices and residual of every frame, [B, 8*15, h, w]."""
+        x0 = self.in0(self.entrance(F.pixel_unshuffle(x, 2)))
+        x1 = self.in1(self.down1(x0))
+        x2 = self.in2(self.down2(x1))
+        x3 = self.in3(self.down3(x2))
+        y = self.out2(self.up2(torch.cat([grown(x3), x2], 1)))
+        y = self.out1(self.up1(torch.cat([grown(y), x1], 1)))
+        y = self.out0(self.up0(torch.cat([grown(y), x0], 1)))
+        return F.pixel_shuffle(self.exit(F.silu(self.exit_norm(y))), 2)
+
+    def compose(self, plan: Tensor, group: Tensor, last: Tensor, first: Tensor) -> Tensor:
+        """Carry out the plan of a group [B, 3, 8, h, w] with the camera's last and first frames [B, 3, H, W]."""
+        plan = plan.unflatten(1, (self.group, self.per_frame))
+        b, g, h, w = plan.shape[0], plan.shape[1], plan.shape[3], plan.shape[4]
+        height, width = last.shape[2], last.shape[3]
+        flat = plan.flatten(0, 1)
+        moving = group.transpose(1, 2).flatten(0, 1)  # [B*8, 3, h, w]
+        if h != height or w != width:
+            both = F.interpolate(
+                torch.cat([flat, moving], 1), size=(height, width), mode="bilinear", align_corners=False
+            )
+            flat, moving = both[:, : self.per_frame], both[:, self.per_frame :]
+        weight = flat[:, 2 * self.flows : 2 * self.flows + self.choices].softmax(1)
+        y = torch.linspace(-1 + 1.0 / height, 1 - 1.0 / height, height, device=plan.device)
+        x = torch.linspace(-1 + 1.0 / width, 1 - 1.0 / width, width, device=plan.device)
+        base = torch.stack([x[None, :].expand(height, width), y[:, None].expand(height, width)], dim=-1)
+        scale = torch.tensor([2 * self.unit / w, 2 * self.unit / h], device=plan.device)
+        last, first = repeated(last, g), repeated(first, g)
+        out = weight[:, 0:1] * last + weight[:, 4:5] * first + weight[:, 5:6] * moving
+        for i in range(self.flows):
+            flow = flat[:, 2 * i : 2 * i + 2].permute(0, 2, 3, 1) * scale
+            source = first if i == 2 else last
+            moved = F.grid_sample(source, base + flow, mode="bilinear", padding_mode="border", align_corners=False)
+            out = out + weight[:, i + 1 : i + 2] * moved
+        out = out + flat[:, 2 * self.flows + self.choices :]
+        return out.unflatten(0, (b, g)).transpose(1, 2)
+
+
+def grown(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def repeated(x: Tensor, n: int) -> Tensor:
+    return x[:, None].expand(-1, n, -1, -1, -1).flatten(0, 1)

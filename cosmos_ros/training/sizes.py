@@ -1,0 +1,111 @@
+"""What is configuration in training, not code: sizes of frames and networks, compression, frame rate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from cosmos_ros.errors import SettingError
+
+TIME_COMPRESSION = 8  # frames of a latent frame
+PATCH = 4  # pixels, and frames, per wavelet patch along each axis
+CLIP_FRAMES = 33
+T = TypeVar("T")
+CONDITIONING_FRAMES = 9
+
+
+@dataclass(frozen=True)
+class TokenizerSizes:
+    """Sizes of the video tokenizer.
+
+    channels        at 1/4, 1/8 and so on of the picture's size; how many there are sets the compression in space
+    encoder_blocks  residual blocks per level; likewise decoder_blocks
+    levels          quantisation levels per code dimension; their product is the vocabulary
+    """
+
+    channels: tuple[int, ...] = (128, 208)
+    encoder_blocks: tuple[int, ...] = (1, 3)
+    decoder_blocks: tuple[int, ...] = (2, 4)
+    levels: tuple[int, ...] = (7, 5, 5, 5, 5)
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "encoder_blocks", "decoder_blocks", "levels"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not len(self.channels) == len(self.encoder_blocks) == len(self.decoder_blocks) >= 2:
+            raise SettingError("channels, encoder_blocks and decoder_blocks need one number per level, two or more")
+
+    @property
+    def vocabulary(self) -> int:
+        return math.prod(self.levels)
+
+    @property
+    def space_compression(self) -> int:
+        """Pixels of a token along height and width."""
+        return PATCH * 2 ** (len(self.channels) - 1)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Everything that a model directory is made by. The defaults are the model that ships.
+
+    frame_size  (height, width) of the model's frames, pixels; multiples of 16 and of a token
+    frame_rate  Hz, at which clips are picked from recordings, and the model's own
+
+    Raises SettingError where these do not fit together.
+    """
+
+    frame_size: tuple[int, int] = (96, 160)
+    frame_rate: float = 10.0
+    tokenizer: TokenizerSizes = field(default_factory=TokenizerSizes)
+    layers: int = 6
+    width: int = 384
+    heads: int = 6
+    key_value_heads: int = 2
+    ffn_hidden: int = 1024
+    refiner_channels: tuple[int, int, int, int] = (48, 96, 144, 176)
+    temperature: float = 0.9
+    top_p: float = 0.8
+
+    def __post_init__(self) -> None:
+        for name in ("frame_size", "refiner_channels"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        given: Any = self.tokenizer
+        if not isinstance(given, TokenizerSizes):
+            object.__setattr__(self, "tokenizer", _made(TokenizerSizes, given))
+        step = math.lcm(16, self.tokenizer.space_compression)
+        if len(self.frame_size) != 2 or any(size <= 0 or size % step for size in self.frame_size):
+            raise SettingError(f"frame_size must be two multiples of {step}; got {list(self.frame_size)}")
+        if self.width % self.heads or self.heads % self.key_value_heads:
+            raise SettingError("width must be a multiple of heads, and heads of key_value_heads")
+
+    @classmethod
+    def of(cls, file: Path | None) -> Sizes:
+        """From a YAML file of these fields; None: the model that ships. Raises SettingError."""
+        if file is None:
+            return cls()
+        try:
+            given = yaml.safe_load(file.read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise SettingError(f"{file} cannot be read as YAML: {error}") from error
+        return _made(cls, given if given is not None else {}, str(file))
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        step = self.tokenizer.space_compression
+        latent_frames = 1 + (CLIP_FRAMES - 1) // TIME_COMPRESSION
+        return latent_frames, self.frame_size[0] // step, self.frame_size[1] // step
+
+
+def _made(cls: type[T], given: object, where: str = "tokenizer") -> T:
+    names = {each.name for each in fields(cls)}  # type: ignore[arg-type]
+    if not isinstance(given, dict) or (unknown := set(given) - names):
+        told = sorted(map(str, unknown)) if isinstance(given, dict) else type(given).__name__
+        raise SettingError(f"{where}: expected a mapping of {', '.join(sorted(names))}; got {told}")
+    try:
+        return cls(**given)
+    except (TypeError, ValueError) as error:
+        raise SettingError(f"{where}: {error}") from error

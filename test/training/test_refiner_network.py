@@ -1,0 +1,61 @@
+"""The refiner's network: what it begins as, what it may depend on, and that it can be scripted."""
+
+import pytest
+import torch
+
+from cosmos_ros.training.refiner_network import Refiner
+
+CHANNELS = (4, 6, 8, 8)
+
+
+@pytest.fixture
+def refiner() -> Refiner:
+    torch.manual_seed(0)
+    refiner = Refiner(CHANNELS).eval()
+    for parameter in refiner.parameters():  # beyond the zeros that blocks begin with
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return refiner
+
+
+def pictures(n: int, height: int, width: int, seed: int) -> torch.Tensor:
+    return torch.rand(1, 3, n, height, width, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+@pytest.mark.parametrize(("n", "group"), [(9, 1), (9, 3), (1, 4)])
+@pytest.mark.parametrize("size", [(32, 48), (50, 77)])
+def test_a_group_comes_at_the_cameras_size(refiner, n, group, size):
+    decoded, camera = pictures(n + 8 * group, 32, 48, 1), pictures(n, *size, 2)
+    with torch.no_grad():
+        assert refiner(decoded, camera).shape == (1, 3, 8, *size)
+
+
+def test_it_begins_near_nothing_moves():
+    torch.manual_seed(0)
+    camera = pictures(9, 40, 60, 3)
+    with torch.no_grad():
+        refined = Refiner(CHANNELS)(torch.zeros(1, 3, 17, 32, 48), camera)
+    likeness = torch.corrcoef(torch.stack([refined[0, :, 4].flatten(), camera[0, :, -1].flatten()]))[0, 1]
+    assert likeness > 0.8
+
+
+def test_the_same_camera_in_place_stays_sharp():
+    """With the choice all on the last frame in place, nothing else touches a pixel."""
+    refiner = Refiner(CHANNELS)
+    with torch.no_grad():
+        refiner.exit.weight.zero_()
+        refiner.exit.bias.view(8, 15, 4)[:, 6] = 60.0
+    camera = pictures(9, 50, 77, 4)
+    refined = refiner(pictures(17, 32, 48, 5), camera)
+    torch.testing.assert_close(refined, camera[:, :, -1:].expand_as(refined))
+
+
+def test_scripted_it_gives_the_same(refiner):
+    decoded, camera = pictures(17, 32, 48, 6), pictures(9, 40, 60, 7)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.jit.script(refiner)(decoded, camera), refiner(decoded, camera))
+
+
+def test_gradients_reach_the_decoded_frames(refiner):
+    decoded = pictures(17, 32, 48, 8).requires_grad_()
+    refiner(decoded, pictures(9, 40, 60, 9)).square().mean().backward()
+    assert decoded.grad[:, :, 9:].abs().sum() > 0

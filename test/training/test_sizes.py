@@ -1,0 +1,42 @@
+"""Training's configuration: from YAML, whole or in part, and what cannot be."""
+
+import pytest
+
+from cosmos_ros.errors import SettingError
+from cosmos_ros.training.sizes import Sizes
+
+
+def test_a_file_may_set_any_of_the_sizes(tmp_path):
+    file = tmp_path / "sizes.yaml"
+    file.write_text(
+        "frame_size: [160, 256]\nframe_rate: 15\n"
+        "tokenizer: {channels: [8, 12, 16], encoder_blocks: [1, 1, 1], decoder_blocks: [1, 1, 2]}\n"
+    )
+    sizes = Sizes.of(file)
+    assert sizes.frame_size == (160, 256) and sizes.frame_rate == 15 and sizes.layers == Sizes().layers
+    assert sizes.tokenizer.space_compression == 16 and sizes.latent_shape == (5, 10, 16)
+    assert sizes.tokenizer.vocabulary == 4375
+
+
+def test_without_a_file_it_is_the_model_that_ships():
+    assert Sizes.of(None) == Sizes() and Sizes().latent_shape == (5, 12, 20)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("frame_size: [100, 160]", "two multiples of 16"),
+        ("frame_sizes: [96, 160]", "got ['frame_sizes']"),
+        ("tokenizer: {channels: [8]}", "one number per level"),
+        ("tokenizer: 3", "expected a mapping"),
+        ("heads: 5", "width must be a multiple of heads"),
+        ("[1, 2]", "expected a mapping"),
+        ("a: [", "cannot be read as YAML"),
+    ],
+)
+def test_what_cannot_be_is_said(tmp_path, text, said):
+    file = tmp_path / "sizes.yaml"
+    file.write_text(text)
+    with pytest.raises(SettingError) as refusal:
+        Sizes.of(file)
+    assert said in str(refusal.value)
