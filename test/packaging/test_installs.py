@@ -132,7 +132,9 @@ def test_one_import_package_holds_interfaces_and_modules(installed):
     code = """
 import json, cosmos_ros, cosmos_ros.paths, cosmos_ros.node.parameters
 from cosmos_ros.action import Predict
-from cosmos_ros.msg import GuardDecision, GuardrailStatus, Rollout, StageTime
+from cosmos_ros.msg import GoalCost, GuardDecision, GuardrailStatus, Rollout, StageTime, Surprise
+from cosmos_ros.srv import ScoreRollouts
+ScoreRollouts.Request.__class__.__import_type_support__()
 Predict.Goal.__class__.__import_type_support__()
 print(json.dumps([cosmos_ros.__file__, str(cosmos_ros.paths.share_directory())]))
 """
