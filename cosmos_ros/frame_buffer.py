@@ -267,7 +267,8 @@ class FrameBuffer:
         if age > self.max_age_ns:
             raise StaleFrames(
                 f"the newest frame is {_seconds(age)} older than {name} (stamp {newest_ns} ns, {name} "
-                f"{reference_ns} ns), {limit}: is the camera running, and do its stamps and the clock agree?"
+                f"{reference_ns} ns), {limit}: is the camera running, and do its stamps and the clock agree "
+                "(a played bag and a simulator need use_sim_time)?"
             )
         if -age > self.max_age_ns:
             raise StaleFrames(

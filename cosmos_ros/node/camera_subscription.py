@@ -195,6 +195,7 @@ class CameraSubscription:
             self._settled = time.monotonic() + SETTLE_S
             self._images = self._subscribe()
             self._node.destroy_subscription(outgoing)
+            self._last_arrival = self._last_usable = time.monotonic()  # it has had no time to hear anything
             self._log.info(f"subscribed to {self.topic} as {self.reliability}, like its publisher")
         if self.silent_s > SILENCE_S:
             why = self._why_silent()
