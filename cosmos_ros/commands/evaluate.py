@@ -32,22 +32,34 @@ INTERRUPTED = 130
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     default = "(default: %(default)s)"
     parser.add_argument("bags", nargs="+", metavar="BAG", help="rosbag2 recordings (folders, .mcap, .db3), videos")
-    parser.add_argument("--image-topic", default="", help="default: the only image topic of each bag")
-    parser.add_argument("--every", type=float, default=1.0, metavar="S", help=f"from window to window {default}")
+    parser.add_argument("--image-topic", default="", help="image topic of the bags; default: the only one of each")
+    parser.add_argument(
+        "--every", type=float, default=1.0, metavar="S", help=f"seconds from one window to the next {default}"
+    )
     parser.add_argument(
         "--min-motion",
         type=float,
         default=0.0,
         metavar="SHARE",
-        help=f"leave out windows in which a smaller share of the pixels changes, 0.02 say {default}",
+        help=f"leave out windows in which a smaller share of the pixels changes, such as 0.02 {default}",
     )
     parser.add_argument("--samples", type=int, default=1, metavar="N", help=f"rollouts per window {default}")
-    parser.add_argument("--seed", type=int, default=0, help=f"of the first sample {default}")
-    parser.add_argument("--prompt", default="", help="for models that take text")
-    parser.add_argument("--out", type=Path, default=Path("evaluation"), help=f"folder {default}")
-    parser.add_argument("--resume", action="store_true", help="go on with the evaluation in --out")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="default: one per GPU, or per core up to 4")
-    parser.add_argument("--ray", metavar="ADDRESS", help='over a Ray cluster: its address, "auto", or "local"')
+    parser.add_argument("--seed", type=int, default=0, help=f"seed of the first sample {default}")
+    parser.add_argument("--prompt", default="", help="text prompt, for models that take one")
+    parser.add_argument(
+        "--out", type=Path, default=Path("evaluation"), help=f"folder for the report and its numbers {default}"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the interrupted evaluation in --out")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="worker processes; default: one per GPU, or per core up to 4",
+    )
+    parser.add_argument(
+        "--ray", metavar="ADDRESS", help='spread the windows over a Ray cluster: its address, "auto", or "local"'
+    )
     group = parser.add_argument_group("metrics that need trained networks, which are not part of this package")
     group.add_argument(
         "--lpips-weights",
@@ -59,8 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fvd-weights",
         default="",
         metavar="FILE",
-        help=f"adds FVD, which means little below about {FVD_CLIPS:,} windows; {FVD_FILE}: a program, so take it from "
-        "nobody you do not trust",
+        help=f"adds FVD, which means little below about {FVD_CLIPS:,} windows; {FVD_FILE}: a program, so take it "
+        "only from somebody you trust",
     )
     add_flags(parser, "clips, as the node picks them", settings_of(ClipConfig))
     add_flags(parser, "sampling", settings_of(SamplingConfig))
@@ -128,7 +140,7 @@ class Evaluation:
         """Evaluate, then write the report: of what is there, where the run is interrupted or fails."""
         status, trouble = 0, ""
         try:
-            with ProgressBar(unit="window", initial=len(self._done), desc="evaluating") as bar:
+            with ProgressBar(unit=" windows", initial=len(self._done), desc="evaluating") as bar:
                 self._evaluate(bar)
         except KeyboardInterrupt:
             status, trouble = INTERRUPTED, "interrupted; go on with --resume"

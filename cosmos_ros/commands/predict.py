@@ -32,9 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="IN",
         help='videos, images, rosbag2 recordings, or .jsonl files of {"visual_input": FILE, "prompt": "..."} lines',
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="NAME.mp4, .png and .json per input")
-    parser.add_argument("--prompt", default="", help="for models that take text")
-    parser.add_argument("--image-topic", default="", help="of recordings; default: their only image topic")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for NAME.mp4, NAME.png and NAME.json of each input",
+    )
+    parser.add_argument("--prompt", default="", help="text prompt, for models that take one")
+    parser.add_argument("--image-topic", default="", help="image topic of recordings; default: the only one of each")
     parser.add_argument("--seed", type=int, default=0, help="same seed: same rollout (default: 0)")
     add_flags(parser, "clips", [SETTINGS["frame_rate"], SETTINGS["max_pixels"]])
     add_flags(parser, "sampling", settings_of(SamplingConfig))
@@ -61,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
             except (ModelUnavailable, GuardrailUnavailable) as error:
                 return _complain(str(error))  # the next input would fare no better
             except (BadRecording, ForesightError, OSError) as error:
-                status = _complain(f"{getattr(job, 'origin', '')}: {error}".removeprefix(": "))
+                status = _complain(_of(job, str(error)))
             bar.update(done + 1 - bar.n)
     return status
 
@@ -105,6 +111,13 @@ def _facts(job: Job, clip: Clip, rollout: GuardedRollout) -> dict[str, Any]:
         "camera_size": list(clip.frames.shape[1:3]),
         "crop": asdict(rollout.crop),
     }
+
+
+def _of(job: Job | BadRecording, message: str) -> str:
+    """The message with the input that it is about, where it does not begin with that itself."""
+    if isinstance(job, BadRecording) or message.startswith(job.origin):
+        return message
+    return f"{job.origin}: {message}"
 
 
 def _show(bar: ProgressBar, done: int, progress: Progress) -> None:

@@ -97,7 +97,7 @@ class ModelSpec:
         fits = height % down == 0 < height <= self.frame_size[0] and width % across == 0 < width <= self.frame_size[1]
         if not fits:
             raise SettingError(
-                f"frame_size must be height x width in multiples of {down} and {across} up to "
+                f"frame_size must be height x width, the height a multiple of {down}, the width of {across}, up to "
                 f"{self.frame_size[0]}x{self.frame_size[1]}; got {frame_size}"
             )
         shape = (self.config.latent_shape[0], height // down, width // across)

@@ -108,6 +108,13 @@ def test_a_list_in_which_bad_lines_are_told_and_do_not_stop_the_others(predict, 
     assert {path.name for path in (tmp_path / "out").glob("*.mp4")} == {"one.mp4", "one_2.mp4"}
 
 
+def test_a_missing_input_is_named_once(predict, tmp_path):
+    missing = tmp_path / "nowhere.mp4"
+    status, said = predict(missing)
+    assert status == 1
+    assert f"cosmos_ros predict: {missing} does not exist" in said
+
+
 def test_two_inputs_never_share_a_name(predict, tmp_path, moving_scene):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()

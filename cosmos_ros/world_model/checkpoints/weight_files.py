@@ -66,7 +66,7 @@ class TensorHeader(NamedTuple):
 
 def is_directory(path: Path) -> bool:
     """Raises ModelUnavailable where there is nothing, or it cannot be looked at."""
-    with reading(path, remedy=REMEDY):
+    with reading(path, remedy=f"check the path, or {REMEDY}"):
         return stat.S_ISDIR(path.stat().st_mode)
 
 
