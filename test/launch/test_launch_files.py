@@ -180,7 +180,7 @@ def test_replay_can_run_on_the_computers_time(parameters):
     assert values["use_sim_time"] is False and values["max_age"] == 0.0
 
 
-def test_rviz_shows_camera_rollout_and_contact_sheet():
+def test_rviz_shows_camera_rollout_contact_sheet_and_uncertainty():
     config = yaml.safe_load((SHARE / "rviz" / "foresight.rviz").read_text())
     displays = {display["Name"]: display for display in config["Visualization Manager"]["Displays"]}
     assert {d["Class"] for d in displays.values()} == {"rviz_default_plugins/Image"}
@@ -189,4 +189,5 @@ def test_rviz_shows_camera_rollout_and_contact_sheet():
         "Camera": ("/image", "Best Effort"),
         "Rollout": ("/foresight/image", "Reliable"),
         "Contact sheet": ("/foresight/contact_sheet", "Reliable"),
+        "Uncertainty": ("/foresight/uncertainty", "Reliable"),
     }
