@@ -104,7 +104,7 @@ def other(setting: Setting) -> Value:
     if setting.choices:
         return next(choice for choice in setting.choices if choice != setting.default)
     if isinstance(setting.default, str):
-        return "cpu" if setting.name == "device" else "elsewhere"
+        return {"device": "cpu", "frame_size": "320x512"}.get(setting.name, "elsewhere")
     return setting.default + 1
 
 
