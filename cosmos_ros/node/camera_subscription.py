@@ -29,6 +29,8 @@ WATCH_PERIOD_S = 0.2  # in which a publisher that comes or goes is noticed
 SILENCE_S = 5.0  # without an image for so long: say why
 RATE_WINDOW_S = 2.0  # over which the incoming rate is taken
 LOST = "lost on the way"  # among the fates that are counted
+UNKNOWN_NODE = "_NODE_NAME_UNKNOWN_"  # rmw's, of a publisher that is discovered before its node
+OFTEN = 3  # starts afresh within SILENCE_S that are no single change of a camera's setup
 SETTLE_S = 1.0  # after a change of subscription: the outgoing one has the same images, the new one knows none before
 WORTH_A_WARNING = (Added.DUPLICATE, Added.UNSTAMPED, Added.JUMPED_BACK, Added.CHANGED)
 
@@ -66,6 +68,8 @@ class CameraSubscription:
         self._last_arrival = self._last_usable = time.monotonic()
         self._first_arrival: float | None = None
         self._last_fault = ""  # why the last image that could not be used could not
+        self._restarts: collections.deque[float] = collections.deque(maxlen=OFTEN)  # when the buffer started afresh
+        self._last_restart = ""  # why it did
         self._settled = 0.0  # by time.monotonic(): when the subscription has been the only one for a while
         self.infos = CameraInfos(self._complaints)
         self.counts: collections.Counter[str] = collections.Counter()  # of what became of each image
@@ -111,12 +115,19 @@ class CameraSubscription:
 
     @property
     def trouble(self) -> str:
-        """Why the buffer gets no images; empty where it does, or where it is too early to say."""
+        """Why the buffer gets no images, or keeps none; empty where it does, or where it is too early to say."""
         if self.silent_s > SILENCE_S:
             return f"no image on {self.topic} for {self.silent_s:.0f} s: {self._why_silent()}"
         if self.unusable_s > SILENCE_S and self._last_fault:
             return f"none of the images on {self.topic} could be used for {self.unusable_s:.0f} s: {self._last_fault}"
-        return ""
+        return self.why_restless()
+
+    def why_restless(self) -> str:
+        """Why no clip can grow, because the buffer starts afresh again and again; empty where it does not."""
+        restarts = tuple(self._restarts)
+        if len(restarts) < OFTEN or time.monotonic() - restarts[0] > SILENCE_S:
+            return ""
+        return f"images on {self.topic} again and again: {self._last_restart}"
 
     def why_empty(self) -> str:
         """Why there is no frame to predict from."""
@@ -169,8 +180,11 @@ class CameraSubscription:
         else:
             self._last_usable = self._last_arrival
         if added in WORTH_A_WARNING:
-            text = f"image on {self.topic} with stamp {frame.stamp_ns} ns: {added.value}{self._who_else()}"
-            self._complaints.say(added.name, text)
+            what = f"{added.value}{self._who_else()}"
+            self._complaints.say(added.name, f"image on {self.topic} with stamp {frame.stamp_ns} ns: {what}")
+            if added in RESTARTS:
+                self._last_restart = what
+                self._restarts.append(self._last_arrival)
         if added in (Added.ADDED, *RESTARTS):
             self._on_frame(frame.stamp_ns)
 
@@ -242,10 +256,14 @@ class CameraSubscription:
 
     def _who_else(self) -> str:
         """The publishers, where there are several: their frames cannot be told apart."""
-        names = sorted(
-            f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}" for publisher in self._publishers()
-        )
+        names = sorted(map(_node_of, self._publishers()))
         return f"; {len(names)} publish it: {', '.join(names)}" if len(names) > 1 else ""
+
+
+def _node_of(publisher: TopicEndpointInfo) -> str:
+    if publisher.node_name == UNKNOWN_NODE:
+        return "one whose name is not known yet"
+    return f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
 
 
 def fitting_reliability(publishers: list[TopicEndpointInfo]) -> ReliabilityPolicy:

@@ -28,7 +28,7 @@ from rclpy.signals import SignalHandlerOptions
 from unique_identifier_msgs.msg import UUID
 
 from cosmos_ros.device.threads import set_cpu_threads
-from cosmos_ros.errors import ForesightError, NoFrames, NotActive
+from cosmos_ros.errors import ForesightError, NoFrames, NotActive, UnevenFrames
 from cosmos_ros.foresight import Foresight
 from cosmos_ros.frame_buffer import FrameBuffer
 from cosmos_ros.msg import Rollout
@@ -234,6 +234,9 @@ class ForesightNode(LifecycleNode):
             clip = configured.buffer.clip(n_frames, until_ns=request.until_ns, now_ns=now_ns)
         except NoFrames as error:
             raise error if configured.buffer.state().frames else NoFrames(configured.camera.why_empty()) from error
+        except UnevenFrames as error:
+            restless = configured.camera.why_restless()
+            raise UnevenFrames(f"{error}; {restless}") if restless else error from None
         camera = Camera(
             clip.frame_id, clip.frames.shape[1:3], configured.camera.infos.at(clip.stamps_ns[-1], clip.frame_id)
         )

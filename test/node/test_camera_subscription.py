@@ -10,6 +10,7 @@ from cosmos_ros.action import Predict
 from rclpy.exceptions import InvalidHandle
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -129,6 +130,33 @@ def test_images_that_cannot_be_used_are_counted_with_the_reason(blind, wait_for,
     monkeypatch.setattr(camera, "_last_arrival", math.inf)
     status = diagnosed(node)
     assert status.level == WARN and "none of the images" in status.summary and "martian" in status.summary
+
+
+def test_two_cameras_on_one_topic_are_named_in_goal_and_diagnostics(blind, wait_for, monkeypatch):
+    robot, node = blind(image_reliability="reliable", max_age=30.0)
+    monkeypatch.setattr(camera_subscription, "SILENCE_S", math.inf)
+    cameras = [robot.ros.create_publisher(Image, "image", 10) for _ in range(2)]
+    camera, now = node._configured.camera, time.time_ns()
+    wait_for(lambda: node.count_publishers(camera.topic) == 2, "both publishers")
+    wait_for(lambda: all(each.get_subscription_count() for each in cameras), "the subscription")
+    for n in range(6):
+        image = robot.image(now + n * PERIOD_NS)
+        image.header.frame_id = f"camera_{n % 2}"
+        cameras[0].publish(image)
+        wait_for(lambda n=n: camera.counts.total() > n, "the image")
+        if n < camera_subscription.OFTEN:
+            assert not camera.trouble, "a single change is none"
+    why = "the size, encoding or frame_id changed: the buffer starts afresh with this frame; 2 publish it"
+    assert why in robot.expect(Predict.Result.UNEVEN_FRAMES).error_msg
+    status = diagnosed(node)
+    assert status.level == WARN and "again and again" in status.summary and why in status.summary
+
+
+def test_a_publisher_that_is_discovered_before_its_node_is_not_given_the_middlewares_placeholder():
+    known = TopicEndpointInfo(node_name="wrist", node_namespace="/arm")
+    early = TopicEndpointInfo(node_name="_NODE_NAME_UNKNOWN_", node_namespace="_NODE_NAMESPACE_UNKNOWN_")
+    assert camera_subscription._node_of(known) == "/arm/wrist"
+    assert "UNKNOWN" not in camera_subscription._node_of(early)
 
 
 def test_a_dropped_image_does_not_rename_the_next_rollout(blind, wait_for):
