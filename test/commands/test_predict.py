@@ -146,6 +146,7 @@ def test_an_earlier_run_from_the_same_file_is_known_by_its_place(tmp_path, monke
     assert free_name(Path("view.png"), out, set()) == "view_2"
 
 
+@pytest.mark.slow
 def test_no_input_is_overwritten_whatever_it_was_before(tmp_path, predict, moving_scene):
     """Outputs of an earlier run from the same input are, unless they are inputs themselves by now."""
     out = tmp_path / "out"

@@ -116,6 +116,7 @@ def edited(bag: Path, edit: Callable[[dict], None]) -> None:
 WRONG_VALUES = [None, [], {}, [None], {"a": 1}, "text", -1, 10**30, 1.5, True, datetime.date(2026, 1, 1), "\0"]
 
 
+@pytest.mark.slow
 def test_metadata_of_wrong_types_costs_no_frames(tmp_path, write_bag):
     bag = write_bag(tmp_path / "bag", FRAMES, STAMPS)
     whole = (bag / "metadata.yaml").read_text()
