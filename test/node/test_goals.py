@@ -211,15 +211,21 @@ def test_a_goal_whose_only_client_is_gone(rig, ready, tiny_checkpoint, monkeypat
     robot, node = rig(checkpoint=str(tiny_checkpoint))
     ready(node, robot)
     robot.action.destroy()
-    brake = Brake(node._configured.foresight._model, monkeypatch)
-    robot.film(node)
-    with running_robot(domain, robot.namespace) as other:
-        handle = other.send(**DRAWN)
-        brake.wait_held()
-    wait_for(lambda: robot.warnings(node, f"the client of goal {id_of(handle).hex()[:8]} is gone"), "the warning")
-    brake.release()
-    wait_for(lambda: node._queue.idle, "its end")
-    robot.action = ActionClient(robot.ros, Predict, "foresight/predict")
+    feedback = node.resolve_topic_name("~/predict/_action/feedback")
+    try:
+        wait_for(lambda: not node.count_subscribers(feedback), "the other client's leave")
+        brake = Brake(node._configured.foresight._model, monkeypatch)
+        robot.film(node)
+        with running_robot(domain, robot.namespace) as other:
+            handle = other.send(**DRAWN)
+            brake.wait_held()
+            wait_for(lambda: node._action._goals[id_of(handle)].clients, "its client")
+        said = f"the client of goal {id_of(handle).hex()[:8]} is gone"
+        wait_for(lambda: said in node._action.orphans, "the client's going")
+        brake.release()
+        wait_for(lambda: node._queue.idle, "its end")
+    finally:
+        robot.action = ActionClient(robot.ros, Predict, "foresight/predict")
 
 
 def test_an_unexpected_failure_ends_one_goal_only(robot, node, monkeypatch):

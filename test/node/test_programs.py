@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -274,9 +275,15 @@ def test_a_node_that_is_stopped_answers_its_goals_first(start, domain, tiny_chec
         node = start("foresight_node", "--ros-args", "-r", "__ns:=/stopping", *given)
         wait_for(lambda: "activate: done" in node.said(), "the active node")
         wait_for(robot.images.get_subscription_count, "its subscription")
-        for i in range(9):
-            robot.images.publish(robot.image(START_NS + i * PERIOD_NS))
-        wait_for(lambda: robot.predict().error_code == Predict.Result.NONE, "nine frames in the buffer")
+        stamps = itertools.count(START_NS, PERIOD_NS)
+
+        def predicted() -> bool:
+            """Nine more images, then a goal: the first ones may go before the node has found this camera."""
+            for stamp in itertools.islice(stamps, 9):
+                robot.images.publish(robot.image(stamp))
+            return robot.predict().error_code == Predict.Result.NONE
+
+        wait_for(predicted, "nine frames in the buffer")
         goals = [robot.send() for _ in range(8)]  # services keep ten answers for a client
         results = [robot.executor.create_task(goal.get_result_async) for goal in goals]
         wait_for(lambda: any(each.done() and each.result().done() for each in results), "the first answers")
