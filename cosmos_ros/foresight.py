@@ -19,8 +19,8 @@ from cosmos_ros.device.plan import MemoryPlan, Need, Pipeline, plan_memory
 from cosmos_ros.errors import InvalidGoal
 from cosmos_ros.guardrail import Guardrail
 from cosmos_ros.guardrail.guard import PROMPT_GUARD, VIDEO_GUARD
-from cosmos_ros.progress import StageClock
-from cosmos_ros.rollout import MAX_SAMPLES, Clip, Crop, GuardedRollout, Progress, Stage
+from cosmos_ros.progress import Progress, Stage, StageClock
+from cosmos_ros.rollout import MAX_SAMPLES, Clip, Crop, GuardedRollout
 from cosmos_ros.samples import mean_frames
 from cosmos_ros.settings import ForesightConfig
 from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel, world_model

@@ -2,10 +2,40 @@
 
 from __future__ import annotations
 
+import enum
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from cosmos_ros.rollout import Progress, Stage, StageTime
+
+class Stage(enum.IntEnum):
+    """Where a prediction stands. The values are the stage constants of Predict.action's feedback."""
+
+    WAITING = 0
+    PROMPT_GUARD = 1
+    TEXT_ENCODING = 2
+    TOKENIZING = 3
+    GENERATING = 4
+    DECODING = 5
+    VIDEO_GUARD = 6
+    DENOISING = 7
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One report on a running prediction."""
+
+    stage: Stage
+    fraction: float  # of the whole prediction, 0..1
+    frames_ready: int = 0  # predicted frames whose tokens are complete
+    tokens_per_second: float = 0.0
+    remaining_s: float = -1.0  # estimate, seconds; negative where nothing is known yet
+
+
+@dataclass(frozen=True)
+class StageTime:
+    stage: Stage
+    seconds: float
 
 
 class StageClock:

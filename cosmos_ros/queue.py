@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cosmos_ros.errors import Busy, Canceled, ForesightError, NotActive, Preempted
-from cosmos_ros.rollout import Progress, Stage
+from cosmos_ros.progress import Progress, Stage
 
 REPORT_PERIOD_S = 0.1  # between two reports of the same stage
 

@@ -11,7 +11,8 @@ from cosmos_ros import Clip, Foresight
 from cosmos_ros.errors import Canceled, InvalidGoal, ModelUnavailable, VideoBlocked
 from cosmos_ros.guardrail.guard import Judgement
 from cosmos_ros.guardrail_report import Verdict
-from cosmos_ros.rollout import NANOSECONDS, Crop, Stage
+from cosmos_ros.progress import Stage
+from cosmos_ros.rollout import NANOSECONDS, Crop
 
 RATE = 10.0
 

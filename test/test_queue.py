@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from cosmos_ros.errors import Busy, Canceled, InvalidGoal, NotActive, Preempted
+from cosmos_ros.progress import Progress, Stage
 from cosmos_ros.queue import Job, PredictionQueue, Request
-from cosmos_ros.rollout import Progress, Stage
 
 PATIENCE_S = 60.0
 

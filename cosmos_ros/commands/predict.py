@@ -16,12 +16,13 @@ from cosmos_ros.device.threads import set_cpu_threads
 from cosmos_ros.errors import ForesightError, GuardrailUnavailable, ModelUnavailable
 from cosmos_ros.files import check_place, write_whole
 from cosmos_ros.foresight import Foresight
+from cosmos_ros.progress import Progress
 from cosmos_ros.progress_bar import ProgressBar
 from cosmos_ros.recordings.inputs import OUTPUTS, Job, free_name, identities, jobs, read_clip
 from cosmos_ros.recordings.recording import BadRecording
 from cosmos_ros.recordings.rollout_json import RolloutFacts
 from cosmos_ros.recordings.rollout_writer import write_contact_sheet, write_mp4
-from cosmos_ros.rollout import Clip, GuardedRollout, Progress
+from cosmos_ros.rollout import Clip, GuardedRollout
 from cosmos_ros.settings import SETTINGS, ClipConfig, ForesightConfig, NodeConfig, SamplingConfig, settings_of
 
 

@@ -15,7 +15,8 @@ from cosmos_ros.guardrail.guard import ContentGuard, FrameFilter, Guard, Guards,
 from cosmos_ros.guardrail.prompt_cache import VERDICTS
 from cosmos_ros.guardrail.watched_thread import Watch, WatchedThread
 from cosmos_ros.guardrail_report import GuardDecision, GuardrailReport, Verdict
-from cosmos_ros.rollout import _GUARDRAIL_SEAL, Clip, Crop, Decoding, GuardedRollout, StageTime
+from cosmos_ros.progress import StageTime
+from cosmos_ros.rollout import _GUARDRAIL_SEAL, Clip, Crop, Decoding, GuardedRollout
 
 
 class Screening:

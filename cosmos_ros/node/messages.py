@@ -18,10 +18,11 @@ from cosmos_ros.errors import InvalidGoal
 from cosmos_ros.guardrail_report import GuardDecision, GuardrailReport, Verdict
 from cosmos_ros.msg import GuardDecision as GuardDecisionMessage
 from cosmos_ros.msg import GuardrailStatus, Rollout, StageTime
+from cosmos_ros.progress import Progress
 from cosmos_ros.queue import Request
 from cosmos_ros.recordings.contact_sheet import contact_sheet
 from cosmos_ros.recordings.rollout_json import RolloutFacts
-from cosmos_ros.rollout import MAX_SAMPLES, NANOSECONDS, Crop, Decoding, GuardedRollout, Progress
+from cosmos_ros.rollout import MAX_SAMPLES, NANOSECONDS, Crop, Decoding, GuardedRollout
 from cosmos_ros.samples import uncertainty
 
 

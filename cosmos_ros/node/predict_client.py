@@ -29,8 +29,9 @@ from cosmos_ros.action import Predict
 from cosmos_ros.files import check_place, write_whole
 from cosmos_ros.msg import Rollout
 from cosmos_ros.node.messages import nanoseconds_of, rollout_facts, time_message
+from cosmos_ros.progress import Stage
 from cosmos_ros.progress_bar import ProgressBar
-from cosmos_ros.rollout import NANOSECONDS, Stage
+from cosmos_ros.rollout import NANOSECONDS
 
 # What a node answers that has only just started, until it is up and has seen the camera for a second.
 NOT_YET = ("NOT_ACTIVE", "NO_FRAMES", "UNEVEN_FRAMES")

@@ -14,7 +14,7 @@ from lifecycle_msgs.msg import Transition
 from rclpy.action import ActionClient
 
 from cosmos_ros.node.diagnostics import WARN
-from cosmos_ros.rollout import Stage
+from cosmos_ros.progress import Stage
 
 RESULT = Predict.Result
 CANCELED, ABORTED, SUCCEEDED = GoalStatus.STATUS_CANCELED, GoalStatus.STATUS_ABORTED, GoalStatus.STATUS_SUCCEEDED

@@ -16,7 +16,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from cosmos_ros import images
 from cosmos_ros.node.messages import nanoseconds_of
-from cosmos_ros.rollout import Stage
+from cosmos_ros.progress import Stage
 from cosmos_ros.world_model.preprocessing import camera_view
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)

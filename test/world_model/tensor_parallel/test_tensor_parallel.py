@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 from cosmos_ros.errors import ModelUnavailable, RankLost, SettingError
 from cosmos_ros.foresight import Foresight, ForesightConfig
-from cosmos_ros.rollout import Clip, Stage
+from cosmos_ros.progress import Stage
+from cosmos_ros.rollout import Clip
 from cosmos_ros.world_model import Sampling, Transformer, TransformerConfig, WorldModel
 from cosmos_ros.world_model.checkpoints.transformer_weights import shard_axis
 from cosmos_ros.world_model.config import PUBLISHED_KINDS
