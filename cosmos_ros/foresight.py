@@ -16,7 +16,7 @@ from cosmos_ros.device.devices import free_memory, resolve_device, resolve_dtype
 from cosmos_ros.device.out_of_memory import out_of_memory_as_error
 from cosmos_ros.device.placement import DeviceMemory
 from cosmos_ros.device.plan import MemoryPlan, Need, Pipeline, plan_memory
-from cosmos_ros.errors import InvalidGoal
+from cosmos_ros.errors import InvalidGoal, ModelUnavailable
 from cosmos_ros.guardrail import Guardrail
 from cosmos_ros.guardrail.guard import PROMPT_GUARD, VIDEO_GUARD
 from cosmos_ros.progress import Progress, Stage, StageClock
@@ -237,6 +237,19 @@ class Foresight:
                     decoding=replace(model.decoding, window=0),
                     timing=tuple,
                 )
+
+    def codes(self, frames: np.ndarray) -> np.ndarray:
+        """Where frames lie in the space of the model's own tokenizer: float32 [n, codes, h, w], each frame by itself.
+
+        frames  uint8 [n, H, W, 3], of which the centre is taken as a clip's would be
+
+        Frames that look alike to the model lie near each other. Raises ModelUnavailable where the model is not loaded
+        or its tokenizer's encoder gives tokens without codes, OutOfMemory.
+        """
+        with self._busy, out_of_memory_as_error("encoding"):
+            if self._model is None:  # loading it here would undo an `unload` that came first
+                raise ModelUnavailable("the model is not loaded: call `load`, or predict first")
+            return self._model.codes(frames)
 
     def _view(self, clip: Clip) -> Crop:
         """What the model sees of the camera's image."""

@@ -136,13 +136,14 @@ def _script_tokenizer(directory: Path, step: int) -> None:
             super().__init__()
             self.levels, self.step = levels, step
 
-        def forward(self, frames: Tensor) -> Tensor:
+        def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
             first, rest = frames[:, :, :1], frames[:, :, 1:]
             means = nn.functional.avg_pool3d(first, [1, 16, 16])
             if rest.shape[2] > 0:
                 means = torch.cat([means, nn.functional.avg_pool3d(rest, [self.step, 16, 16])], dim=2)
             level = torch.round((means.float() * 0.5 + 0.5).clamp(0, 1) * (self.levels - 1)).long()
-            return (level[:, 0] * self.levels + level[:, 1]) * self.levels + level[:, 2]
+            tokens = (level[:, 0] * self.levels + level[:, 1]) * self.levels + level[:, 2]
+            return tokens, level.float() / (self.levels - 1) * 2 - 1
 
     class Decoder(nn.Module):
         def __init__(self, levels: int, step: int) -> None:

@@ -105,7 +105,7 @@ class ForesightNode(LifecycleNode):
             self._queue, lambda: self._settings.of(ContinuousConfig), self.get_logger().get_child("continuous")
         )
         self._kept = KeptRollouts(lambda: self._settings.of(NodeConfig).keep_rollouts)
-        ScoreService(self, self._kept, lambda: self.state == "active")
+        ScoreService(self, self._kept, lambda: self.state == "active", lambda: self._parts.foresight)
         Diagnostics(self, self._statuses)
         survive_impossible_transitions(self)
         if self._settings["autostart"]:

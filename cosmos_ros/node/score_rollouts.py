@@ -13,11 +13,12 @@ from sensor_msgs.msg import RegionOfInterest
 from unique_identifier_msgs.msg import UUID
 
 from cosmos_ros import images
-from cosmos_ros.errors import InvalidGoal
+from cosmos_ros.errors import InvalidGoal, ModelUnavailable
+from cosmos_ros.foresight import Foresight
 from cosmos_ros.images import BadImage
 from cosmos_ros.msg import GoalCost
 from cosmos_ros.planning import Cost, compare, score
-from cosmos_ros.planning.scores import METRICS, QUANTILES
+from cosmos_ros.planning.scores import QUANTILES, UNITS
 from cosmos_ros.rollout import Crop, GuardedRollout
 from cosmos_ros.srv import ScoreRollouts
 
@@ -63,8 +64,11 @@ class KeptRollouts:
 class ScoreService:
     """Serves `~/score` while the node is active."""
 
-    def __init__(self, node: LifecycleNode, kept: KeptRollouts, is_active: Callable[[], bool]) -> None:
+    def __init__(
+        self, node: LifecycleNode, kept: KeptRollouts, is_active: Callable[[], bool], foresight: Callable[[], Foresight]
+    ) -> None:
         self._log, self._kept, self._is_active = node.get_logger().get_child("score"), kept, is_active
+        self._foresight = foresight
         group = MutuallyExclusiveCallbackGroup()
         node.create_service(ScoreRollouts, "~/score", self._answer, callback_group=group)
 
@@ -76,7 +80,7 @@ class ScoreService:
                 self._score(request, response)
         except UnknownGoal as error:
             response.error_code, response.error_msg = response.UNKNOWN_GOAL, str(error)
-        except (InvalidGoal, BadImage) as error:
+        except (InvalidGoal, BadImage, ModelUnavailable) as error:
             response.error_code, response.error_msg = response.INVALID_REQUEST, str(error)
         except Exception as error:
             self._log.error(f"a score failed unexpectedly:\n{traceback.format_exc()}")
@@ -86,13 +90,14 @@ class ScoreService:
     def _score(self, request: ScoreRollouts.Request, response: ScoreRollouts.Response) -> None:
         goals = self._kept.of([bytes(goal_id.uuid) for goal_id in request.goal_ids])
         metric, quantiles = request.metric or "pixel", tuple(map(float, request.quantiles)) or QUANTILES
+        codes = self._foresight().codes
         image = images.to_rgb(request.goal_image)
         costs = []
         for _, rollouts, camera_size in goals:
             seen, region = as_the_model_sees(image, request.region, rollouts[0].crop, camera_size)
-            costs.append(score(rollouts, seen, region=region, metric=metric, quantiles=quantiles))
+            costs.append(score(rollouts, seen, region=region, metric=metric, quantiles=quantiles, codes=codes))
         best = compare(costs)
-        response.metric, response.unit = metric, METRICS[metric][0]
+        response.metric, response.unit = metric, UNITS[metric]
         response.costs = [_message(*goal[:2], cost) for goal, cost in zip(goals, costs, strict=True)]
         response.best, response.confidence = best.best, best.confidence
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -17,19 +18,13 @@ from cosmos_ros.rollout import Crop, GuardedRollout
 QUANTILES = (0.1, 0.5, 0.9)
 
 
-def _pixel(frames: np.ndarray, goal: np.ndarray) -> list[float]:
-    errors = frames.astype(np.float32) - goal
-    return [float(np.sqrt(np.mean(error**2))) for error in errors]
-
-
-def _structural(frames: np.ndarray, goal: np.ndarray) -> list[float]:
-    return [1 - value for value in ssim(frames, np.broadcast_to(goal, frames.shape))]
-
-
-METRICS: dict[str, tuple[str, Callable[[np.ndarray, np.ndarray], list[float]]]] = {
-    "pixel": ("root mean square error over RGB, levels of 255", _pixel),
-    "structural": ("1 - SSIM of the luma", _structural),
+UNITS = {
+    "pixel": "root mean square error over RGB, levels of 255",
+    "structural": "1 - SSIM of the luma",
+    "latent": "root mean square difference of the tokenizer's codes, which lie in -1..1",
 }
+METRICS = tuple(UNITS)
+Codes = Callable[[np.ndarray], np.ndarray]
 SMALLEST_SIDE = 11  # pixels, of a region: the window of SSIM
 
 
@@ -77,14 +72,16 @@ def score(
     region: Crop | None = None,
     metric: str = "pixel",
     quantiles: Sequence[float] = QUANTILES,
+    codes: Codes | None = None,
 ) -> Cost:
     """What the samples of one goal cost against an image that the camera should see.
 
     goal_image  uint8 [H, W, 3] RGB, of the size of the rollouts' frames
     region      of goal_image, the part that counts; None: all of it
     metric      a name of METRICS
+    codes       `Foresight.codes`, for the metric "latent"
 
-    Raises InvalidGoal for what does not fit together.
+    Raises InvalidGoal for what does not fit together, and what `codes` raises.
     """
     if metric not in METRICS:
         raise InvalidGoal(f"metric must be one of {', '.join(METRICS)}; got '{metric}'")
@@ -102,8 +99,13 @@ def score(
         )
     part = region or Crop(0, 0, shape[2], shape[1])
     _check_region(part, shape[1], shape[2])
-    measure = METRICS[metric][1]
-    costs = np.array([measure(part.of(rollout.frames), part.of(goal_image)) for rollout in rollouts])
+    if metric != "latent":
+        each = partial(_PIXEL_METRICS[metric], part.of(goal_image), part)
+    elif codes is None:
+        raise InvalidGoal("the metric latent needs the model: give `codes`, a Foresight's method")
+    else:
+        each = partial(_latent, goal_image, part, codes)
+    costs = np.array([each(rollout.frames) for rollout in rollouts])
     return Cost(costs, metric, tuple(quantiles))
 
 
@@ -121,6 +123,36 @@ def compare(costs: Sequence[Cost]) -> Comparison:
         if i != best
     ]
     return Comparison(best, min(wins, default=1.0))
+
+
+def _pixel(goal: np.ndarray, region: Crop, frames: np.ndarray) -> list[float]:
+    errors = region.of(frames).astype(np.float32) - goal
+    return [float(np.sqrt(np.mean(error**2))) for error in errors]
+
+
+def _structural(goal: np.ndarray, region: Crop, frames: np.ndarray) -> list[float]:
+    seen = region.of(frames)
+    return [1 - value for value in ssim(seen, np.broadcast_to(goal, seen.shape))]
+
+
+_PIXEL_METRICS = {"pixel": _pixel, "structural": _structural}
+
+
+def _latent(goal: np.ndarray, region: Crop, codes: Codes, frames: np.ndarray) -> list[float]:
+    """The whole images are encoded, since a code also sees what surrounds it; those that touch the region count."""
+    here, there = codes(frames), codes(goal[None])
+    cells = _cells(region, goal.shape[:2], here.shape[2:])
+    return [float(each) for each in np.sqrt(((here - there)[(..., *cells)] ** 2).mean(axis=(1, 2, 3)))]
+
+
+def _cells(region: Crop, image: tuple[int, ...], grid: tuple[int, ...]) -> tuple[slice, slice]:
+    """The rows and columns of a grid over an image, (height, width) each, that a region touches."""
+    ends = (region.y, region.y + region.height), (region.x, region.x + region.width)
+    rows, columns = (
+        slice(first * cells // pixels, -(-last * cells // pixels))
+        for (first, last), cells, pixels in zip(ends, grid, image, strict=True)
+    )
+    return rows, columns
 
 
 def _check_region(region: Crop, height: int, width: int) -> None:

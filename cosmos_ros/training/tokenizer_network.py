@@ -36,14 +36,18 @@ class VideoTokenizer(nn.Module):
 
 
 class PixelsToIndices(nn.Module):
-    """encoder.jit: video [B, 3, 1 + 8k, H, W] in [-1, 1] -> int64 indices [B, 1 + k, h, w]."""
+    """encoder.jit: video [B, 3, 1 + 8k, H, W] in [-1, 1] -> indices int64 [B, 1 + k, h, w] and their codes.
+
+    The codes are float32 [B, D, 1 + k, h, w], as published: what lies near in them looks alike.
+    """
 
     def __init__(self, tokenizer: VideoTokenizer) -> None:
         super().__init__()
         self.encoder, self.quantiser = tokenizer.encoder, tokenizer.quantiser
 
-    def forward(self, video: Tensor) -> Tensor:
-        return self.quantiser.indices(self.quantiser(self.encoder(video)))
+    def forward(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        codes = self.quantiser(self.encoder(video))
+        return self.quantiser.indices(codes), codes.transpose(1, 2)
 
 
 class IndicesToPixels(nn.Module):

@@ -35,7 +35,7 @@ def tokenize(tokenizer: VideoTokenizer, video: Tensor) -> Tensor:
     """Video [N, 3, 33, H, W] in [-1, 1] -> tokens int64 [N, 5 h w] in raster order."""
     # Half precision with 10 bits of mantissa: with bfloat16 many codes would round to their neighbours.
     with torch.autocast(video.device.type, dtype=torch.float16, enabled=video.device.type == "cuda"):
-        return PixelsToIndices(tokenizer)(video).flatten(1)
+        return PixelsToIndices(tokenizer)(video)[0].flatten(1)
 
 
 def token_corpus(

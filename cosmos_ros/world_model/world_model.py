@@ -176,6 +176,16 @@ class WorldModel:
             return self._tokenizer.encode(pixels)
 
     @cpu_threads()
+    def codes(self, frames: np.ndarray) -> np.ndarray:
+        """The tokenizer's codes float32 [n, codes, h', w'] of frames uint8 [n, H, W, 3] of any size, each by itself.
+
+        Raises ModelUnavailable where its encoder gives none.
+        """
+        pixels = to_model_input(frames, self.spec.frame_size)
+        with self._programs.in_use():
+            return self._tokenizer.codes(pixels).numpy()
+
+    @cpu_threads()
     def encode_text(self, prompt: str) -> Tensor | None:
         """The context [1, M, context_dim] of a prompt; None for a model that takes none.
 

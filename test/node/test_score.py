@@ -62,6 +62,15 @@ def test_the_costs_are_those_of_planning_in_the_order_asked(goals, ask):
     assert (answer.best, answer.confidence) == (best.best, pytest.approx(best.confidence))
 
 
+def test_the_latent_cost_is_measured_by_the_nodes_own_tokenizer(goals, ask):
+    goal_id, result = goals[0]
+    answer = ask(goal_image=result.rollouts[1].frames[-1], goal_ids=[goal_id], metric="latent", quantiles=[0.0])
+    assert (answer.error_code, answer.error_msg, answer.metric) == (ANSWER.NONE, "", "latent")
+    assert "tokenizer's codes" in answer.unit
+    cost = answer.costs[0]
+    assert cost.quantiles[-1] == 0 and cost.cost > 0  # one sample ends in the goal image itself; others go elsewhere
+
+
 def test_a_goal_image_of_the_cameras_size_is_cropped_as_the_model_sees_it(goals, ask):
     whole = np.random.default_rng(0).integers(0, 256, (48, 100, 3), dtype=np.uint8)
     seen = np.ascontiguousarray(CROP.of(whole))
@@ -85,7 +94,7 @@ def test_requests_that_cannot_be_served_are_answered_with_the_reason(goals, ask)
         ({"goal_image": fitting, "goal_ids": [stranger]}, ANSWER.UNKNOWN_GOAL, "keep_rollouts"),
         ({"goal_image": image_of(np.zeros((10, 20, 3), np.uint8))}, ANSWER.INVALID_REQUEST, "20x10"),
         ({"goal_image": Image()}, ANSWER.INVALID_REQUEST, ""),
-        ({"goal_image": fitting, "metric": "latent"}, ANSWER.INVALID_REQUEST, "pixel, structural"),
+        ({"goal_image": fitting, "metric": "beauty"}, ANSWER.INVALID_REQUEST, "pixel, structural, latent"),
         ({"goal_image": fitting, "quantiles": [2.0]}, ANSWER.INVALID_REQUEST, "quantiles"),
         (
             {"goal_image": fitting, "region": RegionOfInterest(x_offset=90, width=20, height=20)},

@@ -57,10 +57,34 @@ def test_a_region_counts_alone(goal):
     assert score(rollouts, goal, region=Crop(0, 0, 48, 16)).costs[0, 1] > 50
 
 
+def cell_means(frames: np.ndarray) -> np.ndarray:
+    """Codes as a tokenizer might give them: [n, 3, 4, 6] mean colours of 8x8 pixels."""
+    n, height, width, _ = frames.shape
+    cells = frames.reshape(n, height // 8, 8, width // 8, 8, 3).mean(axis=(2, 4))
+    return np.moveaxis(cells / 127.5 - 1, -1, 1).astype(np.float32)
+
+
+def test_the_latent_cost_is_the_distance_of_codes_in_the_cells_that_the_region_touches(goal):
+    frames = np.stack([goal, goal])
+    frames[1, :16] = 255 - frames[1, :16]
+    rollouts = [Frames(frames)]
+
+    def latent(region=None):
+        return score(rollouts, goal, metric="latent", codes=cell_means, region=region).costs[0]
+
+    here, there = cell_means(frames)[1], cell_means(goal[None])[0]
+    assert latent().tolist() == [0.0, pytest.approx(np.sqrt(np.mean((here - there) ** 2)))]
+    assert latent(Crop(0, 16, 48, 16)).tolist() == [0.0, 0.0]
+    touched = np.sqrt(np.mean((here - there)[:, 1:3, 2:4] ** 2))  # rows 15..27 and columns 17..30 of pixels
+    assert latent(Crop(17, 15, 13, 12))[1] == pytest.approx(np.sqrt(np.mean((here - there)[:, 1:4, 2:4] ** 2)))
+    assert latent(Crop(17, 12, 13, 12))[1] == pytest.approx(touched)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"metric": "beauty"}, "metric must be one of pixel, structural; got 'beauty'"),
+        ({"metric": "beauty"}, "metric must be one of pixel, structural, latent; got 'beauty'"),
+        ({"metric": "latent"}, "the metric latent needs the model"),
         ({"quantiles": (0.5, 1.5)}, "quantiles must lie in 0..1"),
         ({"quantiles": (float("nan"),)}, "quantiles must lie in 0..1"),
         ({"region": Crop(40, 0, 20, 20)}, "must lie in the 48x32 pixels"),

@@ -32,9 +32,14 @@ def clip(n_frames: int = 33, height: int = 32, width: int = 48) -> torch.Tensor:
     return torch.nn.functional.interpolate(coarse, size=(n_frames, height, width), mode="trilinear")
 
 
+def encoding(tokenizer):
+    """Video -> indices, as encoder.jit gives them beside their codes."""
+    return lambda video: PixelsToIndices(tokenizer)(video)[0]
+
+
 @pytest.mark.parametrize(("n_frames", "n_latent"), [(1, 1), (9, 2), (17, 3)])
 def test_a_clip_alone_has_the_tokens_it_has_at_the_head_of_a_longer_one(tokenizer, n_frames, n_latent):
-    encode = PixelsToIndices(tokenizer)
+    encode = encoding(tokenizer)
     whole = encode(clip())
     assert whole.shape == (2, 5, 2, 3)
     assert whole.unique().numel() > 10  # or causality would be easy
@@ -43,7 +48,7 @@ def test_a_clip_alone_has_the_tokens_it_has_at_the_head_of_a_longer_one(tokenize
 
 def test_what_moves_elsewhere_changes_no_token_of_a_still_place(tokenizer):
     """Beyond what convolutions reach: a still background keeps its tokens while an arm moves before another."""
-    encode = PixelsToIndices(tokenizer)
+    encode = encoding(tokenizer)
     video = clip(height=32, width=32 * 8)
     other = video.clone()
     other[:, :, :, :, :32] *= -1
@@ -56,13 +61,13 @@ def test_levels_set_the_compression_in_space(n_levels):
     step = sizes.space_compression
     assert step == {2: 8, 3: 16}[n_levels]
     tokenizer = VideoTokenizer(sizes).eval()
-    indices = PixelsToIndices(tokenizer)(clip())
+    indices = encoding(tokenizer)(clip())
     assert indices.shape == (2, 5, 32 // step, 48 // step)
     assert IndicesToPixels(tokenizer)(indices).shape == (2, 3, 33, 32, 48)
 
 
 def test_later_frames_change_later_tokens(tokenizer):
-    encode = PixelsToIndices(tokenizer)
+    encode = encoding(tokenizer)
     other = clip()
     other[:, :, 9:] *= -1
     assert not torch.equal(encode(other)[:, 2], encode(clip())[:, 2])
@@ -70,7 +75,7 @@ def test_later_frames_change_later_tokens(tokenizer):
 
 def test_the_first_tokens_alone_give_the_first_frames(tokenizer):
     decode = IndicesToPixels(tokenizer)
-    indices = PixelsToIndices(tokenizer)(clip())
+    indices = encoding(tokenizer)(clip())
     whole = decode(indices)
     assert whole.shape == (2, 3, 33, 32, 48)
     torch.testing.assert_close(decode(indices[:, :2]), whole[:, :, :9], atol=1e-5, rtol=0)
@@ -123,8 +128,9 @@ def test_programs_stored_in_half_run_in_float32(tokenizer):
         file.seek(0)
         programs.append(torch.jit.load(file).to("cpu", torch.float32).eval())
     rounded = stored.float()  # the same weights after their way through half precision
-    indices = programs[0](clip())
+    indices, codes = programs[0](clip())
     assert indices.dtype == torch.int64
-    assert torch.equal(indices, PixelsToIndices(rounded)(clip()))
+    assert torch.equal(indices, encoding(rounded)(clip()))
+    assert torch.equal(codes.transpose(1, 2), rounded.quantiser.codes(indices))
     torch.testing.assert_close(programs[1](indices), IndicesToPixels(rounded)(indices), atol=1e-5, rtol=0)
     assert programs[1](indices).dtype == torch.float32

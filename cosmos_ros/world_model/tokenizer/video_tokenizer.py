@@ -81,6 +81,16 @@ class VideoTokenizer:
             frames = filled(frames, self.chunking.n_frames)
         return self._encode(frames)[:latent_frames].flatten()
 
+    def codes(self, frames: Tensor) -> Tensor:
+        """What the quantiser makes of each frame as a video of its own, in which near means that it looks alike.
+
+        float [1, 3, n, h, w] in [-1, 1] -> float32 [n, codes, h', w'] on the CPU
+
+        Raises ModelUnavailable where the encoder gives tokens without codes, or codes that are not finite.
+        """
+        stills = frames.transpose(0, 2)  # [n, 3, 1, h, w]
+        return torch.stack([self._codes(still[None]) for still in stills])
+
     @cached_property
     def by_groups(self) -> bool:
         """Whether the decoder, too, looks only backwards: measured once, when somebody asks."""
@@ -114,6 +124,12 @@ class VideoTokenizer:
             )
         return tokens
 
+    def _codes(self, still: Tensor) -> Tensor:
+        """float32 [codes, h', w'] of one frame, float [1, 3, 1, h, w]."""
+        if not self.looks_only_backwards:
+            still = filled(still, self.chunking.n_frames)
+        return _codes_in(run_program(self.encoder, still.to(self.device, self.dtype)))[:, 0].float().cpu()
+
     def _decode(self, tokens: Tensor) -> Tensor:
         """Float [3, n, h, w] in [-1, 1] of int64 [t, h', w']."""
         pixels = run_program(self.decoder, tokens[None].to(self.device))
@@ -146,17 +162,31 @@ def to_levels(pixels: Tensor) -> Tensor:
 
 def _tokens_in(output: object) -> Tensor:
     """The tokens int64 [t, h, w] among an encoder's outputs: published ones give codes as well, in either order."""
-    outputs = output if isinstance(output, (tuple, list)) else (output,)
-    tensors = [part for part in outputs if isinstance(part, Tensor)]
-    if not all(tensor.isfinite().all() for tensor in tensors):
-        raise ModelUnavailable("the tokenizer's encoder gives codes that are not finite; its file may be damaged")
-    for tensor in tensors:
+    for tensor in _finite_tensors(output):
         if tensor.dtype in TOKEN_DTYPES and tensor.ndim == 4 and len(tensor) == 1 and tensor.numel():
             return tensor[0].long()
     raise ModelUnavailable(
         f"the tokenizer's encoder gives {_describe(output)}, and whole-number tokens [1, t, h, w] were expected: "
         "a discrete tokenizer is needed"
     )
+
+
+def _codes_in(output: object) -> Tensor:
+    """The codes [codes, t, h, w] among an encoder's outputs."""
+    for tensor in _finite_tensors(output):
+        if tensor.is_floating_point() and tensor.ndim == 5 and len(tensor) == 1 and tensor.numel():
+            return tensor[0]
+    raise ModelUnavailable(
+        f"the tokenizer's encoder gives {_describe(output)}, without the codes [1, n, t, h, w] that published ones give"
+    )
+
+
+def _finite_tensors(output: object) -> list[Tensor]:
+    outputs = output if isinstance(output, (tuple, list)) else (output,)
+    tensors = [part for part in outputs if isinstance(part, Tensor)]
+    if not all(tensor.isfinite().all() for tensor in tensors):
+        raise ModelUnavailable("the tokenizer's encoder gives codes that are not finite; its file may be damaged")
+    return tensors
 
 
 def _describe(output: object) -> str:

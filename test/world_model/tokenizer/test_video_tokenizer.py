@@ -184,6 +184,27 @@ def filled_up(frames):
     return torch.cat([frames, frames[:, :, -1:].expand(-1, -1, 33 - frames.shape[2], -1, -1)], dim=2)
 
 
+class CodesOfWholeChunks(CodesLast):
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        assert frames.shape[2] == 33, "traced for 33 frames"
+        latent = self.latent(frames)
+        return self.tokens(latent), latent[:, None].expand(-1, 6, -1, -1, -1)
+
+
+@pytest.mark.parametrize("encoder", [CodesFirst, CodesLast, CodesOfWholeChunks])
+def test_codes_are_those_of_each_frame_by_itself(encoder, tmp_path):
+    frames = clip(3)
+    codes = load(write(tmp_path, encoder())).codes(frames)
+    assert codes.dtype == torch.float32 and codes.shape == (3, 6, 2, 3)
+    for i in range(3):
+        assert torch.allclose(codes[i, 0], Levels().latent(frames[:, :, i : i + 1])[0, 0], atol=1e-6)
+
+
+def test_an_encoder_without_codes_says_so(tmp_path):
+    with pytest.raises(ModelUnavailable, match=r"gives int32 \[1, 1, 2, 3\], without the codes"):
+        load(write(tmp_path, Levels())).codes(clip(1))
+
+
 @pytest.mark.parametrize("encoder", [Levels, CodesFirst, CodesLast])
 @pytest.mark.parametrize(("n_frames", "latent_frames"), [(1, 1), (9, 2), (33, 5)])
 def test_a_causal_encoder_is_given_the_clips_frames_alone(encoder, n_frames, latent_frames, tmp_path):
