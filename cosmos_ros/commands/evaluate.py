@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.util
 import sys
-from collections.abc import Generator, Iterator
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
 from cosmos_ros.commands.flags import add_flags, config_of, require
 from cosmos_ros.errors import ForesightError, SettingError
-from cosmos_ros.evaluation import workers
-from cosmos_ros.evaluation.measure import Outcome, Settings, moving_share
+from cosmos_ros.evaluation.measure import Outcome, Settings, WindowEvaluator, moving_share
 from cosmos_ros.evaluation.results import SCHEMA, Results, describe_bag, describe_model, fingerprint
+from cosmos_ros.evaluation.running import Spread, measure_all
 from cosmos_ros.evaluation.store import OtherEvaluation, Store
 from cosmos_ros.foresight import Foresight
 from cosmos_ros.metrics.perceptual import FVD_CLIPS, FVD_FILE, LPIPS_FILE, BadWeights, Perceptual
@@ -25,8 +23,6 @@ from cosmos_ros.recordings.opening import open_recording
 from cosmos_ros.recordings.recording import BadRecording, Recording
 from cosmos_ros.recordings.windows import Plan, Skipped, Window, WindowMaker
 from cosmos_ros.settings import ClipConfig, ForesightConfig, SamplingConfig, settings_of
-
-INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -138,16 +134,14 @@ class Evaluation:
 
     def run(self) -> int:
         """Evaluate, then write the report: of what is there, where the run is interrupted or fails."""
-        status, trouble = 0, ""
-        try:
-            with ProgressBar(unit=" windows", initial=len(self._done), desc="evaluating") as bar:
-                self._evaluate(bar)
-        except KeyboardInterrupt:
-            status, trouble = INTERRUPTED, "interrupted; go on with --resume"
-        except BrokenProcessPool:
-            status, trouble = 1, "a worker process died (out of memory?); try fewer --workers, then --resume"
-        except ForesightError as error:
-            status, trouble = 1, str(error)
+        with ProgressBar(unit=" windows", initial=len(self._done), desc="evaluating") as bar:
+            status, trouble = measure_all(
+                self._windows(bar),
+                WindowEvaluator,
+                self._settings,
+                Spread(self._args.workers, self._args.ray, self._model_bytes),
+                self._keep(bar),
+            )
         summary = self._results.write(self._store, trouble)
         print("\n".join(summary["verdict"]), f"{self._args.out / 'report.html'}", sep="\n")
         if trouble:
@@ -156,18 +150,13 @@ class Evaluation:
             _failed(self._results.why_nothing(self._plan.span_s, summary["refused"]))
         return status or int(not summary["windows"])
 
-    def _evaluate(self, bar: ProgressBar) -> None:
-        with contextlib.closing(self._outcomes(self._windows(bar))) as outcomes:
-            for outcome in outcomes:
-                self._store.keep(outcome)
-                self._results.seconds[outcome.key] = outcome.seconds
-                bar.update()
+    def _keep(self, bar: ProgressBar) -> Callable[[Outcome], None]:
+        def keep(outcome: Outcome) -> None:
+            self._store.keep(outcome)
+            self._results.seconds[outcome.key] = outcome.seconds
+            bar.update()
 
-    def _outcomes(self, windows: Iterator[Window]) -> Generator[Outcome, None, None]:
-        if self._args.ray is not None:
-            return workers.over_ray(windows, self._settings, self._args.workers, self._args.ray)
-        n = self._args.workers or workers.default_workers(self._settings.foresight, self._model_bytes)
-        return workers.over_processes(windows, self._settings, n)
+        return keep
 
     def _windows(self, bar: ProgressBar) -> Iterator[Window]:
         """Of all recordings, those that are not done yet; one that cannot be read does not keep us from the others."""

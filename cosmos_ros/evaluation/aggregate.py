@@ -122,7 +122,8 @@ def _against(row: str, words: str, summary: Mapping) -> str:
     numbers = f"{_decibels(psnr)}, better in {better['count']} of {better['of']} windows"
     if by["moving_psnr"]["mean"] is not None:
         numbers += f"; {_decibels(by['moving_psnr'])} on the pixels that move"
-    numbers += f"; {by['ssim']['mean']:+.3f} SSIM"
+    if "ssim" in by:
+        numbers += f"; {by['ssim']['mean']:+.3f} SSIM"
     if psnr["mean"] <= 0:
         return f"The model does not beat {words}: {numbers}."
     if psnr["low"] is None or psnr["low"] <= 0:
@@ -149,7 +150,8 @@ def _tables(records: Sequence[Mapping]) -> dict[str, dict[str, np.ndarray]]:
         tables["model_best_of_n"] = table(_best_of_samples)
     for row in BASELINES:
         tables[row] = table(partial(_of_row, row))
-    tables["truth"] = {"sampson": np.stack([_array(record["truth"]["sampson"]) for record in records])}
+    if "sampson" in metrics:
+        tables["truth"] = {"sampson": np.stack([_array(record["truth"]["sampson"]) for record in records])}
     return tables
 
 

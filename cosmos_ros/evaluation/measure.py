@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 import cv2
@@ -20,12 +20,14 @@ from cosmos_ros.metrics.baselines import constant_flow, repeat_last
 from cosmos_ros.metrics.failures import failures
 from cosmos_ros.metrics.perceptual import Perceptual
 from cosmos_ros.recordings.windows import Window
-from cosmos_ros.rollout import Clip, GuardedRollout
+from cosmos_ros.rollout import Clip, Crop, GuardedRollout
 from cosmos_ros.world_model.preprocessing import camera_view
 
 PLAYER_WIDTH = 320  # pixels, of the pictures that the report plays
 PLAYER_QUALITY = 80  # JPEG
 DIFFERENCE_GAIN = 2  # of the difference that the report shows
+METRICS = ("psnr", "moving_psnr", "ssim", "motion_error", "sampson")  # per horizon step; LPIPS where its weights are
+DECODED = ("model", "tokenizer_round_trip")  # the rows whose frames a decoder made
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Settings:
     samples  rollouts per window
     temperature, top_p  None: what the model's makers recommend
     lpips_weights, fvd_weights  files as Perceptual takes them; empty: without that metric
+    metrics  those of METRICS that are computed; both kinds of PSNR always are
     """
 
     foresight: ForesightConfig
@@ -46,6 +49,28 @@ class Settings:
     prompt: str = ""
     lpips_weights: str = ""
     fvd_weights: str = ""
+    metrics: tuple[str, ...] = METRICS
+
+
+@dataclass(frozen=True)
+class Videos:
+    """What one window's rows show, each uint8 [n, H, W, 3]: the part of the camera's image that the model sees.
+
+    camera, decoded_camera  what goes before true and before decoded frames
+    truth                   the true frames
+    rows                    frames of each row, of the model's first sample
+    crop                    where they lie in the camera's image
+    """
+
+    camera: np.ndarray
+    decoded_camera: np.ndarray
+    truth: np.ndarray
+    rows: dict[str, np.ndarray]
+    crop: Crop
+
+    def before(self, row: str) -> np.ndarray:
+        """The frames that this row goes on from."""
+        return self.decoded_camera if row in DECODED else self.camera
 
 
 @dataclass(frozen=True)
@@ -75,8 +100,11 @@ class WindowEvaluator:
         device = resolve_device(settings.foresight.device)
         self.perceptual = Perceptual(settings.lpips_weights, settings.fvd_weights, device)
 
-    def __call__(self, window: Window) -> Outcome:
-        """A rollout that was refused is part of the outcome; every other ForesightError is raised."""
+    def __call__(self, window: Window, also: Callable[[Videos], dict] | None = None) -> Outcome:
+        """A rollout that was refused is part of the outcome; every other ForesightError is raised.
+
+        also  gives what else the record is to hold
+        """
         started = time.monotonic()
         record = {
             "key": window.key,
@@ -91,7 +119,9 @@ class WindowEvaluator:
             round_trip = self._round_trip(window)
         except (VideoBlocked, NotFinite) as error:
             return Outcome(window.key, record | {"refused": _refusal(error)}, "")
-        record |= _measured(window, rollouts, round_trip, self.perceptual)
+        videos = _videos(window, rollouts[0], round_trip)
+        record |= _measured(videos, rollouts, self.perceptual, self.settings.metrics)
+        record |= also(videos) if also else {}
         pictures = _pictures(window, rollouts[0])
         seconds = {"predicting": predicted - started, "measuring": time.monotonic() - predicted}
         return Outcome(window.key, record, pictures, seconds)
@@ -119,22 +149,41 @@ def _refusal(error: VideoBlocked | NotFinite) -> dict:
     return {"code": error.code, "message": str(error), "reasons": reasons}
 
 
-def _measured(
-    window: Window, rollouts: Sequence[GuardedRollout], round_trip: GuardedRollout, perceptual: Perceptual
-) -> dict:
-    """Every row's numbers, on what the model saw of the camera's image, at the camera's pixel scale."""
-    crop, n = rollouts[0].crop, len(window.truth.frames)
+def _videos(window: Window, rollout: GuardedRollout, round_trip: GuardedRollout) -> Videos:
+    """Every row's frames, at the camera's pixel scale."""
+    crop, n = rollout.crop, len(window.truth.frames)
     camera = np.ascontiguousarray(crop.of(window.clip.frames))
-    truth = np.ascontiguousarray(crop.of(window.truth.frames))
     # Decoded frames are never as sharp as the camera's. Their motion is measured from the decoded clip on: the step
-    # from camera to decoder would count as motion, and as an object that appears.
-    decoded_camera, decoded_truth = round_trip.frames[:-n], round_trip.frames[-n:]
+    # from camera to decoder would count as motion, and as an object that appears. An image's own round trip is not
+    # to be had: the first frame of a chunk is the one that a reconstruction goes on from.
+    decoded = round_trip.frames[:-n]
+    return Videos(
+        camera=camera,
+        decoded_camera=decoded if len(decoded) else camera,
+        truth=np.ascontiguousarray(crop.of(window.truth.frames)),
+        rows={
+            "model": rollout.frames,
+            "repeat_last_frame": repeat_last(camera, n),
+            "constant_flow": constant_flow(camera, n),
+            "tokenizer_round_trip": round_trip.frames[-n:],
+        },
+        crop=crop,
+    )
+
+
+def _measured(
+    videos: Videos, rollouts: Sequence[GuardedRollout], perceptual: Perceptual, metrics: Sequence[str]
+) -> dict:
+    """Every row's numbers."""
+    camera, truth, rows = videos.camera, videos.truth, videos.rows
+    decoded_camera, decoded_truth = videos.decoded_camera, rows["tokenizer_round_trip"]
     moving = fidelity.moving(camera[-1], truth)
-    measure = _Measure(truth, fidelity.motion(camera[-1], truth), moving, perceptual)
+    motion = fidelity.motion(camera[-1], truth) if "motion_error" in metrics else None
+    measure = _Measure(truth, motion, moving, perceptual, metrics)
     # The floor stands still from the last frame on: it has no geometry that could be right or wrong.
-    floor, flow = repeat_last(camera, n), constant_flow(camera, n)
+    still = repeat_last(camera, len(camera))
     return {
-        "crop": asdict(crop),
+        "crop": asdict(videos.crop),
         "moving_share": round(float(moving.any(axis=0).mean()), 5),
         "samples": [
             measure.row(decoded_camera, rollout.frames)
@@ -148,20 +197,15 @@ def _measured(
             for rollout in rollouts
         ],
         **_mean_row(measure, decoded_camera, rollouts),
-        "repeat_last_frame": measure.row(repeat_last(camera, len(camera)), floor),
-        "constant_flow": measure.row(camera, flow),
+        "repeat_last_frame": measure.row(still, rows["repeat_last_frame"]),
+        "constant_flow": measure.row(camera, rows["constant_flow"]),
         "tokenizer_round_trip": measure.row(decoded_camera, decoded_truth)
         | {"failures": _failures(decoded_camera, decoded_truth)},
-        "truth": {
-            "sampson": _rounded(fidelity.sampson_error(camera, truth)),
-            "failures": _failures(camera, truth),
-        },
+        "truth": measure.geometry(camera, truth) | {"failures": _failures(camera, truth)},
         **perceptual.of_videos(
             {
                 "model": [rollout.frames for rollout in rollouts],
-                "repeat_last_frame": [floor],
-                "constant_flow": [flow],
-                "tokenizer_round_trip": [decoded_truth],
+                **{row: [frames] for row, frames in rows.items() if row != "model"},
                 "truth": [truth],
             }
         ),
@@ -172,25 +216,33 @@ def _measured(
 class _Measure:
     """Holds frames against one window's truth, uint8 [n, H, W, 3].
 
-    motion  its optical flow, [n, h, w, 2]
+    motion  its optical flow, [n, h, w, 2]; None where it is not asked for
     moving  its pixels that have changed since the last camera frame, bool [n, H, W]
     """
 
     truth: np.ndarray
-    motion: np.ndarray
+    motion: np.ndarray | None
     moving: np.ndarray
     perceptual: Perceptual
+    metrics: Sequence[str]
 
     def row(self, before: np.ndarray, frames: np.ndarray) -> dict[str, list[float | None]]:
         """Per horizon step; `before` are the frames that `frames` go on from."""
-        return {
+        numbers = {
             "psnr": _rounded(fidelity.psnr(frames, self.truth)),
             "moving_psnr": _rounded(fidelity.moving_psnr(frames, self.truth, self.moving)),
-            "ssim": _rounded(fidelity.ssim(frames, self.truth)),
-            "motion_error": _rounded(fidelity.endpoint_error(fidelity.motion(before[-1], frames), self.motion)),
-            "sampson": _rounded(fidelity.sampson_error(before, frames)),
-            **{name: _rounded(values) for name, values in self.perceptual.per_step(frames, self.truth).items()},
         }
+        if "ssim" in self.metrics:
+            numbers["ssim"] = _rounded(fidelity.ssim(frames, self.truth))
+        if self.motion is not None:
+            errors = fidelity.endpoint_error(fidelity.motion(before[-1], frames), self.motion)
+            numbers["motion_error"] = _rounded(errors)
+        perceptual = self.perceptual.per_step(frames, self.truth)
+        return numbers | self.geometry(before, frames) | {name: _rounded(each) for name, each in perceptual.items()}
+
+    def geometry(self, before: np.ndarray, frames: np.ndarray) -> dict[str, list[float | None]]:
+        """What needs no truth."""
+        return {"sampson": _rounded(fidelity.sampson_error(before, frames))} if "sampson" in self.metrics else {}
 
 
 def _mean_row(measure: _Measure, before: np.ndarray, rollouts: Sequence[GuardedRollout]) -> dict[str, dict]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import signal
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import replace
 from typing import Any
@@ -15,8 +16,9 @@ import torch
 from cosmos_ros.child_processes import end_with_parent
 from cosmos_ros.device.threads import set_cpu_threads
 from cosmos_ros.evaluation.measure import Outcome, Settings, WindowEvaluator
-from cosmos_ros.recordings.windows import Window
 from cosmos_ros.settings import ForesightConfig
+
+Evaluator = Callable[[Any], Callable[[Any], Outcome]]
 
 WORKER_BYTES = 10**9  # what a worker takes besides its model: PyTorch, OpenCV, a window's pixels
 
@@ -33,12 +35,17 @@ def default_workers(config: ForesightConfig, model_bytes: int) -> int:
     return max(1, min(4, len(os.sched_getaffinity(0)), fitting))
 
 
-def over_processes(windows: Iterable[Window], settings: Settings, workers: int) -> Generator[Outcome, None, None]:
-    """Outcomes as they come, in any order. Raises what a worker raises; BrokenProcessPool where one died."""
+def over_processes(
+    windows: Iterable[Any], settings: Settings, workers: int, evaluator: Evaluator = WindowEvaluator
+) -> Generator[Outcome, None, None]:
+    """Outcomes as they come, in any order. Raises what a worker raises; BrokenProcessPool where one died.
+
+    evaluator  made by each worker, once, of the settings; gives the outcome of a window
+    """
     context = multiprocessing.get_context("spawn")
     started = context.Value("i", 0)
     others = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(workers, context, initializer=_start, initargs=(settings, started)) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=_start, initargs=(evaluator, settings, started)) as pool:
         pending: set[Future] = set()
         try:
             for window in windows:
@@ -62,7 +69,7 @@ def over_processes(windows: Iterable[Window], settings: Settings, workers: int) 
 
 
 def over_ray(
-    windows: Iterable[Window], settings: Settings, workers: int, address: str
+    windows: Iterable[Any], settings: Settings, workers: int, address: str, evaluator: Evaluator = WindowEvaluator
 ) -> Generator[Outcome, None, None]:
     """The same over a Ray cluster; `address` as ray.init takes it: "auto" is the running one, "local" a new one."""
     import ray
@@ -75,7 +82,7 @@ def over_ray(
     actor = ray.remote(num_cpus=1, num_gpus=each if places else 0)(_RayEvaluator)
     places = places or int(there["CPU"])
     try:
-        pool = ActorPool([actor.remote(settings) for _ in range(min(workers or places, places))])
+        pool = ActorPool([actor.remote(evaluator, settings) for _ in range(min(workers or places, places))])
         for window in windows:
             if not pool.has_free():
                 yield pool.get_next_unordered()
@@ -87,18 +94,18 @@ def over_ray(
 
 
 class _RayEvaluator:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, evaluator: Evaluator, settings: Settings) -> None:
         _one_thread()
-        self._evaluator = WindowEvaluator(settings)
+        self._evaluator = evaluator(settings)
 
-    def evaluate(self, window: Window) -> Outcome:
+    def evaluate(self, window: Any) -> Outcome:
         return self._evaluator(window)
 
 
 _worker: dict[str, Any] = {}
 
 
-def _start(settings: Settings, started: Any) -> None:
+def _start(evaluator: Evaluator, settings: Settings, started: Any) -> None:
     """Make this process a worker: the i-th, on the i-th GPU, or `gpus` of them, where the device is left open."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     end_with_parent()
@@ -109,13 +116,13 @@ def _start(settings: Settings, started: Any) -> None:
         places = max(1, torch.cuda.device_count() // settings.foresight.gpus)
         device = f"cuda:{index % places * settings.foresight.gpus}"
         settings = replace(settings, foresight=replace(settings.foresight, device=device))
-    _worker["settings"] = settings
+    _worker["make"] = functools.partial(evaluator, settings)
 
 
-def _evaluate(window: Window) -> Outcome:
+def _evaluate(window: Any) -> Outcome:
     # The model is loaded with the first window: what goes wrong then reaches the parent with its message.
     if "evaluator" not in _worker:
-        _worker["evaluator"] = WindowEvaluator(_worker["settings"])
+        _worker["evaluator"] = _worker["make"]()
     return _worker["evaluator"](window)
 
 

@@ -14,7 +14,12 @@ def repeat_last(clip_frames: np.ndarray, n: int) -> np.ndarray:
 
 
 def constant_flow(clip_frames: np.ndarray, n: int) -> np.ndarray:
-    """Everything goes on as between the last two frames: the last frame, warped by k times that motion."""
+    """Everything goes on as between the last two frames: the last frame, warped by k times that motion.
+
+    A single frame shows no motion: then nothing moves.
+    """
+    if len(clip_frames) < 2:
+        return repeat_last(clip_frames, n)
     before, last = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip_frames[-2:])
     back = dense_flow(last, before)  # where each pixel of the last frame came from
     return np.stack([warped(clip_frames[-1], k * back) for k in range(1, n + 1)])

@@ -71,10 +71,11 @@ def sampson_error(before: np.ndarray, frames: np.ndarray) -> list[float | None]:
     How well the two obey one epipolar geometry: SIFT matches, the fundamental matrix by USAC_MAGSAC (OpenCV), the
     mean over the matches within SAMPSON_REACH of it. None where there are too few matches to tell, or no motion.
 
-    before  at least SAMPSON_STEP frames that go before
+    before  the frames that go before; with fewer than SAMPSON_STEP of them the first frames have None
     """
     described = [_features(frame) for frame in (*before[-SAMPSON_STEP:], *frames)]
-    return [_pair_error(*pair) for pair in zip(described, described[SAMPSON_STEP:], strict=False)]
+    unpaired: list[float | None] = [None] * (SAMPSON_STEP - min(SAMPSON_STEP, len(before)))
+    return unpaired + [_pair_error(*pair) for pair in zip(described, described[SAMPSON_STEP:], strict=False)]
 
 
 def dense_flow(grey: np.ndarray, next_grey: np.ndarray) -> np.ndarray:

@@ -20,5 +20,7 @@ SCENES = (
 
 
 def draw_scene(split: Split, index: int) -> Scene:
-    """Episode `index` of a split: the kinds of scene take turns."""
+    """Episode `index` of a split: the kinds of scene take turns. Raises ValueError for the benchmarks' split."""
+    if split is Split.BENCHMARK:
+        raise ValueError("the benchmarks draw their own scenes: no model may have been trained on what they show")
     return SCENES[index % len(SCENES)](episode_stream(split, index))

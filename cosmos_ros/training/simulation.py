@@ -52,10 +52,30 @@ class Film:
 
     def frame(self, data: mujoco.MjData, camera: str) -> np.ndarray:
         """What the camera sees now: uint8 [height, width, 3] RGB."""
+        self._look(data, camera)
+        return self._pixels()
+
+    def bodies(self, data: mujoco.MjData, camera: str) -> np.ndarray:
+        """Which body each pixel of that picture shows: int32 [height, width] body ids, 0 for the world, -1 for none."""
+        self._look(data, camera)
+        flags = self._scene.flags
+        flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = 1
+        colours = self._pixels().astype(np.int32)
+        flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = 0
+        # A pixel's colour counts the scene's parts, in the order in which they were put there; 0 is the background.
+        body = np.full(self._scene.ngeom + 1, -1, np.int32)
+        for part in self._scene.geoms[: self._scene.ngeom]:
+            if part.segid >= 0 and part.objtype == mujoco.mjtObj.mjOBJ_GEOM:
+                body[part.segid + 1] = self.model.geom_bodyid[part.objid]
+        return body[colours[..., 0] + 256 * colours[..., 1] + 65536 * colours[..., 2]]
+
+    def _look(self, data: mujoco.MjData, camera: str) -> None:
         self._camera.fixedcamid = self.model.camera(camera).id
         mujoco.mjv_updateScene(
             self.model, data, self._options, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
         )
+
+    def _pixels(self) -> np.ndarray:
         mujoco.mjr_render(self._viewport, self._scene, self._renderer)
         pixels = np.empty((self.height, self.width, 3), np.uint8)
         mujoco.mjr_readPixels(pixels, None, self._viewport, self._renderer)

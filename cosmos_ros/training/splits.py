@@ -1,4 +1,4 @@
-"""Training, validation and the sample bag: random streams that never meet."""
+"""Training, validation, the sample bag and the benchmarks: random streams that never meet."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ class Split(enum.IntEnum):
     TRAINING = 0
     VALIDATION = 1
     SAMPLE = 2
+    BENCHMARK = 3  # never trained on: the benchmarks' own scenes alone are drawn from it
 
 
 def episode_stream(split: Split, index: int) -> np.random.Generator:

@@ -16,6 +16,7 @@ MODULES = sorted((ROOT / "cosmos_ros").rglob("*.py"))
 # Rooms of one storey do not know each other; each may import from the storeys below.
 STOREYS = [
     {"commands"},
+    {"benchmarks"},
     {"node", "evaluation", "training"},
     {"planning"},
     {"foresight"},

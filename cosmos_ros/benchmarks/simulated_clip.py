@@ -1,0 +1,86 @@
+"""A simulated clip and what the simulator knows of it."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from cosmos_ros.recordings.windows import Window
+from cosmos_ros.rollout import NANOSECONDS, Clip
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """What the simulator knows of n frames of one camera.
+
+    kind        of scene
+    seed        the scene's number within its kind
+    objects     names of the objects that are of interest; object i of them is labelled i + 1
+    labels      uint8 [n, H, W]: which object each pixel shows; 0 is everything else
+    poses       float64 [n, 4, 4]: camera to world, metres, the camera's axes as OpenCV has them (x right, y down,
+                z forward)
+    intrinsics  float64 [3, 3]: of the pinhole, pixels; a pixel's middle lies at half numbers
+    """
+
+    kind: str
+    seed: int
+    objects: tuple[str, ...]
+    labels: np.ndarray
+    poses: np.ndarray
+    intrinsics: np.ndarray
+
+    def mask(self, name: str) -> np.ndarray:
+        """bool [n, H, W]: where this object is seen."""
+        return self.labels == self.objects.index(name) + 1
+
+
+@dataclass(frozen=True)
+class SimulatedClip:
+    """Frames uint8 [n, H, W, 3] RGB at frame_rate Hz, and their ground truth."""
+
+    frames: np.ndarray
+    frame_rate: float
+    truth: GroundTruth
+
+    @property
+    def key(self) -> str:
+        return f"{self.truth.kind}-{self.truth.seed:03d}"
+
+    def window(self, n_conditioning: int) -> Window:
+        """What the model sees, the first n frames, and what really followed."""
+        stamps = tuple(NANOSECONDS + round(k * NANOSECONDS / self.frame_rate) for k in range(len(self.frames)))
+        clip = Clip(self.frames[:n_conditioning], stamps[:n_conditioning], self.frame_rate)
+        future = Clip(self.frames[n_conditioning:], stamps[n_conditioning:], self.frame_rate)
+        return Window(f"{self.key}-{n_conditioning}", self.truth.kind, clip.stamps_ns[-1], clip, future)
+
+    def to_bytes(self) -> bytes:
+        """As a compressed .npz."""
+        truth, file = self.truth, io.BytesIO()
+        words = {"kind": truth.kind, "seed": truth.seed, "objects": truth.objects, "frame_rate": self.frame_rate}
+        np.savez_compressed(
+            file,
+            frames=self.frames,
+            labels=truth.labels,
+            poses=truth.poses,
+            intrinsics=truth.intrinsics,
+            words=np.array(json.dumps(words)),
+        )
+        return file.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> SimulatedClip:
+        """Raises ValueError, OSError, KeyError or zipfile.BadZipFile for what is no such clip."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            words = json.loads(str(file["words"]))
+            truth = GroundTruth(
+                words["kind"],
+                words["seed"],
+                tuple(words["objects"]),
+                file["labels"],
+                file["poses"],
+                file["intrinsics"],
+            )
+            return cls(file["frames"], words["frame_rate"], truth)
