@@ -153,7 +153,7 @@ class ClipConfig(Config):
     max_pixels: int = setting(
         64_000_000,
         "Pixels of the largest image, video frame or picture that is decoded: what says that it is larger is refused.",
-        bounds=(1, 2_000_000_000),
+        bounds=(1, 2**30),  # which is OpenCV's own limit
     )
 
 
@@ -236,7 +236,8 @@ class ContinuousConfig(Config):
     )
     continuous_frames: int = setting(
         0,
-        "Frames of each continuous prediction, rounded up to a multiple of 8. 0: the number of the model.",
+        "Frames of each continuous prediction, rounded up to whole latent frames of the model (8 frames each in the "
+        "published models). 0: as many as the model gives.",
         when=When.ANY_TIME,
         bounds=(0, 10_000),
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -66,12 +67,11 @@ class Video(Recording):
         time = frame.time
         if frame.pts is None:  # a bare stream of frames, without a container's times
             time = index / float(stream.average_rate or stream.guessed_rate or 25)
-        # Phones record as they are held and say how to turn the frames: by this many quarters, counterclockwise.
-        quarters = round(frame.rotation / 90) % 4
-        height, width = (frame.width, frame.height) if quarters % 2 else (frame.height, frame.width)
+        turn = _turn_of(frame)
+        height, width = (frame.width, frame.height) if turn.transposed else (frame.height, frame.width)
         # A second later than the file says: a stamp of zero means that there is none.
         stamp_ns = NANOSECONDS + round(time * NANOSECONDS)
-        load = functools.partial(_pixels, frame, quarters)
+        load = functools.partial(_pixels, frame, turn)
         n_bytes = sum(plane.buffer_size for plane in frame.planes)
         return StampedFrame(stamp_ns, "", height, width, "video", load, n_bytes=n_bytes)
 
@@ -111,6 +111,28 @@ class _Opened:
         self._container.close()
 
 
-def _pixels(frame: av.VideoFrame, quarters: int) -> np.ndarray:
+class _Turn(NamedTuple):
+    """How stored pixels become upright ones: first transposed, then mirrored."""
+
+    transposed: bool = False
+    left_right: bool = False
+    up_down: bool = False
+
+
+def _turn_of(frame: av.VideoFrame) -> _Turn:
+    """Phones record as they are held, cameras for oneself mirrored, and say in a matrix how frames are shown.
+
+    Its first rows are (a, b, u) and (c, d, v): what is stored at (x, y) is shown at (a x + c y, b x + d y).
+    """
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return _Turn()
+    a, b, _, c, d = struct.unpack_from("=5i", bytes(data))
+    return _Turn(True, c < 0, b < 0) if abs(b) + abs(c) > abs(a) + abs(d) else _Turn(False, a < 0, d < 0)
+
+
+def _pixels(frame: av.VideoFrame, turn: _Turn) -> np.ndarray:
     pixels = frame.to_ndarray(format="rgb24")
-    return np.ascontiguousarray(np.rot90(pixels, quarters)) if quarters else pixels
+    pixels = pixels.swapaxes(0, 1) if turn.transposed else pixels
+    pixels = pixels[:, ::-1] if turn.left_right else pixels
+    return np.ascontiguousarray(pixels[::-1] if turn.up_down else pixels)

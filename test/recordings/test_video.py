@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import av
@@ -60,6 +61,22 @@ def test_a_phone_that_was_held_upright_has_its_pictures_upright(tmp_path, rotati
     frames = scene()
     lying = np.ascontiguousarray(np.rot90(frames, -rotation // 90, axes=(1, 2)))
     read = next(open_recording(write_video(tmp_path / "phone.mp4", lying, rotation=rotation)).frames())
+    assert (read.height, read.width) == (48, 64)
+    assert np.abs(read.load().astype(int) - frames[0])[:, 20:].mean() < 8
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, -90])
+def test_what_is_stored_mirrored_is_shown_as_players_show_it(tmp_path, rotation):
+    """As a camera for oneself records: stored mirrored and turned, with a matrix that mirrors it back."""
+    frames = scene()
+    lying = np.ascontiguousarray(np.rot90(frames, -rotation // 90, axes=(1, 2))[:, :, ::-1])
+    path = write_video(tmp_path / "mirrored.mp4", lying, rotation=rotation)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 44  # of a track's header: nine numbers, (a, b, u), (c, d, v), (x, y, w)
+    a, b = struct.unpack_from(">2i", data, at)
+    struct.pack_into(">2i", data, at, -a, -b)
+    path.write_bytes(data)
+    read = next(open_recording(path).frames())
     assert (read.height, read.width) == (48, 64)
     assert np.abs(read.load().astype(int) - frames[0])[:, 20:].mean() < 8
 
