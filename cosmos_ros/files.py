@@ -7,15 +7,11 @@ which is removed again unless the process is killed.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import errno
-import functools
 import os
 import secrets
-import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,19 +90,6 @@ def check_regular(path: str | Path) -> None:
     path = Path(path)
     if (kind := stat.S_IFMT(path.stat().st_mode)) != stat.S_IFREG:
         raise NotOrdinary(errno.EINVAL, f"{path} is {_KINDS.get(kind, 'no ordinary file')}, not an ordinary file")
-
-
-@contextlib.contextmanager
-def scratch_folder(prefix: str, parent: str | None = None) -> Iterator[Path]:
-    """A temporary folder; where a signal breaks its removal off, it is removed when the program ends."""
-    folder = tempfile.mkdtemp(prefix=prefix, dir=parent)
-    remove = functools.partial(shutil.rmtree, folder, ignore_errors=True)
-    atexit.register(remove)
-    try:
-        yield Path(folder)
-    finally:
-        remove()
-        atexit.unregister(remove)
 
 
 class _Draft:

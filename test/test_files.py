@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cosmos_ros import files
-from cosmos_ros.files import check_place, check_regular, scratch_folder, write_whole
+from cosmos_ros.files import check_place, check_regular, write_whole
 
 
 @pytest.fixture(params=["nameless", "named"])
@@ -182,22 +182,4 @@ def test_an_interrupt_as_soon_as_the_draft_is_there_leaves_nothing(tmp_path, eve
         patch.setattr(files.os, "open", interrupted)
         with pytest.raises(KeyboardInterrupt):
             act(tmp_path / "file.txt")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_scratch_folder_whose_removal_is_broken_off_goes_when_the_program_ends(tmp_path, monkeypatch):
-    removals, at_exit = [], []
-    monkeypatch.setattr(files.atexit, "register", at_exit.append)
-
-    def interrupted(folder, **_):
-        removals.append(folder)
-        if len(removals) == 1:
-            raise KeyboardInterrupt
-        Path(folder).rmdir()
-
-    monkeypatch.setattr(files.shutil, "rmtree", interrupted)
-    with pytest.raises(KeyboardInterrupt), scratch_folder("scratch_", str(tmp_path)) as folder:
-        assert folder.is_dir()
-    (remove,) = at_exit
-    remove()
     assert list(tmp_path.iterdir()) == []

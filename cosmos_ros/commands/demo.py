@@ -19,10 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from cosmos_ros.commands.ros_processes import Processes, ProcessFailed
-from cosmos_ros.files import check_place, scratch_folder, write_whole
+from cosmos_ros.files import check_place, write_whole
 from cosmos_ros.paths import share_directory
 from cosmos_ros.recordings.rollout_writer import PublishedRollout, write_contact_sheet, write_mp4
 from cosmos_ros.rollout import NANOSECONDS, Clip
+from cosmos_ros.scratch import scratch_folder
 
 IMAGE_TOPIC, CAMERA_INFO_TOPIC = "/camera/image_raw", "/camera/camera_info"
 OUTPUTS = ("rollout.mp4", "contact_sheet.png", "rollout.json")
@@ -80,7 +81,7 @@ class Comparison:
 def predict_over_ros(bag: Path, seed: int) -> Comparison:
     """Run the three processes until the client has its rollout. Raises ProcessFailed."""
     deadline = time.monotonic() + DEADLINE_S
-    with scratch_folder("cosmos_ros_") as folder, Processes(folder) as processes:
+    with scratch_folder("demo") as folder, Processes(folder) as processes:
         on_bag_time = ("--ros-args", "-p", "use_sim_time:=true")
         with _interrupts_held_back():
             processes.start(

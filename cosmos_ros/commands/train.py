@@ -21,7 +21,8 @@ import torch
 from cosmos_ros.commands.flags import add_flags, config_of, require
 from cosmos_ros.device.devices import resolve_device
 from cosmos_ros.errors import ForesightError, SettingError
-from cosmos_ros.files import scratch_folder, write_whole
+from cosmos_ros.files import write_whole
+from cosmos_ros.scratch import scratch_folder
 from cosmos_ros.settings import SETTINGS, ForesightConfig
 from cosmos_ros.torchscript import load_program
 from cosmos_ros.training.average import Average
@@ -257,7 +258,7 @@ class Training:
     def _filmed(self, split: Split, episodes: int, seconds: float) -> list:
         until = time.monotonic() + seconds
         episodes = min(episodes, self.args.episodes)
-        with scratch_folder("cosmos_ros_", scratch_directory()) as scratch:
+        with scratch_folder("films", scratch_directory()) as scratch:
             crew = FilmCrew(split, range(episodes), self.stored_size, scratch / "films", self.args.workers)
             with crew:
                 return list(crew.films(until))

@@ -16,7 +16,7 @@ from pathlib import Path
 import zstandard
 from rosbags.typesys import Stores, get_typestore
 
-from cosmos_ros.files import check_regular, scratch_folder
+from cosmos_ros.files import check_regular
 from cosmos_ros.frame_buffer import StampedFrame, frame_of
 from cosmos_ros.images import MAX_PIXELS, BadImage
 from cosmos_ros.recordings import mcap_file, sqlite_file
@@ -26,6 +26,7 @@ from cosmos_ros.recordings.recording import BadRecording, Recording, bad_recordi
 from cosmos_ros.recordings.sqlite_file import SqliteFile
 from cosmos_ros.recordings.storage import RawMessage, StorageFile, Topic
 from cosmos_ros.recordings.wrong_files import what_it_is
+from cosmos_ros.scratch import scratch_folder
 
 STORAGES = (".mcap", ".db3")
 SUFFIXES = (*STORAGES, ".zstd")
@@ -173,7 +174,7 @@ class Bag(Recording):
         if file.suffix != ".zstd":
             yield file
             return
-        with scratch_folder("cosmos_ros_bag_") as folder:
+        with scratch_folder("bag") as folder:
             plain = folder / file.stem
             room = max(0, shutil.disk_usage(folder).free - _SPARE_BYTES)
             limit = min(room, max(_UNPACKED_BYTES, _UNPACKED_RATIO * file.stat().st_size))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -102,7 +103,7 @@ with Processes(Path(sys.argv[1])) as processes:
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
-def test_an_interrupted_demo_leaves_no_process_behind(tmp_path, ending):
+def test_an_interrupted_demo_leaves_no_process_and_no_file_behind(tmp_path, ending):
     demo = subprocess.Popen(
         [
             sys.executable,
@@ -113,6 +114,7 @@ def test_an_interrupted_demo_leaves_no_process_behind(tmp_path, ending):
             tmp_path,
         ],
         cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

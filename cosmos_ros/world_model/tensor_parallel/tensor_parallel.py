@@ -12,7 +12,6 @@ import contextlib
 import logging
 import multiprocessing
 import signal
-import tempfile
 import weakref
 from collections.abc import Generator, Sequence
 from multiprocessing.connection import Connection, wait
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from cosmos_ros.errors import ForesightError, RankLost, SettingError
+from cosmos_ros.scratch import scratch_folder
 from cosmos_ros.world_model.checkpoints.transformer_weights import Checkpoint, open_checkpoint
 from cosmos_ros.world_model.config import TransformerConfig
 from cosmos_ros.world_model.decoding.engine import Pass, default_window
@@ -136,14 +136,15 @@ class _Group:
         self._goals = 0
         self._connections: list[Connection] = []
         self._processes: list[BaseProcess] = []
-        folder = tempfile.TemporaryDirectory(prefix="cosmos_ros_ranks_")
-        self.end = weakref.finalize(self, _end, self._processes, self._connections, folder)
+        scratch = contextlib.ExitStack()
+        folder = scratch.enter_context(scratch_folder("ranks"))
+        self.end = weakref.finalize(self, _end, self._processes, self._connections, scratch)
         threads = max(1, torch.get_num_threads() // len(shares))
         for share in shares:
             ours, theirs = spawning.Pipe()
             process = spawning.Process(
                 target=serve,
-                args=(share, Path(folder.name, "store"), theirs, self._stop_sign, threads),
+                args=(share, folder / "store", theirs, self._stop_sign, threads),
                 daemon=True,
                 name=f"cosmos_ros rank {share.rank}",
             )
@@ -206,7 +207,7 @@ class _Group:
         return [process.sentinel for process in self._processes]
 
 
-def _end(processes: list[BaseProcess], connections: list[Connection], folder: tempfile.TemporaryDirectory) -> None:
+def _end(processes: list[BaseProcess], connections: list[Connection], scratch: contextlib.ExitStack) -> None:
     """At once: they keep nothing, and may hang where no request is heard."""
     for process in processes:
         process.kill()
@@ -214,7 +215,7 @@ def _end(processes: list[BaseProcess], connections: list[Connection], folder: te
         process.join()
     for connection in connections:
         connection.close()
-    folder.cleanup()
+    scratch.close()
 
 
 def rank_devices(first: torch.device, gpus: int) -> list[torch.device]:
