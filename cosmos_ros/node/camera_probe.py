@@ -17,7 +17,14 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 from cosmos_ros.errors import ForesightError, NoFrames
 from cosmos_ros.frame_buffer import Added, FrameBuffer, StampedFrame
 from cosmos_ros.images import MAX_PIXELS
-from cosmos_ros.node.camera_subscription import DEPTH, LOST, MESSAGE_TYPES, RELIABILITIES, CameraSubscription
+from cosmos_ros.node.camera_subscription import (
+    DEPTH,
+    LOST,
+    MESSAGE_TYPES,
+    RELIABILITIES,
+    CameraSubscription,
+    node_of,
+)
 
 DISCOVERY_S = 4.0  # on a busy two-core machine nodes took 2.5 s to find each other
 LISTEN_S = 3.0  # at least, after the first image; as long as one and a half clips take
@@ -28,18 +35,18 @@ TYPE_NAMES = {f"sensor_msgs/msg/{kind.__name__}": transport for transport, kind 
 class CameraReport:
     """What was seen of a topic.
 
-    publishers    how many
+    publishers    the nodes that publish it
     transport     "raw" or "compressed"; empty where the topic carries no images
     types         message types that are published
     arrived, lost images that came and images that got lost on the way while we listened
     rate          images per second that arrived and could be used
     images        what they are ("640x480 rgb8"); empty where none could be used
     trouble       why no clip could be picked from them; empty where one could
-    theirs, ours  reliability of the publisher and of our subscription
-    compatible    whether the two reach each other
+    theirs, ours  reliability of the publishers of these images and of our subscription
+    compatible    whether each of them reaches us
     """
 
-    publishers: int
+    publishers: tuple[str, ...]
     transport: str = ""
     types: tuple[str, ...] = ()
     arrived: int = 0
@@ -88,7 +95,7 @@ def camera(
         types = tuple(sorted({publisher.topic_type for publisher in publishers}))
         transport = next((TYPE_NAMES[name] for name in types if name in TYPE_NAMES), "")
         if not transport:
-            return CameraReport(len(publishers), types=types)
+            return CameraReport(tuple(sorted(map(node_of, publishers))), types=types)
         clip_s = max(conditioning_lengths) / frame_rate
         seconds = max(seconds, 1.5 * clip_s)
         buffer = _WatchedBuffer(frame_rate, max_age_s, seconds + clip_s, conditioning_lengths=conditioning_lengths)
@@ -100,9 +107,12 @@ def camera(
         if before.total() > before[LOST]:
             _spin(executor, seconds)
         seen = subscription.counts - before
+        # Now all of them are known, and their names; whoever sends another type under the same name is not heard.
+        now_there = node.get_publishers_info_by_topic(topic) or publishers
+        publishers = [publisher for publisher in now_there if TYPE_NAMES.get(publisher.topic_type) == transport]
         ours = QoSProfile(depth=DEPTH, reliability=RELIABILITIES[subscription.reliability])
         return CameraReport(
-            publishers=len(publishers),
+            publishers=tuple(sorted(map(node_of, publishers))),
             transport=transport,
             types=types,
             arrived=seen.total() - seen[LOST],
@@ -110,7 +120,7 @@ def camera(
             rate=buffer.rate,
             images=buffer.images,
             trouble=_trouble(node, buffer, subscription),
-            theirs=_words(publishers[0].qos_profile),
+            theirs=" and ".join(sorted({_words(publisher.qos_profile) for publisher in publishers})),
             ours=_words(ours),
             compatible=all(
                 qos_check_compatible(publisher.qos_profile, ours)[0] != QoSCompatibility.ERROR

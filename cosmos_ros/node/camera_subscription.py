@@ -62,6 +62,7 @@ class CameraSubscription:
         self._max_pixels = max_pixels
         self.topic = node.resolve_topic_name("image")
         self._message_type = MESSAGE_TYPES[transport]
+        self._expected = f"sensor_msgs/msg/{self._message_type.__name__}"
         self._asked_reliability = RELIABILITIES.get(reliability)  # None: auto
         self._complaints = Complaints(self._log.warning)
         self._arrivals: collections.deque[float] = collections.deque(maxlen=1000)
@@ -224,17 +225,17 @@ class CameraSubscription:
         return fitting_reliability(publishers) if publishers else self._reliability
 
     def _publishers(self) -> list[TopicEndpointInfo]:
-        return self._node.get_publishers_info_by_topic(self.topic)
+        """Of the message type that is subscribed to: whoever sends another one under the same name is not heard."""
+        everybody = self._node.get_publishers_info_by_topic(self.topic)
+        return [publisher for publisher in everybody if publisher.topic_type == self._expected]
 
     def _why_silent(self) -> str:
-        publishers = self._publishers()
-        if not publishers:
+        fitting, everybody = self._publishers(), self._node.get_publishers_info_by_topic(self.topic)
+        if not everybody:
             return "nobody publishes it; remap `image` to the camera's topic"
-        expected = f"sensor_msgs/msg/{self._message_type.__name__}"
-        fitting = [publisher for publisher in publishers if publisher.topic_type == expected]
         if not fitting:
-            others = ", ".join(sorted({publisher.topic_type for publisher in publishers}))
-            return f"its publisher sends {others}, this node expects {expected}; set `image_transport`"
+            others = ", ".join(sorted({publisher.topic_type for publisher in everybody}))
+            return f"its publisher sends {others}, this node expects {self._expected}; set `image_transport`"
         theirs = ", ".join(sorted({publisher.qos_profile.reliability.name.lower() for publisher in fitting}))
         qos = f"the publisher's QoS is {theirs}, ours is {self.reliability}"
         if self.reliability == "reliable" and "best_effort" in theirs:
@@ -256,11 +257,12 @@ class CameraSubscription:
 
     def _who_else(self) -> str:
         """The publishers, where there are several: their frames cannot be told apart."""
-        names = sorted(map(_node_of, self._publishers()))
+        names = sorted(map(node_of, self._publishers()))
         return f"; {len(names)} publish it: {', '.join(names)}" if len(names) > 1 else ""
 
 
-def _node_of(publisher: TopicEndpointInfo) -> str:
+def node_of(publisher: TopicEndpointInfo) -> str:
+    """The full name of the node that publishes."""
     if publisher.node_name == UNKNOWN_NODE:
         return "one whose name is not known yet"
     return f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"

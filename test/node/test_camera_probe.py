@@ -92,7 +92,7 @@ def found(monkeypatch, wait_for):
 def test_a_camera_that_sends_is_seen_with_its_rate_and_qos(reliability):
     with camera(image(), reliability):
         seen = camera_probe.camera("/camera", seconds=2.0)
-    assert (seen.publishers, seen.transport, seen.compatible) == (1, "raw", True)
+    assert (seen.publishers, seen.transport, seen.compatible) == (("/camera",), "raw", True)
     assert seen.images == "4x3 rgb8" and seen.arrived and not seen.lost
     assert 1 < seen.rate < 4 / PERIOD_S, "images that had to wait may come all at once"
     assert seen.theirs == seen.ours == {RELIABLE: "reliable", BEST_EFFORT: "best effort"}[reliability]
@@ -103,6 +103,15 @@ def test_a_best_effort_camera_does_not_reach_a_reliable_subscription(found):
         seen = found(reliability="reliable")
     assert not seen.compatible and seen.images == "" and seen.rate == 0
     assert (seen.theirs, seen.ours) == ("best effort", "reliable")
+
+
+def test_two_cameras_on_one_topic_are_both_named_and_both_count(wait_for):
+    def look():
+        return camera_probe.camera("/camera", reliability="reliable", conditioning_lengths=(1,), seconds=0.1)
+
+    with camera(image(), BEST_EFFORT), camera(image()):
+        seen = wait_for(lambda: (seen := look()).publishers == ("/camera", "/camera") and seen, "both cameras")
+    assert seen.theirs == "best effort and reliable" and not seen.compatible
 
 
 def test_compressed_images_are_told_from_raw_ones():
@@ -167,7 +176,7 @@ def test_a_topic_of_another_kind_and_a_topic_that_is_not_there(found):
     with camera(String(data="no image")):
         seen = found()
         assert seen.types == ("std_msgs/msg/String",) and seen.transport == ""
-        assert camera_probe.camera("/nothing").publishers == 0
+        assert camera_probe.camera("/nothing").publishers == ()
 
 
 def test_image_topics_are_listed(wait_for):

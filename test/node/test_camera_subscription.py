@@ -50,6 +50,16 @@ def test_it_is_as_reliable_as_the_publishers_that_are_there(blind, wait_for):
     wait_for(lambda: len(node.get_subscriptions_info_by_topic(camera.topic)) == 1, "the outgoing subscription's end")
 
 
+def test_who_sends_another_type_under_the_same_name_does_not_count(blind, running_robot, wait_for):
+    robot, node = blind()
+    camera = node._configured.camera
+    robot.ros.create_publisher(Image, "image", BEST_EFFORT)
+    with running_robot(robot.domain, robot.namespace, CompressedImage):  # reliable
+        wait_for(lambda: node.count_publishers(camera.topic) == 2, "both publishers")
+        assert camera._fitting_reliability() is ReliabilityPolicy.BEST_EFFORT and not camera._who_else()
+        assert "publisher's QoS is best_effort, ours is best_effort" in camera._why_silent()
+
+
 def test_a_subscription_that_goes_while_it_is_about_to_be_waited_for_is_no_error(blind, wait_for, monkeypatch):
     robot, node = blind()
     event, gone = node._configured.camera._images.event_handlers[0], []
@@ -155,8 +165,8 @@ def test_two_cameras_on_one_topic_are_named_in_goal_and_diagnostics(blind, wait_
 def test_a_publisher_that_is_discovered_before_its_node_is_not_given_the_middlewares_placeholder():
     known = TopicEndpointInfo(node_name="wrist", node_namespace="/arm")
     early = TopicEndpointInfo(node_name="_NODE_NAME_UNKNOWN_", node_namespace="_NODE_NAMESPACE_UNKNOWN_")
-    assert camera_subscription._node_of(known) == "/arm/wrist"
-    assert "UNKNOWN" not in camera_subscription._node_of(early)
+    assert camera_subscription.node_of(known) == "/arm/wrist"
+    assert "UNKNOWN" not in camera_subscription.node_of(early)
 
 
 def test_a_dropped_image_does_not_rename_the_next_rollout(blind, wait_for):

@@ -80,6 +80,9 @@ def camera(topic: str, seen: CameraReport, model_rate: float, transport: str = "
     if not seen.transport:
         yield fail("camera", f"{topic} carries {', '.join(seen.types)}", "name a topic of sensor_msgs/Image")
         return
+    if len(seen.publishers) > 1:
+        who = f"{len(seen.publishers)} publish {topic}: {', '.join(seen.publishers)}"
+        yield note("camera", who, "give each camera a topic of its own: their frames cannot be told apart")
     qos = f"{topic} ({seen.transport}): publisher's QoS {seen.theirs}, ours {seen.ours}"
     yield ok("camera", qos) if seen.compatible else fail("camera", qos, "set image_reliability: auto")
     if seen.transport != transport:

@@ -11,7 +11,7 @@ from cosmos_ros.settings import ClipConfig, NodeConfig
 pytestmark = pytest.mark.processes
 
 CAMERA = {
-    "publishers": 1,
+    "publishers": ("/camera",),
     "transport": "raw",
     "types": ("sensor_msgs/msg/Image",),
     "arrived": 90,
@@ -44,7 +44,7 @@ def test_a_name_that_no_topic_can_have_is_a_fault_and_not_the_end(topic):
         ({}, ["ok", "ok"], "640x480 rgb8, 30.00 images/s; the model's rate is 10 Hz"),
         ({"rate": 9.98}, ["ok", "ok"], "9.98 images/s; the model's rate is 10 Hz"),
         ({"rate": 9.49}, ["ok", "FAIL"], "9.49 images/s; the model's rate is 10 Hz -> raise the camera's rate"),
-        ({"publishers": 0}, ["FAIL"], "nobody publishes /camera"),
+        ({"publishers": ()}, ["FAIL"], "nobody publishes /camera"),
         ({"transport": "", "types": ("std_msgs/msg/String",)}, ["FAIL"], "carries std_msgs/msg/String"),
         (
             {"theirs": "best effort", "ours": "reliable", "compatible": False, "images": "", "arrived": 0},
@@ -60,6 +60,7 @@ def test_a_name_that_no_topic_can_have_is_a_fault_and_not_the_end(topic):
         ({"lost": 3}, ["ok", "note", "ok"], "3 of 93 images got lost on the way -> publish reliably, or give both"),
         ({"lost": 180}, ["ok", "FAIL", "ok"], "180 of 270 images got lost on the way"),
         ({"transport": "compressed"}, ["ok", "note", "ok"], "set image_transport: compressed"),
+        ({"publishers": ("/left", "/right")}, ["note", "ok", "ok"], "2 publish /camera: /left, /right -> give each"),
     ],
 )
 def test_a_camera_is_judged_by_what_was_seen_of_it(change, expected, words):
