@@ -44,6 +44,11 @@ def parameter_files(params_file: str, parameters: Mapping[str, Value]) -> list[s
     return [str(path), file.name]
 
 
+def transport_of(image_topic: str) -> dict[str, Value]:
+    """The parameter that goes with a topic named as image_transport names compressed ones; else none."""
+    return {"image_transport": "compressed"} if image_topic.endswith("/compressed") else {}
+
+
 def sibling_info(image_topic: str) -> str:
     """The camera_info topic next to an image topic, as image_transport names it."""
     base = image_topic.removesuffix("/compressed")

@@ -15,13 +15,13 @@ from launch.logging import get_logger
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
-from cosmos_ros.launch_arguments import PARAMETERS, node_parameters, parameter_files, sibling_info
+from cosmos_ros.launch_arguments import PARAMETERS, node_parameters, parameter_files, sibling_info, transport_of
 from cosmos_ros.settings import truth
 
 SHARE = Path(__file__).absolute().parents[1]
 # name -> (default, description)
 ARGUMENTS = {
-    "image_topic": ("image", "The camera's topic; with image_transport:=compressed the one that ends in /compressed."),
+    "image_topic": ("image", "The camera's topic. One that ends in /compressed sets image_transport."),
     "camera_info_topic": ("", "Its calibration. Empty: the sibling `camera_info` of image_topic."),
     "namespace": ("", "Of the node and its topics."),
     "params_file": (str(SHARE / "config" / "foresight.yaml"), "Parameters of the node."),
@@ -40,7 +40,7 @@ def generate_launch_description() -> LaunchDescription:
 def start(context: LaunchContext) -> list[Action]:
     """The node, and RViz where it is asked for. Raises SettingError for an argument that cannot be what it is."""
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
-    parameters = node_parameters(given)
+    parameters = transport_of(given["image_topic"]) | node_parameters(given)
     image, info = given["image_topic"], given["camera_info_topic"] or sibling_info(given["image_topic"])
     node = LifecycleNode(
         package="cosmos_ros",

@@ -1,4 +1,4 @@
-"""Play a recording into the node: ros2 launch cosmos_ros replay.launch.py [bag:=DIR] [image_topic:=/camera/image_raw]
+"""Play a recording into the node: ros2 launch cosmos_ros replay.launch.py [bag:=DIR] [image_topic:=TOPIC]
 
 All arguments of foresight.launch.py are taken as well. The recording is played by this package's own player; it starts
 when the node listens.
@@ -21,7 +21,7 @@ from cosmos_ros.settings import truth
 SHARE = Path(__file__).absolute().parents[1]
 ARGUMENTS = {
     "bag": (str(SHARE / "data" / "sample_bag"), "Directory of a rosbag2 recording, MCAP or SQLite, or its file."),
-    "image_topic": ("/camera/image_raw", "The recorded camera topic."),
+    "image_topic": ("/camera/image_raw/compressed", "The recorded camera topic."),
     "rate": ("1.0", "Times the recorded speed."),
     "loop": ("false", "Begin again at the end. [true or false]"),
     "use_sim_time": ("true", "The node's time is the recording's, else the computer's. [true or false]"),

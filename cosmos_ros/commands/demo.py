@@ -25,7 +25,7 @@ from cosmos_ros.recordings.rollout_writer import PublishedRollout, write_contact
 from cosmos_ros.rollout import NANOSECONDS, Clip
 from cosmos_ros.scratch import scratch_folder
 
-IMAGE_TOPIC, CAMERA_INFO_TOPIC = "/camera/image_raw", "/camera/camera_info"
+IMAGE_TOPIC, CAMERA_INFO_TOPIC = "/camera/image_raw/compressed", "/camera/camera_info"
 OUTPUTS = ("rollout.mp4", "contact_sheet.png", "rollout.json")
 DEADLINE_S = 180.0  # after which a demo that still has no rollout is given up
 HISTORY_S = 60.0  # the node keeps the whole bag: its model may still be loading at the goal's time
@@ -89,6 +89,8 @@ def predict_over_ros(bag: Path, seed: int) -> Comparison:
                 *on_bag_time,
                 "-p",
                 f"history:={HISTORY_S}",
+                "-p",
+                "image_transport:=compressed",
                 "-r",
                 f"image:={IMAGE_TOPIC}",
                 "-r",

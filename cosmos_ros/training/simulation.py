@@ -82,12 +82,17 @@ class Film:
         return pixels[::-1]  # OpenGL counts rows from the bottom
 
 
-def simulate(scene: Scene, n_frames: int, frame_rate: float) -> Iterator[tuple[mujoco.MjModel, mujoco.MjData]]:
+def simulate(
+    scene: Scene, n_frames: int, frame_rate: float, timestep: float | None = None
+) -> Iterator[tuple[mujoco.MjModel, mujoco.MjData]]:
     """Yields the world at each of n_frames instants, `frame_rate` Hz apart; data.time is the simulation time.
+
+    timestep  of the physics, seconds; None: the scene's own
 
     Raises ValueError where the rate is no whole number of physics steps.
     """
     model = mujoco.MjModel.from_xml_string(scene.xml, scene.textures)
+    model.opt.timestep = timestep or model.opt.timestep
     data = mujoco.MjData(model)
     steps = 1 / (frame_rate * model.opt.timestep)
     if abs(steps - round(steps)) > 1e-6:

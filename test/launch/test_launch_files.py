@@ -166,9 +166,23 @@ def test_without_rviz_the_node_starts_with_a_warning(resolve, monkeypatch, caplo
 def test_replay_plays_the_sample_bag_into_the_node(resolve):
     started = resolve("replay.launch.py", rate="2.0")
     assert set(started) == {"foresight_node", "bag_player"}
-    assert started["foresight_node"]["remappings"]["image"] == "/camera/image_raw"
+    topic = "/camera/image_raw/compressed"
+    assert started["foresight_node"]["remappings"]["image"] == topic
+    assert started["foresight_node"]["remappings"]["camera_info"] == "/camera/camera_info"
     bag = str(SHARE / "data" / "sample_bag")
-    assert started["bag_player"]["arguments"] == [bag, "--rate", "2.0", "--wait-for", "/camera/image_raw"]
+    assert started["bag_player"]["arguments"] == [bag, "--rate", "2.0", "--wait-for", topic]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "transport"),
+    [
+        ({"image_topic": "/front/image_raw/compressed"}, "compressed"),
+        ({"image_topic": "/front/image_raw"}, "raw"),
+        ({"image_topic": "/odd/compressed", "image_transport": "raw"}, "raw"),
+    ],
+)
+def test_the_topics_name_says_how_its_images_come_unless_the_user_does(parameters, arguments, transport):
+    assert parameters("foresight.launch.py", **arguments)["image_transport"] == transport
 
 
 def test_replay_runs_on_the_recordings_time_unless_it_is_told_not_to(parameters):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from rosbags.highlevel import AnyReader
 
 from cosmos_ros.paths import embedded_model, share_directory
+from cosmos_ros.recordings.opening import open_recording
 from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel
 from cosmos_ros.world_model.preprocessing import camera_view, to_model_input
 
@@ -26,11 +26,10 @@ def model() -> WorldModel:
 
 @pytest.fixture(scope="module")
 def frames() -> np.ndarray:
-    """The last 33 frames of the sample bag at 10 Hz, uint8 [33, 240, 320, 3]."""
-    with AnyReader([share_directory() / "data" / "sample_bag"]) as reader:
-        images = [c for c in reader.connections if c.topic == "/camera/image_raw"]
-        messages = [reader.deserialize(raw, c.msgtype) for c, _, raw in reader.messages(connections=images)]
-    return np.stack([m.data.reshape(m.height, m.width, 3) for m in messages[-65::2]])
+    """The last 33 frames of the sample bag at 10 Hz, uint8 [33, 480, 640, 3]."""
+    recording = open_recording(share_directory() / "data" / "sample_bag")
+    frames = list(recording.frames("/camera/image_raw/compressed"))
+    return np.stack([frame.load() for frame in frames[-97::3]])
 
 
 @pytest.fixture(scope="module")
