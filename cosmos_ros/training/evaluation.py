@@ -57,7 +57,7 @@ def evaluate(
     for part in clips.split(BATCH):
         size = part.shape[2], part.shape[3]
         camera = resampled(part, Views.whole(len(part), size), size)
-        tokens = encode(resampled(part, Views.whole(len(part), size), frame_size))
+        tokens, _codes = encode(resampled(part, Views.whole(len(part), size), frame_size))
         predicted = completed(engine.passes(tokens[:, :2].flatten(1), sampling)).to(tokens.device).view_as(tokens)
         truth = camera[:, :, n:]
         still = camera[:, :, n - 1 : n].expand_as(truth)
