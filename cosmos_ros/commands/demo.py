@@ -21,12 +21,12 @@ import numpy as np
 from cosmos_ros.commands.ros_processes import Processes, ProcessFailed
 from cosmos_ros.files import check_place, write_whole
 from cosmos_ros.paths import share_directory
-from cosmos_ros.recordings.rollout_writer import PublishedRollout, write_contact_sheet, write_mp4
+from cosmos_ros.recordings.rollout_writer import PublishedRollout, write_comparison, write_contact_sheet, write_mp4
 from cosmos_ros.rollout import NANOSECONDS, Clip
 from cosmos_ros.scratch import scratch_folder
 
 IMAGE_TOPIC, CAMERA_INFO_TOPIC = "/camera/image_raw/compressed", "/camera/camera_info"
-OUTPUTS = ("rollout.mp4", "contact_sheet.png", "rollout.json")
+OUTPUTS = ("rollout.mp4", "contact_sheet.png", "comparison.webp", "rollout.json")
 DEADLINE_S = 180.0  # after which a demo that still has no rollout is given up
 HISTORY_S = 60.0  # the node keeps the whole bag: its model may still be loading at the goal's time
 
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("demo_output"),
         metavar="DIR",
-        help="where rollout.mp4, contact_sheet.png and rollout.json go (default: demo_output)",
+        help="where rollout.mp4, contact_sheet.png, comparison.webp and rollout.json go (default: demo_output)",
     )
     parser.add_argument("--seed", type=int, default=0, help="same seed: same rollout (default: 0)")
 
@@ -163,13 +163,14 @@ class RecordedImages:
 
 
 def write(comparison: Comparison, out: Path) -> list[Path]:
-    """rollout.mp4, contact_sheet.png and rollout.json. Raises OSError where the disk refuses."""
+    """The files of OUTPUTS. Raises OSError where the disk refuses."""
     psnr = {name: [round(value, 3) for value in values] for name, values in comparison.psnr_db().items()}
     numbers = comparison.rollout.summary | {"psnr_db_per_frame": psnr}
     files = [out / name for name in OUTPUTS]
-    video, sheet, facts = files
+    video, sheet, animation, facts = files
     write_mp4(video, comparison.seen, comparison.rollout)
     write_contact_sheet(sheet, comparison.seen, comparison.rollout)
+    write_comparison(animation, comparison.seen, comparison.rollout, comparison.truth)
     write_whole(facts, json.dumps(numbers, indent=2) + "\n")
     return files
 

@@ -1,4 +1,4 @@
-"""A clip and the rollout that follows it, guarded here or in a node, as mp4 and as a contact sheet.
+"""A clip and the rollout that follows it, guarded here or in a node: as mp4, contact sheet, or beside what happened.
 
 Predicted frames are marked.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from cosmos_ros.files import write_whole
 from cosmos_ros.recordings.contact_sheet import contact_sheet
@@ -22,6 +23,8 @@ from cosmos_ros.rollout import NANOSECONDS, Clip, Crop, GuardedRollout
 
 CAMERA = (110, 118, 129)  # the border of frames that the camera took, RGB
 PREDICTED = (242, 112, 36)  # the border of frames that the model predicted
+COMPARISON_WIDTH = 900  # pixels, of an animation
+REST_MS = 1000  # of an animation, before it begins again
 MIN_WIDTH = 320  # pixels; smaller pictures are enlarged by a whole factor, so that their label can be read
 
 
@@ -77,6 +80,33 @@ def write_contact_sheet(path: str | Path, clip: Clip, rollout: GuardedRollout | 
     Raises TypeError for any other rollout, OSError where the disk refuses.
     """
     write_whole(path, _png(_marked(clip, rollout)))
+
+
+def write_comparison(path: str | Path, clip: Clip, rollout: GuardedRollout | PublishedRollout, truth: Clip) -> None:
+    """At the left what the camera saw, at the right the clip and then the prediction: an animated WebP without end.
+
+    truth  the camera's frames at the rollout's stamps
+
+    Raises TypeError for any other rollout, OSError where the disk refuses.
+    """
+    right, now_ns = _marked(clip, rollout), clip.stamps_ns[-1]
+    seen = rollout.crop.of(np.concatenate([clip.frames, truth.frames]))
+    left = _labelled(seen, (*clip.stamps_ns, *rollout.stamps_ns), now_ns, "camera", CAMERA)
+    pairs = [np.concatenate(pair, axis=1) for pair in zip(left, right, strict=True)]
+    write_whole(path, _webp(pairs, rollout.frame_rate))
+
+
+def _webp(frames: Sequence[np.ndarray], frame_rate: float) -> bytes:
+    """Frames uint8 [H, W, 3] RGB as an animation of at most COMPARISON_WIDTH pixels, which rests on the last frame."""
+    height, width = frames[0].shape[:2]
+    size = min(width, COMPARISON_WIDTH), round(height * min(1.0, COMPARISON_WIDTH / width))
+    pictures = [Image.fromarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA)) for frame in frames]
+    file, last = io.BytesIO(), len(frames) - 1
+    durations_ms = [round(1000 / frame_rate) + (REST_MS if i == last else 0) for i in range(len(frames))]
+    pictures[0].save(
+        file, "webp", save_all=True, append_images=pictures[1:], duration=durations_ms, loop=0, quality=80, method=4
+    )
+    return file.getvalue()
 
 
 def _mp4(frames: Sequence[np.ndarray], frame_rate: float) -> bytes:

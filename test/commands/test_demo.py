@@ -9,6 +9,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from cosmos_ros.commands import demo
 from cosmos_ros.recordings.rollout_writer import PublishedRollout
@@ -66,12 +67,14 @@ def test_the_table_names_stages_and_both_rows(comparison):
 
 def test_video_sheet_and_numbers_are_written(comparison, tmp_path):
     assert demo.write(comparison, tmp_path) == [
-        tmp_path / n for n in ("rollout.mp4", "contact_sheet.png", "rollout.json")
+        tmp_path / n for n in ("rollout.mp4", "contact_sheet.png", "comparison.webp", "rollout.json")
     ]
     with av.open(str(tmp_path / "rollout.mp4")) as video:
         assert sum(1 for _ in video.decode(video=0)) == 33
         assert video.streams.video[0].average_rate == RATE
     assert cv2.imread(str(tmp_path / "contact_sheet.png")).ndim == 3
+    with Image.open(tmp_path / "comparison.webp") as animation:
+        assert animation.n_frames == 33 and animation.info["loop"] == 0
     written = json.loads((tmp_path / "rollout.json").read_text())
     assert written["seed"] == 7
     assert written["psnr_db_per_frame"]["predicted"] == pytest.approx([20 * np.log10(255 / 40)] * 24, abs=1e-3)

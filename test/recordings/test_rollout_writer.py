@@ -9,9 +9,17 @@ import av
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from cosmos_ros.recordings.rollout_writer import CAMERA, PREDICTED, PublishedRollout, write_contact_sheet, write_mp4
-from cosmos_ros.rollout import Crop
+from cosmos_ros.recordings.rollout_writer import (
+    CAMERA,
+    PREDICTED,
+    PublishedRollout,
+    write_comparison,
+    write_contact_sheet,
+    write_mp4,
+)
+from cosmos_ros.rollout import Clip, Crop
 
 
 def test_the_video_plays_the_camera_then_the_prediction_each_marked(tmp_path, guarded):
@@ -46,6 +54,24 @@ def test_the_contact_sheet_shows_every_frame(tmp_path, guarded):
     marks = [sheet[cell_height * (i // 7) + 2, cell_width * (i % 7) + 2] for i in range(33)]
     assert [np.abs(mark - PREDICTED).max() < 8 for mark in marks] == [False] * 9 + [True] * 24
     assert [np.abs(mark - CAMERA).max() < 8 for mark in marks] == [True] * 9 + [False] * 24
+
+
+def test_the_comparison_plays_what_happened_beside_the_prediction(tmp_path, guarded):
+    clip, rollout = guarded(96, 320)
+    truth = Clip(255 - rollout.frames, rollout.stamps_ns, rollout.frame_rate)
+    write_comparison(tmp_path / "both.webp", clip, rollout, truth)
+    with Image.open(tmp_path / "both.webp") as animation:
+        assert animation.n_frames == 33
+        for i in range(33):
+            animation.seek(i)
+            shown = np.asarray(animation.convert("RGB")).astype(int)
+            middle = shown.shape[1] // 2
+            left, right = shown[22:118, 4:324], shown[22:118, middle + 4 : middle + 324]
+            assert np.abs(shown[60, 1] - CAMERA).max() < 12
+            assert np.abs(shown[60, -2] - (CAMERA if i < 9 else PREDICTED)).max() < 12
+            expected = clip.frames[i] if i < 9 else rollout.frames[i - 9]
+            assert np.abs(right.mean(axis=-1) - expected.mean(axis=-1)).mean() < 6
+            assert np.abs(left - (right if i < 9 else 255 - right)).mean() < 12
 
 
 @pytest.fixture
