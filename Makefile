@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --timeout 600
 # Directories too: their time changes when a file goes away.
 PACKAGE := CMakeLists.txt package.xml pyproject.toml setup.cfg setup.py requirements/core.txt README.md LICENSE NOTICE \
-	$(shell find action config cosmos_ros data launch models msg rviz scripts srv -not -name '*.pyc' -not -name __pycache__)
+	$(shell find action config cosmos_ros data foxglove launch models msg rviz scripts srv -not -name '*.pyc' -not -name __pycache__)
 
 # The environment is complete: what a sourced ROS left in the shell must not mix with it.
 unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH PYTHONPATH RMW_IMPLEMENTATION

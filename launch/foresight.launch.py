@@ -18,6 +18,8 @@ from launch_ros.actions import LifecycleNode, Node
 from cosmos_ros.launch_arguments import PARAMETERS, node_parameters, parameter_files, sibling_info, transport_of
 from cosmos_ros.settings import truth
 
+# Topics of the node in the RViz configuration, relative to its namespace.
+SHOWN = tuple(f"foresight/{topic}" for topic in ("image", "contact_sheet", "uncertainty", "surprise/map"))
 SHARE = Path(__file__).absolute().parents[1]
 # name -> (default, description)
 ARGUMENTS = {
@@ -71,8 +73,7 @@ def rviz(given: dict[str, str], use_sim_time: bool) -> list[Action]:
             arguments=["-d", str(SHARE / "rviz" / "foresight.rviz")],
             remappings=[
                 ("/image", given["image_topic"].removesuffix("/compressed")),
-                ("/foresight/image", "foresight/image"),
-                ("/foresight/contact_sheet", "foresight/contact_sheet"),
+                *((f"/{topic}", topic) for topic in SHOWN),
             ],
             parameters=[{"use_sim_time": use_sim_time}],
         )

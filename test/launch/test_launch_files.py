@@ -194,7 +194,7 @@ def test_replay_can_run_on_the_computers_time(parameters):
     assert values["use_sim_time"] is False and values["max_age"] == 0.0
 
 
-def test_rviz_shows_camera_rollout_contact_sheet_and_uncertainty():
+def test_rviz_shows_camera_rollout_contact_sheet_uncertainty_and_surprise():
     config = yaml.safe_load((SHARE / "rviz" / "foresight.rviz").read_text())
     displays = {display["Name"]: display for display in config["Visualization Manager"]["Displays"]}
     assert {d["Class"] for d in displays.values()} == {"rviz_default_plugins/Image"}
@@ -204,4 +204,5 @@ def test_rviz_shows_camera_rollout_contact_sheet_and_uncertainty():
         "Rollout": ("/foresight/image", "Reliable"),
         "Contact sheet": ("/foresight/contact_sheet", "Reliable"),
         "Uncertainty": ("/foresight/uncertainty", "Reliable"),
+        "Surprise": ("/foresight/surprise/map", "Reliable"),
     }

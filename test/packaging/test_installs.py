@@ -149,6 +149,7 @@ print(json.dumps([cosmos_ros.__file__, str(cosmos_ros.paths.share_directory())])
         "launch/replay.launch.py",
         "config/foresight.yaml",
         "rviz/foresight.rviz",
+        "foxglove/foresight.json",
         "models/foresight-small/config.json",
         "data/sample_bag/metadata.yaml",
     ):
