@@ -24,6 +24,8 @@ from cosmos_ros.rollout import MAX_SAMPLES, Clip, Crop, GuardedRollout
 from cosmos_ros.samples import mean_frames
 from cosmos_ros.settings import ForesightConfig
 from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel, world_model
+from cosmos_ros.world_model.diffusion_decoder.decoder import DIFFUSION_DECODER
+from cosmos_ros.world_model.diffusion_decoder.latent_decoder import LATENT_DECODER
 from cosmos_ros.world_model.preprocessing import camera_view
 from cosmos_ros.world_model.refiner import REFINER
 from cosmos_ros.world_model.t5 import TEXT_ENCODER
@@ -42,12 +44,23 @@ def _phases(parked: frozenset[str]) -> tuple[tuple[str, ...], ...]:
     rest: tuple[tuple[str, ...], ...] = ((TRANSFORMER, TOKENIZER, REFINER, VIDEO_GUARD),)
     if TOKENIZER in parked:  # then frames are decoded once all tokens are there
         rest = (TRANSFORMER,), (TOKENIZER, REFINER, VIDEO_GUARD)
-    return (PROMPT_GUARD, TOKENIZER), (TEXT_ENCODER,), *rest
+    # The diffusion decoder always is: it sees them all. Frames of one sample are judged while it works on the next.
+    diffusion = (DIFFUSION_DECODER, REFINER, VIDEO_GUARD), (LATENT_DECODER, REFINER, VIDEO_GUARD)
+    return (PROMPT_GUARD, TOKENIZER), (TEXT_ENCODER,), *rest, *diffusion
 
 
 PIPELINE = Pipeline(
     phases=_phases,
-    parking_order=(TEXT_ENCODER, PROMPT_GUARD, VIDEO_GUARD, REFINER, TOKENIZER, TRANSFORMER),
+    parking_order=(
+        TEXT_ENCODER,
+        PROMPT_GUARD,
+        VIDEO_GUARD,
+        REFINER,
+        LATENT_DECODER,
+        TOKENIZER,
+        TRANSFORMER,
+        DIFFUSION_DECODER,  # last: it would come anew, block by block, for each of its steps
+    ),
     once_per_prompt=(TEXT_ENCODER, PROMPT_GUARD),
 )
 
@@ -64,7 +77,7 @@ class Foresight:
 
     def __init__(self, config: ForesightConfig) -> None:
         self.config = config
-        self.spec = ModelSpec.of_checkpoint(config.checkpoint).at(config.frame_size)
+        self.spec = ModelSpec.of_checkpoint(config.checkpoint).at(config.frame_size).decoded_by(config.frame_decoder)
         self._memory = DeviceMemory(resolve_device(config.device))
         with out_of_memory_as_error("loading the guardrail"):
             self.guardrail = Guardrail.for_model(self.spec, config.guardrail, config.guard_timeout, self._memory)
@@ -150,7 +163,7 @@ class Foresight:
         with self._busy:
             model = self._require_model()
             with (
-                StageClock(on_progress, n_new=n_frames) as clock,
+                StageClock(on_progress, n_new=n_frames, denoises=self.spec.diffusion_decoder is not None) as clock,
                 ExitStack() as under_watch,
                 out_of_memory_as_error("predicting"),
             ):
@@ -171,6 +184,7 @@ class Foresight:
                 with closing(steps):
                     for step in steps:
                         clock.passed(step.done, step.total, step.frames_ready)
+                        clock.denoised(step.denoised, step.to_denoise)
                         for screening in screenings:
                             screening.raise_refusal()
                         for some in step.frames:
@@ -227,7 +241,8 @@ class Foresight:
             with self.guardrail.screen(prompt, self._view(clip)) as screening, out_of_memory_as_error("reconstructing"):
                 tokens = model.tokenize(frames.frames)
                 screening.admit_prompt()
-                for some in model.decode_truth(tokens, frames.frames):
+                context = model.encode_text(prompt) if self.spec.diffusion_decoder is not None else None
+                for some in model.decode_truth(tokens, frames.frames, context):
                     screening.inspect(some.pixels, some.unrefined)
                 return screening.release(
                     clip,
@@ -267,6 +282,7 @@ class Foresight:
                     dtype=config.dtype,
                     memory=self._memory,
                     gpus=config.gpus,
+                    denoising_steps=config.denoising_steps,
                 )
                 self.guardrail.load()
                 model.warm_up()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 class Stage(enum.IntEnum):
@@ -41,8 +41,10 @@ class StageTime:
 class StageClock:
     """Times the stages of one prediction and reports progress.
 
+    denoises  whether the diffusion decoder turns tokens into frames
+
     The share of each stage is a rough guess, made once here so that progress never runs backwards;
-    generation takes nearly all of it.
+    generation takes nearly all of it, but for the diffusion decoder, which takes longer.
     """
 
     STARTS = {
@@ -53,10 +55,13 @@ class StageClock:
         Stage.DECODING: 0.92,
         Stage.VIDEO_GUARD: 0.96,
     }
+    DENOISING_START = 0.25
 
-    def __init__(self, on_progress: Callable[[Progress], None] | None, n_new: int) -> None:
+    def __init__(self, on_progress: Callable[[Progress], None] | None, n_new: int, denoises: bool = False) -> None:
         self._on_progress = on_progress
         self._n_new = n_new
+        self._starts = self.STARTS | ({Stage.DENOISING: self.DENOISING_START} if denoises else {})
+        self._after_tokens = Stage.DENOISING if denoises else Stage.DECODING
         self._stage = Stage.WAITING
         self._times: list[StageTime] = []
         self._entered = time.monotonic()
@@ -73,8 +78,8 @@ class StageClock:
         now = time.monotonic()
         self._close(now)
         self._stage, self._entered = stage, now
-        frames = self._n_new if stage in (Stage.DECODING, Stage.VIDEO_GUARD) else 0
-        self._last = Progress(stage, self.STARTS[stage], frames_ready=frames)
+        frames = self._n_new if stage in (Stage.DENOISING, Stage.DECODING, Stage.VIDEO_GUARD) else 0
+        self._last = Progress(stage, self._starts[stage], frames_ready=frames)
         self.report()
 
     def passed(self, done: int, total: int, frames_ready: int) -> None:
@@ -84,13 +89,28 @@ class StageClock:
             return
         elapsed = max(time.monotonic() - self._entered, 1e-9)
         rate = done / elapsed
-        start, end = self.STARTS[Stage.GENERATING], self.STARTS[Stage.DECODING]
+        start, end = self._starts[Stage.GENERATING], self._starts[self._after_tokens]
         self._last = Progress(
             Stage.GENERATING,
             fraction=start + (end - start) * done / total,
             frames_ready=frames_ready,
             tokens_per_second=rate,
             remaining_s=(total - done) / rate if rate else -1.0,
+        )
+        self.report()
+        if done == total:
+            self.enter(self._after_tokens)
+
+    def denoised(self, done: int, total: int) -> None:
+        """`done` of `total` steps of the diffusion decoder are made. After the last one, latents become pixels."""
+        if self._stage is not Stage.DENOISING:
+            return
+        start, end = self._starts[Stage.DENOISING], self._starts[Stage.DECODING]
+        elapsed = time.monotonic() - self._entered
+        self._last = replace(
+            self._last,
+            fraction=start + (end - start) * done / total,
+            remaining_s=elapsed / done * (total - done) if done else -1.0,
         )
         self.report()
         if done == total:

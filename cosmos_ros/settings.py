@@ -64,6 +64,20 @@ class ForesightConfig(Config):
         "Directory with encoder.jit and decoder.jit, or with autoencoder.jit. Empty: in or beside the checkpoint.",
         path=True,
     )
+    frame_decoder: str = setting(
+        "discrete",
+        "What turns tokens into frames. discrete: the tokenizer that made them. diffusion: NVIDIA's diffusion decoder, "
+        "sharper and slower, from its folder and the continuous tokenizer's beside the checkpoint.",
+        choices=("discrete", "diffusion"),
+        decides=True,
+    )
+    denoising_steps: int = setting(
+        0,
+        "Steps of the diffusion decoder: fewer take less time and come less close to what it was published for. 0: as "
+        "published, 15.",
+        bounds=(0, 100),
+        decides=True,
+    )
     device: str = setting(
         "auto",
         "Where the model runs. auto: CUDA where there is one, else the CPU.",

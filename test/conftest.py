@@ -27,6 +27,8 @@ from torch import Tensor, nn
 from cosmos_ros.guardrail import Guardrail
 from cosmos_ros.rollout import Clip, Crop, Decoding, GuardedRollout
 from cosmos_ros.world_model import Transformer, TransformerConfig
+from cosmos_ros.world_model.diffusion_decoder.config import DiffusionDecoderConfig, tensor_shapes
+from cosmos_ros.world_model.diffusion_decoder.files import FAMILIES, Family
 from cosmos_ros.world_model.text_encoder import EMBEDDINGS_FILE, write_embeddings
 
 # A busy machine is no fault of what is tested, and the same code is tested on the same examples every time.
@@ -318,3 +320,50 @@ def i3d_weights(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "i3d.pt"
     torch.jit.script(TinyI3D()).save(path)
     return path
+
+
+class Colours(nn.Module):
+    """Called as CV8x8x8's decoder is: a latent's first three channels are the colour of 8 frames of 8x8 pixels."""
+
+    def forward(self, latents: Tensor) -> Tensor:
+        colours = torch.tanh(latents[:, :3])
+        frames = torch.cat([colours[:, :, :1], colours[:, :, 1:].repeat_interleave(8, dim=2)], dim=2)
+        return frames.repeat_interleave(8, dim=3).repeat_interleave(8, dim=4)
+
+
+@pytest.fixture(scope="session")
+def write_diffusion_decoder() -> Callable[..., Path]:
+    """write_diffusion_decoder(checkpoints, **sizes): a diffusion decoder and its tokenizer in the published files.
+
+    family  which release's folders; sizes are those of DiffusionDecoderConfig that are not those of the tiny models'
+    """
+
+    def write(checkpoints: Path, family: Family = FAMILIES[0], **sizes: int) -> Path:
+        tiny = {"n_blocks": 2, "dim": 32, "n_heads": 2, "head_dim": 16, "hidden": 48, "context_dim": 16}
+        tiny |= {"modulation_dim": 8, "vocabulary": LEVELS**3, "token_channels": 4, "latent_channels": 16}
+        generator = torch.Generator().manual_seed(0)
+        weights = {}
+        for name, shape in tensor_shapes(DiffusionDecoderConfig(**tiny | sizes)).items():
+            noise = torch.randn(shape, generator=generator)
+            weights[name] = 1 + 0.2 * noise if len(shape) == 1 else noise / (1 if "token" in name else shape[1] ** 0.5)
+        unused = {"logvar.0.freqs": (128,), "logvar.0.phases": (128,), "logvar.1.weight": (1, 128)}
+        weights |= {name: torch.randn(shape, generator=generator) for name, shape in unused.items()}
+        weights["net.pos_embedder.seq"] = torch.arange(128.0)
+        decoder, tokenizer = checkpoints / family.decoder, checkpoints / family.tokenizer
+        decoder.mkdir(parents=True)
+        tokenizer.mkdir(exist_ok=True)
+        torch.save(weights, decoder / "model.pt")
+        context = torch.randn(1, 12, (tiny | sizes)["context_dim"], generator=generator)
+        torch.save({"context": context, "context_mask": torch.ones(1, 12)}, decoder / "aux_vars.pt")
+        torch.jit.script(Colours()).save(str(tokenizer / "decoder.jit"))
+        mean = 0.1 * torch.randn((tiny | sizes)["latent_channels"] * 16, generator=generator)
+        torch.save((mean, 0.5 + torch.rand(len(mean), generator=generator)), tokenizer / "mean_std.pt")
+        return decoder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def diffusion_decoder(write_diffusion_decoder, tmp_path_factory) -> Path:
+    """The folder of Cosmos 1.0's diffusion decoder, tiny, its tokenizer beside it. Do not change its files."""
+    return write_diffusion_decoder(tmp_path_factory.mktemp("checkpoints"))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -22,25 +22,55 @@ POLL_S = 0.02  # between two looks at whether frames are there, so that a cancel
 
 
 class FrameDecoder(Protocol):
-    """Turns tokens into frames; `tokenizer.VideoTokenizer` is one.
+    """Turns tokens into frames: `DiscreteDecoder` through the tokenizer that made them, or `DiffusionDecoder`.
 
     name       as rollouts carry it
+    steps      of denoising, as rollouts carry them; 0: none
     by_groups  whether the frames of the first latent frames can be decoded before later tokens are known
     """
 
     name: str
+    steps: int
 
     @property
     def by_groups(self) -> bool: ...
 
-    def decode(self, tokens: Tensor, first: int) -> Iterator[Tensor]:
-        """Frames after the first `first` ones: uint8 [k, h, w, 3] RGB on the CPU, in order.
+    def evaluations(self, latent_frames: int) -> int:
+        """How many times `pixels` of so many latent frames reports that it has come further."""
+        ...
 
-        tokens  int64 [latent frames * h' * w'], of a whole chunk or, `by_groups`, of its first latent frames
+    def brief(self) -> AbstractContextManager[None]:
+        """Meanwhile `pixels` takes every path, and as little time as it can: for warming up."""
+        ...
 
-        Raises NotFinite where a pixel is no finite number.
+    def rest(self) -> None:
+        """Bring everything to where it waits between rollouts, so that the first takes no longer than the next."""
+        ...
+
+    def pixels(self, tokens: Tensor, context: Tensor | None, seed: int) -> Generator[None, None, Tensor]:
+        """All frames float [3, n, h, w] in [-1, 1] on the device; closing the generator ends the work.
+
+        tokens   int64 [t, h', w'], of a whole chunk or, `by_groups`, of its first latent frames
+        context  the prompt's text embedding [1, M, context_dim]; None: the model takes none
+        seed     of what is drawn
+
+        Raises NotFinite where a pixel is no finite number: as uint8, in which guards see it, it would be one.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What frames depend on besides their tokens.
+
+    context  the prompt's text embedding [1, M, context_dim]; None: the model takes none
+    seed     of sample 0; the other samples have those that follow
+    camera   the conditioning frames as the refiner sees them; None: unrefined
+    """
+
+    context: Tensor | None = None
+    seed: int = 0
+    camera: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -65,32 +95,38 @@ class Frames(Decoded):
 class FrameThread:
     """Decodes frames on a thread of its own, and on a CUDA stream of its own, in the order in which they are asked.
 
-    decode  frames of tokens after the first ones; called on the thread, with what `rollout` was given of the camera
+    decode  frames of tokens after the first ones, and None whenever it has come further without a frame; called on the
+            thread, with the sample's conditions
     """
 
-    def __init__(self, decode: Callable[[Tensor, int, Tensor | None], Iterator[Decoded]], device: torch.device) -> None:
+    def __init__(
+        self, decode: Callable[[Tensor, int, Conditions], Iterator[Decoded | None]], device: torch.device
+    ) -> None:
         self._decode = decode
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="frames")
 
     def rollout(
-        self, chunking: Chunking, n_conditioning: int, n_frames: int, by_groups: bool, camera: Tensor | None
+        self, chunking: Chunking, n_conditioning: int, n_frames: int, by_groups: bool, conditions: Conditions
     ) -> FramesOfRollout:
-        return FramesOfRollout(partial(self._submit, camera), chunking, n_conditioning, n_frames, by_groups)
+        return FramesOfRollout(partial(self._submit, conditions), chunking, n_conditioning, n_frames, by_groups)
 
     def close(self) -> None:
         """Wait for what is being decoded; what waits is dropped."""
         self._pool.shutdown(cancel_futures=True)
 
-    def _submit(self, camera: Tensor | None, job: Job) -> Future:
-        return self._pool.submit(self._run, camera, job)
+    def _submit(self, conditions: Conditions, job: Job) -> Future:
+        return self._pool.submit(self._run, replace(conditions, seed=conditions.seed + job.sample), job)
 
-    def _run(self, camera: Tensor | None, job: Job) -> None:
+    def _run(self, conditions: Conditions, job: Job) -> None:
         with torch.cuda.stream(self._stream) if self._stream else nullcontext():
             left = job.n_frames
-            for some in self._decode(job.tokens, job.first, camera):
+            for some in self._decode(job.tokens, job.first, conditions):
                 if job.dropped.is_set() or left <= 0:
                     return
+                if some is None:
+                    job.steps.put(None)
+                    continue
                 unrefined = None if some.unrefined is None else some.unrefined[:left]
                 job.decoded.put(Frames(some.pixels[:left], unrefined, job.sample))
                 left -= len(some.pixels)
@@ -98,13 +134,17 @@ class FrameThread:
 
 @dataclass(frozen=True)
 class Job:
-    """Frames to decode: n_frames after the first ones. They go to `decoded`, unless nobody wants them any more."""
+    """Frames to decode: n_frames after the first ones. They go to `decoded`, unless nobody wants them any more.
+
+    steps  gets a None for each step on the way to them
+    """
 
     sample: int
     tokens: Tensor
     first: int
     n_frames: int
     decoded: queue.SimpleQueue
+    steps: queue.SimpleQueue
     dropped: threading.Event
 
 
@@ -124,6 +164,7 @@ class FramesOfRollout:
         self._asked: dict[int, int] = {}  # predicted frames of each sample that are being decoded, or were
         self._jobs: list[Future] = []
         self._decoded: queue.SimpleQueue[Frames] = queue.SimpleQueue()
+        self._steps: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._dropped = threading.Event()
 
     def take(self, passed: Pass) -> None:
@@ -132,6 +173,11 @@ class FramesOfRollout:
             while (job := self._next_job(sample, done, passed)) is not None:
                 self._jobs.append(self._submit(job))
                 self._asked[sample] = self._asked.get(sample, 0) + job.n_frames
+
+    @property
+    def steps(self) -> int:
+        """Steps of denoising that have been made, of all samples together."""
+        return self._steps.qsize()
 
     def ready(self) -> list[Frames]:
         """What has been decoded since the last call. Raises what decoding raised."""
@@ -162,4 +208,4 @@ class FramesOfRollout:
         if self._by_groups:
             latent_frames = self._chunking.latent_frames(self._first + asked + step)
         tokens = passed.tokens[sample, : latent_frames * per_latent].clone()
-        return Job(sample, tokens, self._first + asked, n_frames, self._decoded, self._dropped)
+        return Job(sample, tokens, self._first + asked, n_frames, self._decoded, self._steps, self._dropped)

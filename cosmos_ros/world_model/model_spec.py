@@ -17,6 +17,8 @@ from cosmos_ros.world_model.checkpoints.transformer_weights import (
 )
 from cosmos_ros.world_model.checkpoints.weight_files import is_directory
 from cosmos_ros.world_model.config import PUBLISHED_KINDS, TransformerConfig, published_kind
+from cosmos_ros.world_model.diffusion_decoder.config import require_fit
+from cosmos_ros.world_model.diffusion_decoder.files import DiffusionDecoderFolders, find_diffusion_decoder
 from cosmos_ros.world_model.tokenizer.chunking import Chunking
 
 PUBLISHED_FRAME_RATE = 25.0  # Hz, at which the published pipeline writes its output
@@ -33,10 +35,11 @@ class ModelSpec:
 
     checkpoint    its opened headers: what is loaded later is what was recognised here
     name          for people and for the rollout message; of NVIDIA's four models their own, whatever the directory's
-    published     one of NVIDIA's four models, by its tensor shapes or by its name
+    published     one of NVIDIA's four models, by its tensor shapes or by its name, or decoded by their decoder
     compression   pixels per token along (time, height, width)
     frame_rate    Hz, of conditioning and predicted frames
     temperature, top_p  what the model's makers recommend
+    diffusion_decoder   that turns its tokens into frames; None: the discrete tokenizer does
 
     config.json may set frame_rate, compression, temperature and top_p, the name of a model that is none of NVIDIA's,
     and what `config_from_shapes` reads.
@@ -51,6 +54,7 @@ class ModelSpec:
     compression: tuple[int, int, int]
     temperature: float
     top_p: float
+    diffusion_decoder: DiffusionDecoderFolders | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of_checkpoint(cls, directory: str | Path = "") -> ModelSpec:
@@ -102,6 +106,18 @@ class ModelSpec:
             )
         shape = (self.config.latent_shape[0], height // down, width // across)
         return replace(self, config=replace(self.config, latent_shape=shape))
+
+    def decoded_by(self, frame_decoder: str) -> ModelSpec:
+        """The same model with what turns its tokens into frames: "discrete", or "diffusion" beside the checkpoint.
+
+        NVIDIA's diffusion decoder brings the guardrail that their licence asks for with it, whatever model it decodes.
+        Raises ModelUnavailable where it is missing, damaged or was made for other models.
+        """
+        if frame_decoder == "discrete":
+            return self
+        found = find_diffusion_decoder(self.directory)
+        require_fit(found.config, self.chunking, self.config.vocab_out, self.config.context_dim)
+        return replace(self, diffusion_decoder=found, published=self.published or found.published)
 
     @property
     def chunking(self) -> Chunking:

@@ -26,7 +26,9 @@ from cosmos_ros.rollout import Decoding
 from cosmos_ros.world_model.checkpoints.transformer_weights import load_transformer
 from cosmos_ros.world_model.decoding.engine import PREFILL_TOKENS, DecodeEngine, Pass, WindowDecoder, stepwise
 from cosmos_ros.world_model.decoding.sampling import Sampling
-from cosmos_ros.world_model.frame_decoder import Decoded, Frames, FrameThread
+from cosmos_ros.world_model.diffusion_decoder.decoder import diffusion_decoder_needs, load_diffusion_decoder
+from cosmos_ros.world_model.diffusion_decoder.sampler import PUBLISHED_STEPS
+from cosmos_ros.world_model.frame_decoder import Conditions, Decoded, FrameDecoder, Frames, FrameThread
 from cosmos_ros.world_model.model_spec import ModelSpec
 from cosmos_ros.world_model.preprocessing import to_model_input
 from cosmos_ros.world_model.refiner import REFINER, Refiner, refiner_need
@@ -34,8 +36,15 @@ from cosmos_ros.world_model.t5 import find_t5, t5_need
 from cosmos_ros.world_model.tensor_parallel.sharded_transformer import share_need
 from cosmos_ros.world_model.tensor_parallel.tensor_parallel import TensorParallelDecoder
 from cosmos_ros.world_model.text_encoder import CONTEXT_LENGTH, TextEncoder
+from cosmos_ros.world_model.tokenizer.discrete_decoder import DiscreteDecoder
 from cosmos_ros.world_model.tokenizer.programs import find_tokenizer
-from cosmos_ros.world_model.tokenizer.video_tokenizer import TOKENIZER, VideoTokenizer, to_levels, tokenizer_need
+from cosmos_ros.world_model.tokenizer.video_tokenizer import (
+    OUTPUT_FRAMES,
+    TOKENIZER,
+    VideoTokenizer,
+    to_levels,
+    tokenizer_need,
+)
 from cosmos_ros.world_model.transformer import TRANSFORMER, Transformer, transformer_need
 
 WARM_UP_PASSES = 3
@@ -51,6 +60,7 @@ class Step:
     done, total   new tokens of the sample that is last, and of each in the end
     frames_ready  predicted frames whose tokens are complete in every sample
     frames        decoded since the last step
+    denoised, to_denoise  steps of the diffusion decoder, of all samples together; 0: there are none
     """
 
     passes: int
@@ -58,13 +68,16 @@ class Step:
     total: int
     frames_ready: int
     frames: list[Frames]
+    denoised: int = 0
+    to_denoise: int = 0
 
 
 class WorldModel:
     """Tokenizer, transformer and decode engine on one device. Unguarded: use `cosmos_ros.Foresight` outside of it.
 
-    memory  keeps the parts on the device, or brings them there while they work
-    dtype   precision of the transformer, as rollouts carry it; "": the tokenizer's
+    memory     keeps the parts on the device, or brings them there while they work
+    dtype      precision of the transformer, as rollouts carry it; "": the tokenizer's
+    diffusion  turns tokens into frames; None: the tokenizer does
     """
 
     def __init__(
@@ -76,6 +89,7 @@ class WorldModel:
         refiner: Refiner | None,
         memory: DeviceMemory,
         dtype: str = "",
+        diffusion: FrameDecoder | None = None,
     ) -> None:
         self.spec = spec
         self._device = memory.device
@@ -87,7 +101,9 @@ class WorldModel:
         self._refining = memory.hold(REFINER, refiner.program) if refiner is not None else None
         self._programs = memory.hold(TOKENIZER, nn.ModuleList([tokenizer.encoder, tokenizer.decoder]))
         self._transformer = memory.hold(TRANSFORMER, engine.module, on_leave=engine.release)
+        self._frame_decoder = diffusion or DiscreteDecoder(tokenizer, self._programs)
         self._programs.rest()
+        self._frame_decoder.rest()
         self._transformer.rest()
 
     @classmethod
@@ -100,8 +116,9 @@ class WorldModel:
         dtype: str = "auto",
         memory: DeviceMemory | None = None,
         gpus: int = 1,
+        denoising_steps: int = 0,
     ) -> WorldModel:
-        """Load a checkpoint, its tokenizer, its refiner if any and, where it reads prompts, what encodes them.
+        """Load a checkpoint, its tokenizer, its frame decoder, its refiner if any and what encodes its prompts, if any.
 
         checkpoint  its directory, or what was read of it before; "": the model that ships with this package
         tokenizer   directory with encoder.jit and decoder.jit, or autoencoder.jit; "": looked for in and next to the
@@ -111,6 +128,7 @@ class WorldModel:
                     transformer in 8 bits; as "auto" where the device cannot)
         memory      None: every part stays on the device
         gpus        over how many, from the device on, the transformer is cut; the rest is on the first
+        denoising_steps  of the diffusion decoder, where the spec has one; 0: as published
 
         Raises ModelUnavailable; SettingError for fp8 on several GPUs.
         """
@@ -127,17 +145,21 @@ class WorldModel:
         # The tokenizer first: it is tried out when it is loaded, which takes more memory than it keeps.
         programs = VideoTokenizer.load(tokenizer_directory, spec.chunking, spec.config.vocab_out, place, precision)
         refiner = Refiner.load(spec.directory, spec.chunking, place, precision)
+        diffusion: FrameDecoder | None = None
+        if spec.diffusion_decoder is not None:
+            steps = denoising_steps or PUBLISHED_STEPS
+            diffusion = load_diffusion_decoder(spec.diffusion_decoder, dtype=precision, memory=memory, steps=steps)
         if gpus != 1 and dtype == FLOAT8:
             raise SettingError(f"dtype {FLOAT8} works on one GPU; leave gpus at 1, or take bfloat16")
         if gpus != 1:
             engine = TensorParallelDecoder(spec.checkpoint, spec.config, gpus=gpus, device=place, dtype=precision)
             engine.start()
-            return cls(spec, programs, engine, text_encoder, refiner, memory)
+            return cls(spec, programs, engine, text_encoder, refiner, memory, diffusion=diffusion)
         transformer = load_transformer(spec.checkpoint, spec.config, device=place, dtype=precision)
         computes_in = FLOAT8 if dtype == FLOAT8 and in_float8(transformer, place) else ""
         if memory.tables_on_host:
             transformer.tok_embeddings = HostTable(transformer.get_parameter("tok_embeddings.weight"), place)
-        return cls(spec, programs, WindowDecoder(transformer), text_encoder, refiner, memory, computes_in)
+        return cls(spec, programs, WindowDecoder(transformer), text_encoder, refiner, memory, computes_in, diffusion)
 
     def warm_up(self) -> None:
         """Take every path once, so that the first prediction is as fast as the next: a few passes of each part."""
@@ -150,14 +172,14 @@ class WorldModel:
             with closing(self.passes(tokens, context, sampling)) as passes:
                 for _ in islice(passes, WARM_UP_PASSES):
                     pass
-        with suppress(NotFinite):  # whatever this makes of tokens that nobody asked for
+        with suppress(NotFinite), self._frame_decoder.brief():  # whatever this makes of tokens that nobody asked for
             tokens = torch.zeros(spec.config.n_tokens, dtype=torch.long)
-            for _ in self.decode(tokens, first=0):
-                pass
-            for n_conditioning in spec.conditioning_lengths if self._refiner is not None else ():
+            for n_conditioning in spec.conditioning_lengths:
                 camera = self._seen_by_refiner(np.zeros((n_conditioning, *spec.frame_size, 3), np.uint8))
-                for _ in self._decode(tokens, n_conditioning, camera):
+                for _ in self._decode(tokens, n_conditioning, Conditions(context, camera=camera)):
                     pass
+                if self._refiner is None:
+                    break
             self._by_groups()
 
     def release(self) -> None:
@@ -165,7 +187,7 @@ class WorldModel:
         self._frames.close()
         self._engine.release()
         del self._tokenizer, self._engine, self._text_encoder, self._programs, self._transformer
-        del self._refiner, self._refining
+        del self._refiner, self._refining, self._frame_decoder
         return_memory()
 
     @cpu_threads()
@@ -237,8 +259,10 @@ class WorldModel:
         if n_frames < self.spec.new_frames(n_conditioning) and self._decodes_by_groups:
             by_groups = True
             latent_frames = chunking.latent_frames(n_conditioning) + math.ceil(n_frames / step)
-        frames = self._frames.rollout(chunking, n_conditioning, n_frames, by_groups, self._seen_by_refiner(camera))
+        conditions = Conditions(context, sampling.seed, self._seen_by_refiner(camera))
+        frames = self._frames.rollout(chunking, n_conditioning, n_frames, by_groups, conditions)
         at_once = by_groups and self._together
+        to_denoise = samples * self._frame_decoder.evaluations(chunking.latent_shape[0])
         try:
             for passed in self.passes(
                 tokens, context, sampling, samples, latent_frames * chunking.tokens_per_latent_frame
@@ -247,58 +271,68 @@ class WorldModel:
                     frames.take(passed)
                 done = min(passed.done)
                 ready = min(done // chunking.tokens_per_latent_frame * step, n_frames)
-                now = Step(passed.number, done, passed.total, ready, frames.ready())
+                now = Step(passed.number, done, passed.total, ready, frames.ready(), to_denoise=to_denoise)
                 yield now
             frames.take(passed)
             for decoded in frames.rest():
-                yield replace(now, frames=decoded)
+                yield replace(now, frames=decoded, denoised=frames.steps)
         finally:
             frames.drop()
 
-    def decode(self, tokens: Tensor, first: int) -> Iterator[np.ndarray]:
+    def decode(self, tokens: Tensor, first: int, conditions: Conditions | None = None) -> Iterator[np.ndarray]:
         """Frames uint8 [k, h, w, 3] RGB at the model's resolution, in order, after the first ones of the video.
 
         They come as they are converted and copied from the device, so that the first can be judged meanwhile.
         """
-        with self._programs.in_use(), cpu_threads():
-            for frames in self._tokenizer.decode(tokens, first):
-                yield frames.numpy()
+        unrefined = replace(conditions or Conditions(), camera=None)
+        yield from (some.pixels for some in self._decode(tokens, first, unrefined) if some is not None)
 
-    def decode_truth(self, tokens: Tensor, frames: np.ndarray) -> Iterator[Decoded]:
+    def decode_truth(self, tokens: Tensor, frames: np.ndarray, context: Tensor | None = None) -> Iterator[Decoded]:
         """What a rollout of exactly these frames would look like, from the second frame on.
 
-        tokens  of a whole chunk of true frames, as `tokenize` gives them
-        frames  the chunk, uint8 [n, H, W, 3]. A refiner sees the first of them, then, for the frames after the longest
-                clip, that clip
+        tokens   of a whole chunk of true frames, as `tokenize` gives them
+        frames   the chunk, uint8 [n, H, W, 3]. A refiner sees the first of them, then, for the frames after the longest
+                 clip, that clip
+        context  as `encode_text` gives it
         """
-        if self._refiner is None:
-            yield from self._decode(tokens, 1, None)
-            return
         clip, step = self.spec.conditioning_lengths[0], self.spec.compression[0]
-        yield from islice(self._decode(tokens, 1, self._seen_by_refiner(frames[:1])), (clip - 1) // step)
-        yield from self._decode(tokens, clip, self._seen_by_refiner(frames[:clip]))
+
+        def decoded(first: int) -> Iterator[Decoded]:
+            conditions = Conditions(context, camera=self._seen_by_refiner(frames[:first]))
+            return filter(None, self._decode(tokens, first, conditions))
+
+        if self._refiner is None:
+            yield from decoded(1)
+            return
+        yield from islice(decoded(1), (clip - 1) // step)
+        yield from decoded(clip)
 
     def _seen_by_refiner(self, camera: np.ndarray | None) -> Tensor | None:
         return None if camera is None or self._refiner is None else self._refiner.conditioning(camera)
 
-    def _decode(self, tokens: Tensor, first: int, camera: Tensor | None) -> Iterator[Decoded]:
-        """Frames after the first ones; refined, in groups of one latent frame, where the camera's are given."""
-        if camera is None or self._refiner is None or self._refining is None:
-            yield from map(Decoded, self.decode(tokens, first))
+    def _decode(self, tokens: Tensor, first: int, conditions: Conditions) -> Iterator[Decoded | None]:
+        """Frames after the first ones, and None after each step that gave none.
+
+        Refined, in groups of one latent frame, where there is a camera.
+        """
+        video = tokens.view(-1, *self.spec.chunking.latent_shape[1:])
+        decoded = yield from self._frame_decoder.pixels(video, conditions.context, conditions.seed)
+        if conditions.camera is None or self._refiner is None or self._refining is None:
+            for some in decoded[:, first:].split(OUTPUT_FRAMES, dim=1):
+                yield Decoded(_rgb(some))
             return
-        with self._programs.in_use(), cpu_threads():
-            decoded = self._tokenizer.pixels(tokens)
         step = self.spec.compression[0]
         for end in range(first + step, decoded.shape[1] + 1, step):
             with self._refining.in_use(), cpu_threads():
-                refined = self._refiner.refine(decoded[:, :end], camera)
-            yield Decoded(refined.numpy(), to_levels(decoded[:, end - step : end]).permute(1, 2, 3, 0).cpu().numpy())
+                refined = self._refiner.refine(decoded[:, :end], conditions.camera)
+            yield Decoded(refined.numpy(), _rgb(decoded[:, end - step : end]))
 
     @property
     def decoding(self) -> Decoding:
         """How rollouts are made, as they carry it; `passes` is each one's own."""
         refined = self._refiner is not None
-        return Decoding(self._dtype, self._engine.window, 0, self._tokenizer.name, refined)
+        decoder = self._frame_decoder
+        return Decoding(self._dtype, self._engine.window, 0, decoder.name, refined, decoder.steps)
 
     def _by_groups(self) -> bool:
         """Whether each latent frame is decoded as soon as it is complete.
@@ -312,8 +346,7 @@ class WorldModel:
     @cached_property
     def _decodes_by_groups(self) -> bool:
         """Whether the first latent frames can be decoded before the others are known; measured on the device."""
-        with self._programs.in_use(), cpu_threads():
-            return self._tokenizer.by_groups
+        return self._frame_decoder.by_groups
 
 
 def needs_of(
@@ -335,9 +368,16 @@ def needs_of(
     ]
     if refiner := refiner_need(spec.directory, spec.chunking):
         needs.append(refiner)
+    if spec.diffusion_decoder is not None:
+        needs += diffusion_decoder_needs(spec.diffusion_decoder, spec.frame_size, bytes_per_weight)
     if spec.takes_prompt and (t5 := find_t5(spec.directory)):
         needs.append(t5_need(t5))
     return tuple(needs)
+
+
+def _rgb(pixels: Tensor) -> np.ndarray:
+    """uint8 [k, h, w, 3] of pixels [3, k, h, w] in [-1, 1]."""
+    return to_levels(pixels).permute(1, 2, 3, 0).contiguous().cpu().numpy()
 
 
 def in_float8(transformer: Transformer, device: torch.device) -> bool:

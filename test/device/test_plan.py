@@ -15,6 +15,7 @@ from cosmos_ros.errors import SettingError
 from cosmos_ros.foresight import PIPELINE
 
 GB = 1_000_000_000
+PARTS = len(PIPELINE.parking_order)
 
 
 def planned(needs: Iterable[Need], free: int, mode: str) -> MemoryPlan:
@@ -97,9 +98,9 @@ def test_a_kv_cache_stays_with_its_transformer_while_other_parts_work():
 
 
 @given(
-    weights=st.lists(st.integers(0, 30 * GB), min_size=6, max_size=6),
-    work=st.lists(st.integers(0, 5 * GB), min_size=6, max_size=6),
-    kept=st.lists(st.integers(0, 5 * GB), min_size=6, max_size=6),
+    weights=st.lists(st.integers(0, 30 * GB), min_size=PARTS, max_size=PARTS),
+    work=st.lists(st.integers(0, 5 * GB), min_size=PARTS, max_size=PARTS),
+    kept=st.lists(st.integers(0, 5 * GB), min_size=PARTS, max_size=PARTS),
     free=st.integers(0, 150 * GB),
 )
 def test_every_rung_down_needs_no_more_and_auto_fits_where_any_mode_fits(weights, work, kept, free):

@@ -67,7 +67,7 @@ def checkpoint(config: ForesightConfig) -> Generator[Finding, None, ModelSpec | 
         spec, finding = model.checkpoint(config.checkpoint, config.frame_size)
         yield finding
         if spec is not None:
-            yield from model.model(spec, config)
+            spec = yield from model.model(spec, config)
     except ImportError as error:
         yield fail("packages", f"one cannot be imported: {error}", "pip install -r requirements/core.txt")
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 
 import torch
 
@@ -17,6 +17,7 @@ from cosmos_ros.guardrail import Guardrail
 from cosmos_ros.guardrail.cosmos import folder as cosmos_guardrail
 from cosmos_ros.settings import ForesightConfig
 from cosmos_ros.world_model import ModelSpec, text_encoder
+from cosmos_ros.world_model.diffusion_decoder.decoder import check_diffusion_decoder
 from cosmos_ros.world_model.t5 import t5_need
 from cosmos_ros.world_model.tensor_parallel.sharded_transformer import TRANSFORMER_SHARE, require_divisible
 from cosmos_ros.world_model.text_encoder import EMBEDDINGS_FILE, TextEncoder
@@ -35,14 +36,29 @@ def checkpoint(directory: str, frame_size: str = "") -> tuple[ModelSpec | None, 
     return spec, ok("checkpoint", f"{spec.name}: {what}; {spec.directory}")
 
 
-def model(spec: ModelSpec, config: ForesightConfig) -> Iterator[Finding]:
-    """What the checkpoint runs with, and where that fits."""
-    found = list(parts(spec, config))
+def model(spec: ModelSpec, config: ForesightConfig) -> Generator[Finding, None, ModelSpec]:
+    """What the checkpoint runs with, and where that fits. Returns the model with its frame decoder."""
+    found = []
+    if config.frame_decoder != "discrete":
+        spec, finding = decoder(spec, config.frame_decoder)
+        found.append(finding)
+    found += parts(spec, config)
     yield from found
     if any(finding.mark == "FAIL" for finding in found):
         yield note("memory", "not planned: that needs all parts")
     else:
         yield from memory(spec, config)
+    return spec
+
+
+def decoder(spec: ModelSpec, frame_decoder: str) -> tuple[ModelSpec, Finding]:
+    """The model with its frame decoder, where that is there, and what is to be said of it."""
+    try:
+        spec = spec.decoded_by(frame_decoder)
+        found = spec.diffusion_decoder
+        return spec, ok("decoder", check_diffusion_decoder(found) if found else frame_decoder)
+    except (ForesightError, OSError) as error:
+        return spec, fail("decoder", str(error))
 
 
 def parts(spec: ModelSpec, config: ForesightConfig) -> Iterator[Finding]:

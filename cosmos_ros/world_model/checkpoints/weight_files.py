@@ -187,6 +187,17 @@ def _map_safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def _map_torch(file: Path) -> dict[str, Any]:
+    entries = load_archive(file)
+    if isinstance(entries, dict) and isinstance(entries.get("model"), dict):
+        entries = entries["model"]
+    if not isinstance(entries, dict) or not all(isinstance(name, str) for name in entries):
+        raise ModelUnavailable(f"{file} holds {type(entries).__name__}, not a dictionary of named tensors")
+    return entries
+
+
+def load_archive(file: Path) -> object:
+    """Whatever a file of torch.save holds, as far as it is plain data; tensors mapped. Runs no code from the file."""
+    check_regular(file)
     with file.open("rb") as opened:
         if not zipfile.is_zipfile(opened):
             raise ModelUnavailable(
@@ -199,7 +210,7 @@ def _map_torch(file: Path) -> dict[str, Any]:
     if "constants.pkl" in inside:
         raise ModelUnavailable(f"{file} is a TorchScript program, such as a video tokenizer; expected weights")
     try:
-        entries = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+        return torch.load(file, map_location="cpu", mmap=True, weights_only=True)
     except pickle.UnpicklingError as error:
         if CODE.search(str(error)) is None:
             raise
@@ -207,8 +218,3 @@ def _map_torch(file: Path) -> dict[str, Any]:
             f"{file} holds Python objects that could run code when loaded; refused. A published checkpoint holds none: "
             "download it again, or save the tensors alone"
         ) from error
-    if isinstance(entries, dict) and isinstance(entries.get("model"), dict):
-        entries = entries["model"]
-    if not isinstance(entries, dict) or not all(isinstance(name, str) for name in entries):
-        raise ModelUnavailable(f"{file} holds {type(entries).__name__}, not a dictionary of named tensors")
-    return entries

@@ -28,7 +28,7 @@ WORK_BYTES_PER_PIXEL = 75
 
 
 class VideoTokenizer:
-    """Encoder and decoder on a device. As a FrameDecoder it is the discrete one.
+    """Encoder and decoder on a device.
 
     Published encoders look only backwards in time, so that a clip's tokens need only the clip's frames; whether this
     one does is measured when it is loaded, and if not, clips are filled up to a whole chunk with their last frame, as
@@ -40,8 +40,6 @@ class VideoTokenizer:
 
     Raises ModelUnavailable where the programs do not fit the vocabulary, latent shape and compression of the model.
     """
-
-    name = "discrete"
 
     def __init__(
         self,
@@ -107,7 +105,7 @@ class VideoTokenizer:
             yield to_levels(some).permute(1, 2, 3, 0).contiguous().cpu()
 
     def pixels(self, tokens: Tensor) -> Tensor:
-        """All frames of the tokens, float [3, n, h, w] in [-1, 1] on the device. Raises NotFinite."""
+        """All frames float [3, n, h, w] in [-1, 1], on the device; tokens as `decode` takes them. Raises NotFinite."""
         pixels = self._decode(tokens.view(-1, *self.chunking.latent_shape[1:]))
         if not pixels.isfinite().all():
             raise NotFinite("the tokenizer decoded pixels that are no finite numbers; its weights may be damaged")

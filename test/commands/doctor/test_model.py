@@ -211,3 +211,21 @@ def test_which_packages_a_checkpoint_needs(guarded, tiny_checkpoint, tiny_text_c
     assert faults(guarded) == ["video guard", "prompt guard"]
     (guarded.directory / "text_embeddings.safetensors").unlink()
     assert faults(guarded) == ["T5", "video guard", "prompt guard"]
+
+
+def test_the_diffusion_decoder_is_checked_where_it_is_asked_for(make_checkpoint, write_diffusion_decoder, tmp_path):
+    checkpoint = make_checkpoint(tmp_path / "tiny")
+    config = ForesightConfig(checkpoint=str(checkpoint), device="cpu", frame_decoder="diffusion")
+    spec = ModelSpec.of_checkpoint(checkpoint)
+
+    def findings() -> list[Finding]:
+        return list(model.model(spec, config))
+
+    assert [found.subject for found in model.model(spec, ForesightConfig(device="cpu"))].count("decoder") == 0
+    assert findings()[0].mark == "FAIL" and "hf download" in findings()[0].text
+    folder = write_diffusion_decoder(tmp_path)
+    first, *_, last = findings()
+    assert str(first).startswith(f"ok    decoder     {folder}") and "RES 2ab" in first.text
+    assert (last.subject, last.mark) == ("memory", "ok")
+    (folder / "aux_vars.pt").unlink()
+    assert findings()[0].mark == "FAIL" and "aux_vars.pt does not exist" in findings()[0].text
