@@ -13,6 +13,19 @@ from cosmos_ros.rollout import NANOSECONDS, Clip
 
 
 @dataclass(frozen=True)
+class Contact:
+    """Two things touch between the frame before `frame` and this one.
+
+    things  their labels, the smaller one first; 0 is everything that is no object of interest
+    place   where in the picture, (x, y) in pixels
+    """
+
+    frame: int
+    things: tuple[int, int]
+    place: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class GroundTruth:
     """What the simulator knows of n frames of one camera.
 
@@ -23,6 +36,7 @@ class GroundTruth:
     poses       float64 [n, 4, 4]: camera to world, metres, the camera's axes as OpenCV has them (x right, y down,
                 z forward)
     intrinsics  float64 [3, 3]: of the pinhole, pixels; a pixel's middle lies at half numbers
+    contacts    of the objects, one per frame and pair, in the order of time
     """
 
     kind: str
@@ -31,6 +45,7 @@ class GroundTruth:
     labels: np.ndarray
     poses: np.ndarray
     intrinsics: np.ndarray
+    contacts: tuple[Contact, ...] = ()
 
     def mask(self, name: str) -> np.ndarray:
         """bool [n, H, W]: where this object is seen."""
@@ -59,7 +74,13 @@ class SimulatedClip:
     def to_bytes(self) -> bytes:
         """As a compressed .npz."""
         truth, file = self.truth, io.BytesIO()
-        words = {"kind": truth.kind, "seed": truth.seed, "objects": truth.objects, "frame_rate": self.frame_rate}
+        words = {
+            "kind": truth.kind,
+            "seed": truth.seed,
+            "objects": truth.objects,
+            "frame_rate": self.frame_rate,
+            "contacts": [(contact.frame, contact.things, contact.place) for contact in truth.contacts],
+        }
         np.savez_compressed(
             file,
             frames=self.frames,
@@ -82,5 +103,6 @@ class SimulatedClip:
                 file["labels"],
                 file["poses"],
                 file["intrinsics"],
+                tuple(Contact(frame, tuple(things), tuple(place)) for frame, things, place in words["contacts"]),
             )
             return cls(file["frames"], words["frame_rate"], truth)

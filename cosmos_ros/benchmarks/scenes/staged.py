@@ -12,10 +12,14 @@ from cosmos_ros.training.scenes.surroundings import Scene
 
 @dataclass(frozen=True)
 class Staged:
-    """scene is filmed by its first camera; objects are the names of the bodies whose masks are kept."""
+    """scene is filmed by its first camera; objects are the names of the bodies whose masks and contacts are kept.
+
+    frame_rate  Hz, at which it is filmed for a model of whatever rate; None: the model's
+    """
 
     scene: Scene
     objects: tuple[str, ...] = ()
+    frame_rate: float | None = None
 
 
 Stage = Callable[[np.random.Generator], Staged]  # draws a scene of one kind; the same state draws the same scene
