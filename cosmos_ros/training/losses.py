@@ -24,11 +24,12 @@ def reconstruction_loss(decoded: Tensor, target: Tensor, n_conditioning: int) ->
     return (weight * (0.5 * error.abs() + 3 * error.square())).mean() + 0.25 * _edges(error)
 
 
-def refined_loss(refined: Tensor, target: Tensor, last: Tensor, log_weight: float) -> Tensor:
+def refined_loss(refined: Tensor, target: Tensor, last: Tensor, log_weight: float, structure_weight: float) -> Tensor:
     """Of refined groups [N, 3, 8, H, W]; last [N, 3, H, W] is each one's last conditioning frame.
 
     log_weight  of the logarithm of each frame's squared error, which is PSNR: there a still scene's last decibel counts
                 as much as a moving one's
+    structure_weight  of what the structure lacks to be the same
     """
     last = last[:, :, None]
     error = refined - target
@@ -36,7 +37,7 @@ def refined_loss(refined: Tensor, target: Tensor, last: Tensor, log_weight: floa
     # Structure is compared in every third frame: neighbours tell the same, and it costs much.
     some = slice(1, None, 3)
     structure = 1 - mean_ssim(_frames(refined[:, :, some]), _frames(target[:, :, some]))
-    return pixels + 0.25 * _edges(error) + 0.08 * structure + log_weight * _log_error(error, target, last)
+    return pixels + 0.25 * _edges(error) + structure_weight * structure + log_weight * _log_error(error, target, last)
 
 
 def mean_ssim(a: Tensor, b: Tensor) -> Tensor:

@@ -1,15 +1,20 @@
-"""Trains the refiner on rollouts of the transformer, so that it knows the mistakes it will have to deal with."""
+"""Trains the refiner on rollouts of the transformer, so that it knows the mistakes it will have to deal with.
+
+Of every window several rollouts are made, and the one that came nearest to what happened is shown to the refiner more
+often than the others. Trained on all of them equally it learns to blend the camera's last frame with whatever was
+predicted, so that all futures look the same; trained more on the best it dares to move things.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from cosmos_ros.training.average import Average
 from cosmos_ros.training.datasets.clips import ClipStore, Views, camera_noise, resampled, shrunk, vary
+from cosmos_ros.training.loop import Recipe
 from cosmos_ros.training.losses import refined_loss
 from cosmos_ros.training.refiner_network import Refiner
 from cosmos_ros.training.round_trips import (
@@ -20,7 +25,6 @@ from cosmos_ros.training.round_trips import (
     draw_groups,
     group_of,
 )
-from cosmos_ros.training.schedule import Journal, Schedule, require_finite
 from cosmos_ros.training.sizes import CLIP_FRAMES, CONDITIONING_FRAMES, Sizes
 from cosmos_ros.training.tokenizer_network import VideoTokenizer
 from cosmos_ros.training.transformer import tokenize
@@ -29,9 +33,12 @@ from cosmos_ros.world_model.decoding.engine import WindowDecoder, completed
 
 RATE = 4e-4
 CHUNK = 16  # windows that are drawn, and drawn again, by one seed
+SAMPLES = 8  # rollouts of each window
 CAMERA_TIMES_THE_MODEL = 1.75
-TRUE_SHARE = 0.3  # of steps on round trips
+# Shares of windows that are round trips, and the best of their rollouts; the others are any of them.
+TRUE_SHARE, BEST_SHARE = 0.3, 0.4
 LOG_WEIGHT = 0.02
+STRUCTURE_WEIGHT = 0.25
 DECAY = 0.998
 
 
@@ -39,14 +46,26 @@ DECAY = 0.998
 class Chunk:
     """Windows that a seed draws, without their pixels: those come again from the seed.
 
-    predicted, true  tokens int64 [CHUNK, t, h, w] of the rollouts and of the clips
+    true             tokens int32 [CHUNK, t, h, w] of the clips
+    predicted        of SAMPLES rollouts of each, int32 [SAMPLES, CHUNK, t, h, w]
+    best             which of them came nearest to the truth, int64 [CHUNK]
     n_conditioning   frames that the rollouts go on from
     """
 
     seed: int
-    predicted: Tensor
     true: Tensor
+    predicted: Tensor
+    best: Tensor
     n_conditioning: int
+
+    def tokens(self, generator: torch.Generator) -> Tensor:
+        """The clips' own, those of the best rollout of each, or of any; int64 [CHUNK, t, h, w]."""
+        n = len(self.true)
+        lot = torch.rand(n, generator=generator).to(self.true.device)
+        any_of_them = torch.randint(len(self.predicted), (n,), generator=generator).to(self.true.device)
+        which = torch.where(lot < TRUE_SHARE + BEST_SHARE, self.best, any_of_them)
+        rollouts = self.predicted[which, torch.arange(n, device=which.device)]
+        return torch.where(lot.view(-1, 1, 1, 1) < TRUE_SHARE, self.true, rollouts).long()
 
 
 @dataclass(frozen=True)
@@ -55,7 +74,7 @@ class Windows:
 
     clips: ClipStore
     sizes: Sizes
-    shares: dict[str, float]
+    shares: Mapping[str, float]
 
     def draw(self, seed: int) -> tuple[Tensor, Tensor]:
         """Clean and noisy video [CHUNK, 3, 33, H, W]."""
@@ -78,66 +97,80 @@ def roll_out(
     decoder, chunks = WindowDecoder(transformer), []
     shape = transformer.config.latent_shape
     for seed in seeds:
-        frames = shrunk(windows.draw(seed)[1], windows.sizes.frame_size)
-        true = tokenize(tokenizer, frames)
+        clean, noisy = windows.draw(seed)
+        true = tokenize(tokenizer, shrunk(noisy, windows.sizes.frame_size)).view(-1, *shape)
         from_an_image = torch.rand((), generator=torch.Generator().manual_seed(seed)) < FROM_AN_IMAGE
-        given = true[:, : (1 if from_an_image else 2) * transformer.config.tokens_per_latent_frame]
-        of_seed = Sampling(sampling.seed + seed * CHUNK, sampling.temperature, sampling.top_p)
-        predicted = completed(decoder.passes(given, of_seed)).to(true.device)
         n = 1 if from_an_image else CONDITIONING_FRAMES
-        chunks.append(Chunk(seed, predicted.view(-1, *shape), true.view(-1, *shape), n))
+        given = true[:, : 1 if from_an_image else 2].flatten(1).repeat(SAMPLES, 1)
+        of_seed = Sampling(sampling.seed + seed * len(given), sampling.temperature, sampling.top_p)
+        predicted = completed(decoder.passes(given, of_seed)).to(true.device).view(SAMPLES, -1, *shape)
+        best = nearest(tokenizer, predicted, shrunk(clean, windows.sizes.frame_size), n)
+        chunks.append(Chunk(seed, true.int(), predicted.int(), best, n))
     return chunks
 
 
-def train_on_rollouts(
-    refiner: Refiner,
-    tokenizer: VideoTokenizer,
-    chunks: Sequence[Chunk],
-    windows: Windows,
-    journal: Journal,
-    seconds: float,
-    max_steps: int,
-    on_progress: Callable[[Average[Refiner]], None],
-    seed: int = 0,
-) -> Average[Refiner]:
-    """For `seconds` or `max_steps`, whichever is over first; the refiner's average.
+def nearest(tokenizer: VideoTokenizer, predicted: Tensor, truth: Tensor, n: int) -> Tensor:
+    """Which rollout of each window has the smallest squared error after the first n frames, as decoded: int64 [B].
 
-    on_progress  called every 100 steps
-
-    Raises TrainingDiverged where a loss is no finite number.
+    predicted  tokens [S, B, t, h, w]
+    truth      [B, 3, 33, h, w]
     """
+    errors = []
+    for tokens in predicted:
+        decoded = decode(tokenizer, tokens)
+        errors.append((decoded - truth)[:, :, n:].square().mean((1, 2, 3, 4)))
+    return torch.stack(errors).argmin(0)
+
+
+def decode(tokenizer: VideoTokenizer, tokens: Tensor) -> Tensor:
+    """Tokens [B, t, h, w] -> [B, 3, 33, H, W] in [-1, 1]."""
+    with torch.autocast(tokens.device.type, dtype=torch.bfloat16):
+        return tokenizer.decoder(tokenizer.quantiser.codes(tokens)).float().clamp(-1, 1)
+
+
+class RefinedRollout(nn.Module):
+    """The refiner's loss on decoded frames."""
+
+    def __init__(self, refiner: Refiner, frame_size: tuple[int, int], device: torch.device) -> None:
+        super().__init__()
+        self.refiner, self._frame_size = refiner, frame_size
+        self._refine, self._loss = RefinerPrograms(refiner), compiled(refined_loss, device)
+
+    def forward(self, decoded: Tensor, clean: Tensor, camera: Tensor, n: int, groups: Sequence[int]) -> Tensor:
+        """decoded [B, 3, 33, h, w]; true frames as they were and as the refiner sees them, [B, 3, 33, H, W].
+
+        n, groups  conditioning frames, and which groups after them are refined
+        """
+        refined, last = self._refine(decoded, camera, shrunk(camera, self._frame_size), n, groups)
+        target = torch.cat([group_of(clean, n, group) for group in groups])
+        return self._loss(refined, target, last, LOG_WEIGHT, STRUCTURE_WEIGHT)
+
+
+def refined_rollouts(
+    refiner: Refiner, tokenizer: VideoTokenizer, chunks: Sequence[Chunk], windows: Windows, steps: int
+) -> Recipe:
+    """The stage that trains the refiner, a chunk in a step."""
     device = windows.clips.device
-    average = Average(refiner, DECAY)
-    optimizer = torch.optim.AdamW(
-        refiner.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=device.type == "cuda"
-    )
-    decode, refine, loss_of = (
-        compiled(tokenizer.decoder, device),
-        RefinerPrograms(refiner),
-        compiled(refined_loss, device),
-    )
-    generator = torch.Generator().manual_seed(seed)
-    refiner.requires_grad_(True).train()
-    for step in Schedule(optimizer, RATE, seconds, max_steps, warmup_steps=100):
+    decoder = compiled(lambda tokens: decode(tokenizer, tokens), device)
+
+    @torch.no_grad()
+    def draw(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, int, list[int]]:
         chunk = chunks[int(torch.randint(len(chunks), (), generator=generator))]
         clean, noisy = windows.draw(chunk.seed)
-        tokens = chunk.true if torch.rand((), generator=generator) < TRUE_SHARE else chunk.predicted
+        decoded = decoder(chunk.tokens(generator))
         camera = noisy if torch.rand((), generator=generator) < NOISY_CAMERA else clean
-        with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16):
-            decoded = decode(tokenizer.quantiser.codes(tokens)).float().clamp(-1, 1)
-        groups = draw_groups(chunk.n_conditioning, CLIP_FRAMES, generator)
-        small = shrunk(camera, windows.sizes.frame_size)
-        refined, last = refine(decoded, camera, small, chunk.n_conditioning, groups)
-        target = torch.cat([group_of(clean, chunk.n_conditioning, group) for group in groups])
-        loss = loss_of(refined, target, last, LOG_WEIGHT)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(refiner.parameters(), 1.0)
-        if step % 100 == 0:
-            require_finite(loss, "refiner", step)
-        optimizer.step()
-        average.update()
-        if step % 100 == 0:
-            on_progress(average)
-            journal.note(stage="refiner", step=step, loss=round(loss.item(), 5))
-    return average
+        return decoded, clean, camera, chunk.n_conditioning, draw_groups(chunk.n_conditioning, CLIP_FRAMES, generator)
+
+    refiner.requires_grad_(True).train()
+    return Recipe(
+        name="refiner",
+        steps=steps,
+        parameters=[{"params": list(refiner.parameters()), "weight_decay": 0.01}],
+        loss=RefinedRollout(refiner, windows.sizes.frame_size, device),
+        draw=draw,
+        tokens=CHUNK * chunks[0].true[0].numel(),
+        rate=RATE,
+        betas=(0.9, 0.98),
+        decay=DECAY,
+        warmup_steps=100,
+    )

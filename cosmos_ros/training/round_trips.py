@@ -5,23 +5,24 @@ The refiner's loss reaches the tokenizer: its codes are then spent on what the c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from cosmos_ros.training.average import Average
-from cosmos_ros.training.datasets.clips import ClipStore, Views, camera_noise, resampled, shrunk, vary
+from cosmos_ros.training.datasets.clips import ClipStore, Views, camera_noise, resampled, vary
+from cosmos_ros.training.loop import Recipe
 from cosmos_ros.training.losses import reconstruction_loss, refined_loss
 from cosmos_ros.training.refiner_network import Refiner
-from cosmos_ros.training.schedule import Journal, Schedule, require_finite
-from cosmos_ros.training.sizes import CONDITIONING_FRAMES, TIME_COMPRESSION
+from cosmos_ros.training.sizes import CLIP_FRAMES, CONDITIONING_FRAMES, TIME_COMPRESSION, Sizes
 from cosmos_ros.training.tokenizer_network import VideoTokenizer
 
 RATE = 8e-4
 DECODER_WEIGHT = 0.6
 LOG_WEIGHT = 0.006
+STRUCTURE_WEIGHT = 0.08
 FROM_AN_IMAGE = 0.15  # share of steps in which one frame is the condition
 NOISY_CAMERA = 0.25  # share of steps in which the refiner sees the noise as well
 DECAY = 0.999
@@ -70,67 +71,68 @@ def draw_groups(n: int, n_frames: int, generator: torch.Generator) -> list[int]:
     return sorted((torch.randperm(available, generator=generator)[:GROUPS] + 1).tolist())
 
 
-def train_round_trips(
+class RoundTrip(nn.Module):
+    """The loss of tokenizer and refiner on clips that go through both."""
+
+    def __init__(self, tokenizer: VideoTokenizer, refiner: Refiner, device: torch.device) -> None:
+        super().__init__()
+        self.tokenizer, self.refiner = tokenizer, refiner
+        self._round_trip, self._refine = compiled(tokenizer, device), RefinerPrograms(refiner)
+        self._decoder_loss, self._frame_loss = (compiled(f, device) for f in (reconstruction_loss, refined_loss))
+
+    def forward(self, clean: Tensor, noisy: Tensor, camera: Tensor, n: int, groups: Sequence[int]) -> Tensor:
+        """Of clips [B, 3, 33, H, W] as they were, as the tokenizer gets them, and as the refiner does.
+
+        n, groups  conditioning frames, and which groups after them are refined
+        """
+        with torch.autocast(clean.device.type, dtype=torch.bfloat16):
+            decoded = self._round_trip(noisy)
+        decoded = decoded.float()
+        refined, last = self._refine(decoded, camera, camera, n, groups)
+        target = torch.cat([group_of(clean, n, group) for group in groups])
+        frame_loss = self._frame_loss(refined, target, last, LOG_WEIGHT, STRUCTURE_WEIGHT)
+        return DECODER_WEIGHT * self._decoder_loss(decoded, clean, n) + frame_loss
+
+
+def round_trips(
     tokenizer: VideoTokenizer,
     refiner: Refiner,
     clips: ClipStore,
-    frame_size: tuple[int, int],
-    shares: dict[str, float],
-    journal: Journal,
-    seconds: float,
+    sizes: Sizes,
+    shares: Mapping[str, float],
+    steps: int,
     batch: int,
-    max_steps: int,
-    on_progress: Callable[[Average[VideoTokenizer], Average[Refiner]], None],
-    seed: int = 0,
-) -> tuple[Average[VideoTokenizer], Average[Refiner]]:
-    """For `seconds` or `max_steps`, whichever is over first; the averages of tokenizer and refiner.
+) -> Recipe:
+    """The stage that trains tokenizer and refiner, `batch` clips in a step.
 
-    shares       of the kinds of films in a batch
-    on_progress  called every 100 steps
+    shares  of the kinds of films in a batch
 
-    Both see frames at the model's size: the refiner meets the camera's size when it is trained on rollouts. Raises
-    TrainingDiverged where a loss is no finite number; the averages that on_progress saw last stay good.
+    Both see frames at the model's size: the refiner meets the camera's size when it is trained on rollouts.
     """
     device = clips.device
-    averages = Average(tokenizer, DECAY), Average(refiner, DECAY)
-    parameters = [*tokenizer.parameters(), *refiner.parameters()]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=device.type == "cuda"
-    )
-    forward, refine = compiled(tokenizer, device), RefinerPrograms(refiner)
-    light, decoder_loss, frame_loss = (compiled(f, device) for f in (vary, reconstruction_loss, refined_loss))
-    generator = torch.Generator().manual_seed(seed)
-    tokenizer.train()
-    refiner.train()
+    light = compiled(vary, device)
 
-    def loss_of_a_batch() -> Tensor:
+    @torch.no_grad()
+    def draw(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, int, list[int]]:
         windows = clips.random_windows(batch, shares, generator)
         views = Views.random(batch, clips.size, generator)
-        with torch.no_grad():
-            clean = light(resampled(clips.take(windows), views, frame_size))
-            noisy = camera_noise(clean)
+        clean = light(resampled(clips.take(windows), views, sizes.frame_size))
+        noisy = camera_noise(clean)
         n = 1 if torch.rand((), generator=generator) < FROM_AN_IMAGE else CONDITIONING_FRAMES
-        groups = draw_groups(n, clean.shape[2], generator)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            decoded = forward(noisy)
-        decoded = decoded.float()
+        groups = draw_groups(n, CLIP_FRAMES, generator)
         camera = noisy if torch.rand((), generator=generator) < NOISY_CAMERA else clean
-        refined, last = refine(decoded, camera, shrunk(camera, frame_size), n, groups)
-        target = torch.cat([group_of(clean, n, group) for group in groups])
-        return DECODER_WEIGHT * decoder_loss(decoded, clean, n) + frame_loss(refined, target, last, LOG_WEIGHT)
+        return clean, noisy, camera, n, groups
 
-    loss_of_a_batch().backward()  # compiles, outside of the schedule's time
-    for step in Schedule(optimizer, RATE, seconds, max_steps):
-        loss = loss_of_a_batch()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        if step % 100 == 0:
-            require_finite(loss, "tokenizer", step)
-        optimizer.step()
-        averages[0].update()
-        averages[1].update()
-        if step % 100 == 0:
-            on_progress(*averages)
-            journal.note(stage="tokenizer", step=step, loss=round(loss.item(), 5))
-    return averages
+    tokenizer.train()
+    refiner.train()
+    return Recipe(
+        name="tokenizer",
+        steps=steps,
+        parameters=[{"params": [*tokenizer.parameters(), *refiner.parameters()], "weight_decay": 0.01}],
+        loss=RoundTrip(tokenizer, refiner, device),
+        draw=draw,
+        tokens=batch * math.prod(sizes.latent_shape),
+        rate=RATE,
+        betas=(0.9, 0.98),
+        decay=DECAY,
+    )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from cosmos_ros.training.average import Average
 from cosmos_ros.training.datasets.clips import ClipStore, Views, camera_noise, resampled, vary
+from cosmos_ros.training.loop import Recipe, keyed
 from cosmos_ros.training.round_trips import compiled
-from cosmos_ros.training.schedule import Journal, Schedule, require_finite
 from cosmos_ros.training.tokenizer_network import PixelsToIndices, VideoTokenizer
 from cosmos_ros.world_model import Transformer
 
@@ -42,12 +41,13 @@ def token_corpus(
     tokenizer: VideoTokenizer,
     clips: ClipStore,
     frame_size: tuple[int, int],
-    shares: dict[str, float],
+    shares: Mapping[str, float],
     n: int,
-    seed: int = 0,
+    seed: int,
+    rank: int,
 ) -> Tensor:
     """Tokens int32 [n, 5 h w] of random windows, each cut, mirrored and lit at random: made once, read many times."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = keyed(seed, "tokens", 0, rank)
     tokens: list[Tensor] = []
     while (missing := n - sum(len(some) for some in tokens)) > 0:
         batch = min(missing, CORPUS_BATCH)
@@ -58,55 +58,51 @@ def token_corpus(
     return torch.cat(tokens)
 
 
-def train_transformer(
-    transformer: Transformer,
-    corpus: Tensor,
-    held_out: Tensor,
-    journal: Journal,
-    seconds: float,
-    batch: int,
-    max_steps: int,
-    on_progress: Callable[[Average[Transformer]], None],
-    seed: int = 0,
-) -> Average[Transformer]:
-    """For `seconds` or `max_steps`, whichever is over first; the transformer's average.
+class NextToken(nn.Module):
+    """The published loss: cross-entropy of the next token, and z-loss."""
+
+    def __init__(self, transformer: Transformer, device: torch.device) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self._loss = compiled(lambda given, tokens: token_loss(transformer, given, tokens), device)
+
+    def forward(self, given: Tensor, tokens: Tensor) -> Tensor:
+        loss, z_loss = self._loss(given, tokens)
+        return loss + Z_LOSS * z_loss
+
+
+def next_token(transformer: Transformer, corpus: Tensor, held_out: Tensor, steps: int, batch: int) -> Recipe:
+    """The stage that trains the transformer, on `batch` clips in a step.
 
     corpus, held_out  tokens [N, 5 h w] to train on, and of clips that training never sees
-    on_progress       called every 100 steps
-
-    Raises TrainingDiverged where a loss is no finite number.
     """
-    device = corpus.device
+    device, vocabulary = corpus.device, transformer.config.vocab_out
     matrices = [p for p in transformer.parameters() if p.ndim == 2]
     others = [p for p in transformer.parameters() if p.ndim != 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}],
-        lr=RATE,
-        betas=(0.9, 0.95),
-        fused=device.type == "cuda",
-    )
-    average = Average(transformer, DECAY)
-    loss_of = compiled(lambda given, tokens: token_loss(transformer, given, tokens), device)
-    torch.manual_seed(seed)
+
+    def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        some = torch.randint(len(corpus), (batch,), generator=generator)
+        tokens = corpus[some.to(device)].long()
+        return noised(tokens, vocabulary), tokens
+
+    @torch.no_grad()
+    def measure() -> dict[str, float]:
+        losses = [token_loss(transformer, some, some)[0] * len(some) for some in held_out.split(CORPUS_BATCH)]
+        return {"held_out_loss": torch.stack(losses).sum().item() / len(held_out)}
+
     transformer.train()
-    for step in Schedule(optimizer, RATE, seconds, max_steps):
-        tokens = corpus[torch.randint(len(corpus), (batch,), device=device)].long()
-        loss, z_loss = loss_of(noised(tokens, transformer.config.vocab_out), tokens)
-        optimizer.zero_grad(set_to_none=True)
-        (loss + Z_LOSS * z_loss).backward()
-        torch.nn.utils.clip_grad_norm_(transformer.parameters(), 1.0)
-        if step % 100 == 0:
-            require_finite(loss, "world-model", step)
-        optimizer.step()
-        average.update()
-        if step % 100 == 0:
-            on_progress(average)
-            with torch.no_grad():
-                held_out_loss = token_loss(average.network, held_out, held_out)[0].item()
-            journal.note(
-                stage="world-model", step=step, loss=round(loss.item(), 4), held_out_loss=round(held_out_loss, 4)
-            )
-    return average
+    return Recipe(
+        name="world-model",
+        steps=steps,
+        parameters=[{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}],
+        loss=NextToken(transformer, device),
+        draw=draw,
+        tokens=batch * transformer.config.n_tokens,
+        rate=RATE,
+        betas=(0.9, 0.95),
+        decay=DECAY,
+        measure=measure,
+    )
 
 
 def noised(tokens: Tensor, vocabulary: int) -> Tensor:

@@ -10,10 +10,9 @@ import torch
 from cosmos_ros import Clip, Foresight
 from cosmos_ros.commands import cli
 from cosmos_ros.paths import share_directory
-from cosmos_ros.training.average import Average
+from cosmos_ros.training import loop, run
 from cosmos_ros.training.datasets import simulated
 from cosmos_ros.training.evaluation import frame_psnr
-from cosmos_ros.training.schedule import Schedule, TrainingDiverged, require_finite
 from cosmos_ros.training.transformer import noised, token_loss
 from cosmos_ros.world_model import ModelSpec, Sampling, Transformer, TransformerConfig
 from cosmos_ros.world_model.decoding.engine import WindowDecoder, completed
@@ -31,8 +30,8 @@ refiner_channels: [4, 4, 4, 4]
 temperature: 0.8
 top_p: 0.7
 """
-FEW = ["--max-steps", "2", "--tokenizer-batch", "2", "--world-model-batch", "2", "--windows", "4", "--rollouts", "16"]
-FEW += ["--device", "cpu"]
+FEW = ["--tokenizer-steps", "2", "--world-model-steps", "2", "--refiner-steps", "2", "--tokenizer-batch", "2"]
+FEW += ["--world-model-batch", "2", "--windows", "4", "--rollouts", "16", "--device", "cpu"]
 TINY_TRANSFORMER = TransformerConfig(
     n_layers=1,
     dim=16,
@@ -61,7 +60,6 @@ def same_weights(one, other) -> bool:
 @pytest.mark.slow
 def test_from_a_bag_to_a_model_that_predicts_and_on_from_there(tmp_path, config, capsys):
     out = tmp_path / "model"
-    torch.manual_seed(0)
     assert cli.main(["train", "all", "--out", str(out), "--bags", str(BAG), "--config", config, *FEW]) == 0
     spec = ModelSpec.of_checkpoint(out)
     assert (spec.name, spec.frame_size, spec.frame_rate, spec.compression) == ("model", (32, 48), 10.0, (8, 8, 8))
@@ -70,9 +68,14 @@ def test_from_a_bag_to_a_model_that_predicts_and_on_from_there(tmp_path, config,
     assert figures["clips"] == 1 and all(math.isfinite(figures[k]) for k in ("rollout", "repeat_last", "ceiling"))
     stages = [json.loads(line)["stage"] for line in (out / "training.jsonl").read_text().splitlines()]
     assert list(dict.fromkeys(stages)) == [
-        "filmed", "tokenizer", "tokenized", "world-model", "rolled out", "refiner", "evaluation",
+        "films", "tokenizer", "tokenized", "world-model", "rolled out", "refiner", "evaluation",
     ]  # fmt: skip
-    assert list((out / "pictures").glob("*.png"))
+    pictures = ["end", "refiner-000002", "tokenizer-000002", "world-model-000002"]
+    assert sorted(folder.name for folder in (out / "pictures").iterdir()) == pictures
+    assert all(list((out / "pictures" / name).glob("*.png")) for name in pictures)
+    card = (out / "MODEL_CARD.md").read_text()
+    assert f"| one rollout | {figures['rollout']:.2f} |" in card and "| refiner | 2 | 3,840 |" in card
+    assert not (out / "unfinished").exists()
     frames = np.random.default_rng(0).integers(0, 256, (9, 60, 80, 3), dtype=np.uint8)
     clip = Clip(frames, tuple(k * 100_000_000 for k in range(9)), 10.0)
     rollout = Foresight.from_config({"checkpoint": str(out), "device": "cpu"}).predict(clip, seed=0)
@@ -130,41 +133,6 @@ def test_psnr_is_of_8_bit_frames():
     assert psnr[0, 0] > 70
 
 
-def test_the_average_follows_the_weights_and_leaves_them_alone():
-    network = torch.nn.Linear(1, 1, bias=False)
-    average = Average(network, decay=0.5)
-    with torch.no_grad():
-        network.weight.fill_(10.0)
-    for _ in range(200):
-        average.update()
-    assert average.network.weight.item() == pytest.approx(10.0, abs=1e-3) and network.weight.item() == 10.0
-    assert not average.network.weight.requires_grad
-
-
-def test_a_loss_that_is_no_number_stops_training_and_names_the_step():
-    require_finite(torch.tensor(1.0), "tokenizer", 3)
-    for wrong in (float("nan"), float("inf")):
-        with pytest.raises(TrainingDiverged, match="refiner: the loss is (nan|inf) at step 7"):
-            require_finite(torch.tensor(wrong), "refiner", 7)
-
-
-def test_the_schedule_warms_up_then_falls_and_ends():
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.AdamW([parameter])
-    rates = [optimizer.param_groups[0]["lr"] for _ in Schedule(optimizer, 1.0, 3600, max_steps=100, warmup_steps=10)]
-    assert len(rates) == 100
-    assert rates[:10] == sorted(rates[:10]) and rates[0] == pytest.approx(0.1)
-    assert rates[10:] == sorted(rates[10:], reverse=True) and rates[-1] == pytest.approx(0.01, abs=0.01)
-
-
-@pytest.mark.processes
-def test_a_failed_film_worker_is_an_error(tmp_path):
-    crew = simulated.FilmCrew(simulated.Split.TRAINING, range(1), (24, 32), tmp_path / "gone" / "films", n_workers=1)
-    (tmp_path / "gone" / "films").rmdir()  # the worker finds nowhere to put its film
-    with crew, pytest.raises(RuntimeError, match="film worker ended"):
-        list(crew.films())
-
-
 def test_a_spoilt_film_is_the_same_scene_and_the_same_camera_throughout():
     slope = np.linspace(40, 200, 32).astype(np.uint8)
     frames = np.broadcast_to(slope[:, None], (3, 24, 32, 3)).copy()
@@ -176,12 +144,53 @@ def test_a_spoilt_film_is_the_same_scene_and_the_same_camera_throughout():
     assert any(not np.array_equal(film, frames) for film in spoilt)
 
 
+@pytest.mark.slow
+def test_a_run_that_was_killed_in_each_stage_ends_with_the_losses_and_the_bytes_of_one_that_was_not(
+    tmp_path, config, monkeypatch, capsys
+):
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(loop, "NOTE_EVERY", 1)
+    monkeypatch.setattr(run, "write_pictures", lambda *_: None)
+    options = ["--bags", str(BAG), "--config", config, *FEW]
+    whole, broken = tmp_path / "a" / "model", tmp_path / "b" / "model"
+    assert cli.main(["train", "all", "--out", str(whole), *options]) == 0
+    resume: list[str] = []
+    seeded = loop.keyed
+    for stage in ("tokenizer", "world-model", "refiner"):
+
+        def killed(seed: int, name: str, step: int, rank: int, until: str = stage) -> torch.Generator:
+            if (name, step) == (until, 1):
+                raise KeyboardInterrupt
+            return seeded(seed, name, step, rank)
+
+        monkeypatch.setattr(loop, "keyed", killed)
+        assert cli.main(["train", "all", "--out", str(broken), *options, *resume]) == 130
+        resume = ["--resume"]
+    monkeypatch.setattr(loop, "keyed", seeded)
+    capsys.readouterr()
+    assert cli.main(["train", "all", "--out", str(broken), *options]) == 1
+    assert "go on with it by --resume" in capsys.readouterr().err
+    assert cli.main(["train", "all", "--out", str(broken), *options, "--resume", "--seed", "1"]) == 1
+    assert "had other settings: seed;" in capsys.readouterr().err
+    assert cli.main(["train", "all", "--out", str(broken), *options, "--resume"]) == 0
+    assert losses(broken) == losses(whole)
+    for name in ("encoder.jit", "decoder.jit", "refiner.jit", "model.safetensors", "evaluation.json"):
+        assert (broken / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def losses(out) -> list[tuple]:
+    lines = [json.loads(line) for line in (out / "training.jsonl").read_text().splitlines()]
+    return [(line["stage"], line["step"], line["loss"]) for line in lines if "loss" in line]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (("all", "--episodes", "0"), "nothing to train on: give --bags, or a positive --episodes"),
         (("all", "--episodes", "-1"), "--episodes must not be negative; got -1"),
         (("all", "--workers", "0"), "--workers must be positive; got 0"),
+        (("all", "--refiner-steps", "-1"), "--refiner-steps must not be negative; got -1"),
+        (("all", "--resume", "--bags", str(BAG)), "there is no run in"),
         (("all", "--film-minutes", "nan"), "--film-minutes must not be negative; got nan"),
         (("all", "--device", "banana"), "device must be auto, cpu, cuda or cuda:N; got 'banana'"),
         (("world-model",), "goes on from a tokenizer; name its model with --init"),

@@ -4,21 +4,31 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cosmos_ros.paths import share_directory
-from cosmos_ros.training.datasets.recorded import BadFootage, films, split
+from cosmos_ros.training.datasets.recorded import BadFootage, Recordings, films, split, split_single
 
 BAG = share_directory() / "data" / "sample_bag"
 SIZE = (48, 80)
 
 
 def test_a_bag_becomes_films_at_the_models_rate():
-    some = list(films(BAG, SIZE, 10.0))
-    assert len(some) == 7 and all(film.shape == (33, *SIZE, 3) and film.dtype == np.uint8 for film in some)
-    assert np.array_equal(some[0][8:], some[1][:-8]), "0.8 s later the same frames stand eight places earlier"
-    faster = list(films(BAG, SIZE, 30.0))
-    assert len(faster) > len(some)
-    assert np.array_equal(faster[0][::3][:11], some[0][:11])
+    (film,) = films(BAG, SIZE, 10.0)
+    assert film.shape == (81, *SIZE, 3) and film.dtype == np.uint8, "what overlaps is there once"
+    (faster,) = films(BAG, SIZE, 30.0)
+    assert len(faster) > 2 * len(film) and np.array_equal(faster[::3][:60], film[:60])
+
+
+def test_the_end_of_a_single_recording_is_kept_for_validation_and_its_future_never_trained_on():
+    film = torch.arange(65).view(65, 1, 1, 1)
+    (train,), (held_out,) = split_single([film])
+    assert held_out.flatten().tolist() == list(range(32, 65)) and train.flatten().tolist() == list(range(41))
+    long = torch.arange(800).view(800, 1, 1, 1)
+    trained, (held_out,) = split_single([film, long])
+    assert [len(each) for each in trained] == [65, 709] and held_out.flatten().tolist() == list(range(700, 800))
+    with pytest.raises(BadFootage, match="a single recording of 56 frames .* that takes 57"):
+        split_single([film[:56]])
 
 
 def test_a_rate_at_which_the_bag_is_too_short_is_said():
@@ -29,6 +39,12 @@ def test_a_rate_at_which_the_bag_is_too_short_is_said():
 def test_a_topic_that_is_not_there_is_said():
     with pytest.raises(BadFootage, match="/nothing"):
         list(films(BAG, SIZE, 10.0, image_topic="/nothing"))
+
+
+def test_a_recording_that_gives_nothing_says_why_in_words_that_travel_between_processes():
+    recordings = Recordings([BAG, Path("/nowhere")], SIZE, 10.0)
+    assert [film.shape for film in recordings[0]] == [(81, *SIZE, 3)]
+    assert "/nowhere does not exist" in recordings[1]
 
 
 def test_recordings_are_split_whole_and_always_in_the_same_way():

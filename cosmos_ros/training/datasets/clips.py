@@ -6,10 +6,10 @@ in one go from what is stored, by a matrix per axis.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,57 +27,63 @@ class ClipStore:
     Used as: add, then random windows. kind names what a film is ("recorded", "simulated").
     """
 
-    def __init__(self, size: tuple[int, int], capacity: int, device: torch.device) -> None:
+    def __init__(self, size: tuple[int, int], device: torch.device) -> None:
         self.size, self.device = size, device
-        self._frames = torch.empty((capacity, *size, 3), dtype=torch.uint8, device=device)
-        self._n = 0
-        self._films: list[tuple[int, int, str]] = []  # first frame, length, kind
+        self._films: list[Tensor] = []
+        self._kinds: list[str] = []
+        self._first: list[int] = []  # each film's first frame, as all are counted
+        self.n_frames = 0
 
     def __len__(self) -> int:
         """Number of films."""
         return len(self._films)
 
-    @property
-    def n_frames(self) -> int:
-        return self._n
+    def count(self, kind: str) -> int:
+        """Number of films of this kind."""
+        return self._kinds.count(kind)
 
-    def add(self, frames: np.ndarray, kind: str) -> bool:
-        """Take in a film uint8 [n, H, W, 3] of at least a clip; False where it does not fit any more."""
-        n = len(frames)
-        if n < CLIP_FRAMES or self._n + n > len(self._frames):
-            return False
-        self._frames[self._n : self._n + n] = torch.from_numpy(frames).to(self.device)
-        self._films.append((self._n, n, kind))
-        self._n += n
-        return True
+    def add(self, frames: Tensor, kind: str) -> None:
+        """Take in a film uint8 [n, H, W, 3]; one that is shorter than a clip is left out."""
+        if len(frames) < CLIP_FRAMES:
+            return
+        self._films.append(frames.to(self.device))
+        self._kinds.append(kind)
+        self._first.append(self.n_frames)
+        self.n_frames += len(frames)
 
-    def take(self, frames: Tensor) -> Tensor:
-        """The frames with these numbers, int64 [B, n] -> uint8 [B, n, H, W, 3]."""
-        return self._frames[frames.to(self.device)]
+    def take(self, windows: Tensor) -> Tensor:
+        """Windows as random_windows gives them, frame numbers int64 [B, 33] -> uint8 [B, 33, H, W, 3]."""
+        return torch.stack([self._window(first, second - first) for first, second in windows[:, :2].tolist()])
+
+    def _window(self, frame: int, step: int) -> Tensor:
+        film = bisect_right(self._first, frame) - 1
+        first = frame - self._first[film]
+        return self._films[film][first : first + step * (CLIP_FRAMES - 1) + 1 : step]
 
     def random_windows(self, batch: int, shares: Mapping[str, float], generator: torch.Generator) -> Tensor:
         """Frame numbers int64 [batch, 33]. Kinds are drawn by their shares, films by their length."""
-        first, length, kind = zip(*self._films, strict=True)
-        lengths = torch.tensor(length)
+        lengths = torch.tensor([len(film) for film in self._films])
         weight = torch.zeros(len(lengths), dtype=torch.float64)
         for name, share in shares.items():
-            of_kind = torch.tensor([each == name for each in kind])
+            of_kind = torch.tensor([each == name for each in self._kinds])
             if of_kind.any():
                 long = (lengths - CLIP_FRAMES + 1).double() * of_kind
                 weight += share * long / long.sum()
         film = torch.multinomial(weight, batch, replacement=True, generator=generator)
-        may_skip = torch.tensor([kind[i] == "recorded" for i in film.tolist()]) & (lengths[film] >= 2 * CLIP_FRAMES)
+        may_skip = torch.tensor([self._kinds[i] == "recorded" for i in film.tolist()]) & (
+            lengths[film] >= 2 * CLIP_FRAMES
+        )
         step = torch.where(may_skip & (torch.rand(batch, generator=generator) < SKIPPING), 2, 1)
         room = lengths[film] - step * (CLIP_FRAMES - 1)
-        start = torch.tensor(first)[film] + (torch.rand(batch, generator=generator) * room).long()
+        start = torch.tensor(self._first)[film] + (torch.rand(batch, generator=generator) * room).long()
         return start[:, None] + step[:, None] * torch.arange(CLIP_FRAMES)
 
     def spread_windows(self, per_film: int) -> Tensor:
         """Frame numbers int64 [N, 33] of windows that do not overlap, at most so many of each film: for validation."""
         starts = []
-        for first, length, _ in self._films:
-            n = min(per_film, length // CLIP_FRAMES)
-            starts += [first + round(k * (length - CLIP_FRAMES) / max(1, n - 1)) for k in range(n)]
+        for first, film in zip(self._first, self._films, strict=True):
+            n = min(per_film, len(film) // CLIP_FRAMES)
+            starts += [first + round(k * (len(film) - CLIP_FRAMES) / max(1, n - 1)) for k in range(n)]
         return torch.tensor(starts)[:, None] + torch.arange(CLIP_FRAMES)
 
 
@@ -165,8 +171,3 @@ def camera_noise(video: Tensor) -> Tensor:
     """What a real sensor adds: white noise of up to 2 % of the range, in most clips much less."""
     sigma = 0.04 * torch.rand(video.shape[0], 1, 1, 1, 1, device=video.device).square()
     return (video + sigma * torch.randn_like(video)).clamp(-1, 1)
-
-
-def as_video(clips: Tensor) -> Tensor:
-    """uint8 [B, T, H, W, 3] -> float32 [B, 3, T, H, W] in [-1, 1]."""
-    return clips.permute(0, 4, 1, 2, 3).float() / 127.5 - 1

@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from cosmos_ros.recordings.opening import open_recording
 from cosmos_ros.recordings.recording import BadRecording
-from cosmos_ros.recordings.windows import Plan, Skipped, WindowMaker
+from cosmos_ros.recordings.windows import Plan, Skipped, Window, WindowMaker
 from cosmos_ros.training.sizes import CLIP_FRAMES, CONDITIONING_FRAMES
 from cosmos_ros.world_model.preprocessing import camera_view
 
-EVERY = 8  # frames from one film's beginning to the next's
+EVERY = 8  # frames from one window's beginning to the next's
 HELD_OUT_OF = 8  # one recording in so many is for validation; of a single one, its end
 
 
 class BadFootage(Exception):
     """A recording from which nothing can be trained; the message says which, and why."""
+
+
+class Recordings(Dataset):
+    """Of each recording its films, or in words why there are none: an exception would lose its type on the way."""
+
+    def __init__(self, paths: Sequence[Path], size: tuple[int, int], frame_rate: float, image_topic: str = "") -> None:
+        self._paths, self._size = paths, size
+        self._frame_rate, self._image_topic = frame_rate, image_topic
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, place: int) -> list[Tensor] | str:
+        cv2.setNumThreads(1)
+        try:
+            some = films(self._paths[place], self._size, self._frame_rate, self._image_topic)
+            return [torch.from_numpy(film) for film in some]
+        except BadFootage as error:
+            return str(error)
 
 
 def split(recordings: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -34,20 +56,37 @@ def split(recordings: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return [each for each in in_order if each not in held_out], held_out
 
 
-def films(recording: Path, size: tuple[int, int], frame_rate: float, image_topic: str = "") -> Iterator[np.ndarray]:
-    """Windows of 33 frames uint8 [33, *size, 3], each picked by the node's own buffer at the model's frame rate.
+def split_single(films: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Films of a single recording to train on and to validate on: the future that its end shows is never trained on.
+
+    Raises BadFootage where it is too short for both.
+    """
+    *others, last = films
+    n_future = CLIP_FRAMES - CONDITIONING_FRAMES
+    length = max(CLIP_FRAMES, len(last) // HELD_OUT_OF)
+    before = last[: len(last) - length + CONDITIONING_FRAMES]
+    if not others and len(before) < CLIP_FRAMES:
+        raise BadFootage(
+            f"a single recording of {len(last)} frames at the model's rate is too short to keep its end for "
+            f"validation: that takes {CLIP_FRAMES + n_future}; give a longer one, or several"
+        )
+    return [*others, before], [last[-length:]]
+
+
+def films(recording: Path, size: tuple[int, int], frame_rate: float, image_topic: str = "") -> list[np.ndarray]:
+    """Stretches without a gap, uint8 [33 or more, *size, 3], each frame picked by the node's own buffer.
 
     size  (height, width) at which they are kept, of the model's shape
 
-    Raises BadFootage where it cannot be read, has no such topic, or holds no window: it then says what was missing.
+    Raises BadFootage where it cannot be read, has no such topic, or holds no clip: it then says what was missing.
     """
     try:
-        yield from _films(recording, size, frame_rate, image_topic)
+        return [np.concatenate(parts) for parts in _films(recording, size, frame_rate, image_topic)]
     except BadRecording as error:
         raise BadFootage(str(error)) from error
 
 
-def _films(recording: Path, size: tuple[int, int], frame_rate: float, image_topic: str) -> Iterator[np.ndarray]:
+def _films(recording: Path, size: tuple[int, int], frame_rate: float, image_topic: str) -> list[list[np.ndarray]]:
     source = open_recording(recording)
     plan = Plan(
         frame_rate=frame_rate,
@@ -56,16 +95,29 @@ def _films(recording: Path, size: tuple[int, int], frame_rate: float, image_topi
         every_s=EVERY / frame_rate,
         max_age_s=0.0,
     )
-    maker, n, why = WindowMaker(str(recording), 0, plan), 0, ""
+    maker, why = WindowMaker(str(recording), 0, plan), ""
+    found: list[list[np.ndarray]] = []
+    stamps: tuple[int, ...] = ()
     for window in maker.windows(source.frames(source.image_topic(image_topic))):
         if isinstance(window, Skipped):
             why = window.message
             continue
-        n += 1
-        yield _kept(np.concatenate([window.clip.frames, window.truth.frames]), size)
-    if not n:
+        before, stamps = stamps, window.clip.stamps_ns + window.truth.stamps_ns
+        # A window that begins with the frames by which the last one ended carries its film on.
+        if before and before[EVERY:] == stamps[:-EVERY]:
+            found[-1].append(_kept(_frames(window, EVERY), size))
+        else:
+            found.append([_kept(_frames(window, CLIP_FRAMES), size)])
+    if not found:
         reason = why or f"it is shorter than {plan.span_s:.1f} s, what {CLIP_FRAMES} frames at {frame_rate:g} Hz take"
         raise BadRecording(f"{recording} gives nothing to train on: {reason}")
+    return found
+
+
+def _frames(window: Window, newest: int) -> np.ndarray:
+    """The newest frames of a window."""
+    future = window.truth.frames[-newest:]
+    return future if len(future) == newest else np.concatenate([window.clip.frames, future])[-newest:]
 
 
 def _kept(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -1,92 +1,42 @@
-"""Simulated episodes, filmed by worker processes: every camera's frames, as a real camera would have spoilt them."""
+"""Simulated episodes: every camera's frames, as a real camera would have spoilt them."""
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
 
-from cosmos_ros.child_processes import end_with_parent
 from cosmos_ros.training.splits import Split
 
 EPISODE_FRAMES = 48
-CAMERAS_PER_EPISODE = 2
 PHYSICS_HZ = 200
 PHYSICS_STEPS = (13, 16, 20, 20, 25, 32, 40)  # between two frames: 15.4 to 5 Hz
-MOST_FILES_WAITING = 1000  # before the workers pause
 
 
-class FilmCrew:
-    """Worker processes that film episodes of one split into `folder`, a file of raw pixels per camera.
+class SimulatedEpisodes(Dataset):
+    """Episode i of a split: a film uint8 [EPISODE_FRAMES, *size, 3] of each of its cameras."""
 
-    Used as a context manager; `films` yields what they have finished.
-    """
+    def __init__(self, split: Split, indices: Sequence[int], size: tuple[int, int]) -> None:
+        self._split, self._indices, self._size = split, indices, size
 
-    def __init__(self, split: Split, indices: range, size: tuple[int, int], folder: Path, n_workers: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._size = folder, size
-        # Spawned, not forked: neither CUDA nor OpenGL survives a fork.
-        context = multiprocessing.get_context("spawn")
-        self._workers = [
-            context.Process(target=film_episodes, args=(split, indices[i::n_workers], size, folder), daemon=True)
-            for i in range(n_workers)
-        ]
+    def __len__(self) -> int:
+        return len(self._indices)
 
-    def __enter__(self) -> FilmCrew:
-        for worker in self._workers:
-            worker.start()
-        return self
+    def __getitem__(self, place: int) -> list[Tensor]:
+        # Only those who film need MuJoCo.
+        from cosmos_ros.training.episodes import draw_scene
+        from cosmos_ros.training.simulation import film
 
-    def __exit__(self, *_: object) -> None:
-        for worker in self._workers:
-            worker.terminate()
-            worker.join()
-
-    def films(self, until: float = float("inf")) -> Iterator[np.ndarray]:
-        """Each film uint8 [EPISODE_FRAMES, *size, 3], until all are there or the monotonic clock says `until`.
-
-        At least one comes. Raises RuntimeError where a worker failed.
-        """
-        n = 0
-        while True:
-            working = any(worker.is_alive() for worker in self._workers)  # before the look, or the last film is missed
-            finished = sorted(self._folder.glob("*.rgb"))
-            for path in finished:
-                yield np.fromfile(path, np.uint8).reshape(EPISODE_FRAMES, *self._size, 3)
-                path.unlink()
-                n += 1
-            if failed := [worker.exitcode for worker in self._workers if worker.exitcode]:
-                raise RuntimeError(f"a film worker ended with exit code {failed[0]}; its traceback stands above")
-            if not (working or finished) or (n and time.monotonic() >= until):
-                return
-            if not finished:
-                time.sleep(0.05)
-
-
-def film_episodes(split: Split, indices: range, size: tuple[int, int], folder: Path) -> None:
-    """Film the episodes with these indices."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    end_with_parent()
-    cv2.setNumThreads(1)
-    # Only those who film need MuJoCo.
-    from cosmos_ros.training.episodes import draw_scene
-    from cosmos_ros.training.simulation import film
-
-    for index in indices:
-        while sum(1 for _ in folder.iterdir()) > MOST_FILES_WAITING:
-            time.sleep(0.2)
-        rng = np.random.default_rng([split, index, 1])  # of the camera; the scene has a stream of its own
+        cv2.setNumThreads(1)
+        index = self._indices[place]
+        rng = np.random.default_rng([self._split, index, 1])  # of the camera; the scene has a stream of its own
         frame_rate = PHYSICS_HZ / rng.choice(PHYSICS_STEPS)
-        views = film(draw_scene(split, index), EPISODE_FRAMES, frame_rate, *size)
-        for camera, frames in views.items():
-            unfinished = folder / f"{index:07d}-{camera}.part"
-            spoilt(frames, rng).tofile(unfinished)
-            unfinished.rename(unfinished.with_suffix(".rgb"))
+        views = film(draw_scene(self._split, index), EPISODE_FRAMES, frame_rate, *self._size)
+        return [torch.from_numpy(spoilt(frames, rng)) for frames in views.values()]
 
 
 def spoilt(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,96 @@
+"""MODEL_CARD.md of a model that was trained here, filled from the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cosmos_ros.training.sizes import CLIP_FRAMES, CONDITIONING_FRAMES, TIME_COMPRESSION, Sizes
+
+LISTED = 40  # recordings by name, at most
+
+
+def card(
+    name: str,
+    sizes: Sizes,
+    millions: Mapping[str, float],
+    recordings: Mapping[str, Sequence[str]],
+    data: Mapping[str, int],
+    stages: Sequence[Mapping[str, Any]],
+    figures: Mapping[str, float],
+    device: str,
+    origin: str,
+) -> str:
+    """The card as Markdown.
+
+    millions    parameters of each part
+    recordings  names, "trained" and "held_out"
+    data        films, frames and held_out clips
+    stages      of each its name, steps, tokens, seconds and last loss
+    figures     as training.evaluation measures them, dB
+    origin      where the weights came from before: a model's name, or nothing
+    """
+    height, width = sizes.frame_size
+    step = sizes.tokenizer.space_compression
+    future = CLIP_FRAMES - CONDITIONING_FRAMES
+    gain = figures["rollout"] - figures["repeat_last"]
+    seconds = future / sizes.frame_rate
+    return "\n".join(
+        [
+            f"# {name}",
+            "",
+            f"A world model trained with `cosmos_ros train`: from {CONDITIONING_FRAMES} frames of a camera at "
+            f"{sizes.frame_rate:g} Hz it predicts the next {future}, {seconds:.1f} s. "
+            + (f"Its training went on from {origin}." if origin else "Every weight was trained from random numbers."),
+            "",
+            "## What it is",
+            "",
+            f"- frames of {height} x {width} pixels; a token for {TIME_COMPRESSION} frames of {step} x {step} pixels, "
+            f"of {sizes.tokenizer.vocabulary} codes; {' x '.join(map(str, sizes.latent_shape))} tokens for a clip",
+            *(f"- {part}: {count:.1f} million parameters" for part, count in millions.items()),
+            f"- sampling: temperature {sizes.temperature:g}, top-p {sizes.top_p:g}",
+            "",
+            "## What it was trained on",
+            "",
+            f"{data['films']} films, {data['frames']} frames: {len(recordings['trained'])} recordings and "
+            f"{data['simulated']} films of simulated cameras.",
+            "",
+            *_listed("Trained on", recordings["trained"]),
+            *_listed("Held out", recordings["held_out"]),
+            "",
+            "| stage | steps | tokens | seconds | last loss |",
+            "| --- | --- | --- | --- | --- |",
+            *(
+                f"| {each['stage']} | {each['steps']:,} | {each['tokens']:,} | {each['seconds']:,.0f} "
+                f"| {each['loss']:.4f} |"
+                for each in stages
+            ),
+            "",
+            f"On {device}.",
+            "",
+            "## How good it is",
+            "",
+            f"On {data['held_out']} held-out clips, mean PSNR of {future} frames:",
+            "",
+            "| | dB |",
+            "| --- | --- |",
+            f"| repeat the last frame (floor) | {figures['repeat_last']:.2f} |",
+            f"| one rollout | {figures['rollout']:.2f} |",
+            f"| tokenizer and refiner on the true future (ceiling) | {figures['ceiling']:.2f} |",
+            "",
+            f"It is {abs(gain):.2f} dB {'better' if gain > 0 else 'worse'} than repeating the last frame. "
+            "`cosmos_ros evaluate` on other recordings says how sure that is, and at which horizon it ends.",
+            "",
+            "## Licence",
+            "",
+            "Say here what the recordings' licences ask for, and under which one you give the weights away.",
+            "",
+        ]
+    )
+
+
+def _listed(title: str, names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    more = len(names) - LISTED
+    return [f"{title}: " + ", ".join(names[:LISTED]) + (f" and {more} more." if more > 0 else "."), ""]
