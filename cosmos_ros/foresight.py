@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +19,10 @@ from cosmos_ros.device.plan import MemoryPlan, Need, Pipeline, plan_memory
 from cosmos_ros.errors import InvalidGoal, ModelUnavailable
 from cosmos_ros.guardrail import Guardrail
 from cosmos_ros.guardrail.guard import PROMPT_GUARD, VIDEO_GUARD
+from cosmos_ros.guardrail.screening import Screening
+from cosmos_ros.guardrail.stretches import joined
 from cosmos_ros.progress import Progress, Stage, StageClock
-from cosmos_ros.rollout import MAX_SAMPLES, Clip, Crop, GuardedRollout
+from cosmos_ros.rollout import MAX_FRAMES, MAX_SAMPLES, Clip, Crop, GuardedRollout
 from cosmos_ros.samples import mean_frames
 from cosmos_ros.settings import ForesightConfig
 from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel, world_model
@@ -123,8 +125,8 @@ class Foresight:
                      carries it
         temperature  0 is greedy; None: what the model's makers recommend
         top_p        in (0, 1]; None: likewise
-        frames       how many to predict, rounded up to whole latent frames; fewer take less time. None: 24 after 9
-                     frames, 32 after an image
+        frames       how many to predict, rounded up to whole latent frames; fewer take less time, more come in
+                     stretches, see `predict_stretches`. None: 24 after 9 frames, 32 after an image
         on_progress  called at every stage and after every decoding pass; may raise Canceled to end the prediction
 
         Raises InvalidGoal, PromptBlocked, VideoBlocked, GuardrailUnavailable, ModelUnavailable, OutOfMemory, RankLost
@@ -157,51 +159,143 @@ class Foresight:
 
         A guard that refuses one of them refuses all. Arguments and errors as `predict` has them.
         """
+        stretches = self.predict_stretches(
+            clip,
+            n,
+            prompt,
+            seed=seed,
+            temperature=temperature,
+            top_p=top_p,
+            frames=frames,
+            on_progress=on_progress,
+        )
+        return [joined(sample) for sample in zip(*stretches, strict=True)]
+
+    def predict_stretches(
+        self,
+        clip: Clip,
+        n: int,
+        prompt: str = "",
+        *,
+        seed: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        frames: int | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Generator[list[GuardedRollout], None, None]:
+        """The same prediction stretch by stretch: each as soon as it has passed the guards, a rollout for each sample.
+
+        The first goes on from the clip, each later one from the last frames that were predicted before it, as they
+        were before the guards. So what a guard refuses ends the prediction and takes back nothing. Other predictions
+        may be made between two stretches. Arguments are checked at once; arguments and errors as `predict` has them.
+        """
         sampling = self._sampling(seed, temperature, top_p, n)
         self._check(clip, prompt)
-        n_frames = self._n_frames(clip, frames)
-        with self._busy:
-            model = self._require_model()
-            with (
-                StageClock(on_progress, n_new=n_frames, denoises=self.spec.diffusion_decoder is not None) as clock,
-                ExitStack() as under_watch,
-                out_of_memory_as_error("predicting"),
-            ):
-                screenings = [under_watch.enter_context(self.guardrail.screen(prompt, self._view(clip)))]
-                clock.enter(Stage.TOKENIZING)
-                tokens = model.tokenize(clip.frames)
-                clock.enter(Stage.PROMPT_GUARD)
-                screenings[0].admit_prompt(waiting=clock.report)
-                for _ in range(1, n):  # once the verdict is known, so that the guards are asked only once
-                    screenings.append(under_watch.enter_context(self.guardrail.screen(prompt, self._view(clip))))
-                    screenings[-1].admit_prompt(waiting=clock.report)
-                clock.enter(Stage.TEXT_ENCODING)
-                context = model.encode_text(prompt)
-                clock.enter(Stage.GENERATING)
-                steps = model.roll_out(
-                    tokens, context, sampling, len(clip.frames), n_frames, samples=n, camera=clip.frames
+        return self._stretches(clip, n, prompt, sampling, self.stretch_lengths(clip, frames), on_progress)
+
+    def stretch_lengths(self, clip: Clip, frames: int | None = None) -> tuple[int, ...]:
+        """How many frames each stretch of a prediction has, whole latent frames. Raises InvalidGoal."""
+        n, after_clip = len(clip.frames), self.spec.new_frames(self.spec.conditioning_lengths[0])
+        if frames is not None and not 1 <= frames <= MAX_FRAMES:
+            raise InvalidGoal(f"frames must lie in 1..{MAX_FRAMES}; got {frames}")
+        lengths = self.spec.stretches(n, frames or self.spec.new_frames(n))
+        if len(lengths) > 1 and after_clip < self.spec.conditioning_lengths[0]:
+            raise InvalidGoal(
+                f"{self.spec.name} predicts {after_clip} frames at once, fewer than it goes on from: it has no "
+                f"stretches, so ask for at most {lengths[0]} frames; got {frames}"
+            )
+        return lengths
+
+    def _stretches(
+        self,
+        clip: Clip,
+        n: int,
+        prompt: str,
+        sampling: Sampling,
+        lengths: Sequence[int],
+        on_progress: Callable[[Progress], None] | None,
+    ) -> Generator[list[GuardedRollout], None, None]:
+        seen, before = [clip.frames] * n, 0
+        for number, length in enumerate(lengths):
+            clock = StageClock(
+                on_progress,
+                length,
+                n_before=before,
+                n_after=sum(lengths[number + 1 :]),
+                denoises=self.spec.diffusion_decoder is not None,
+            )
+            with self._busy:
+                rollouts, seen = self._stretch(clip, prompt, sampling, number, before, seen, clock)
+            yield rollouts
+            before += length
+
+    def _stretch(
+        self,
+        clip: Clip,
+        prompt: str,
+        sampling: Sampling,
+        number: int,
+        before: int,
+        seen: Sequence[np.ndarray],
+        clock: StageClock,
+    ) -> tuple[list[GuardedRollout], list[np.ndarray]]:
+        """One stretch of all samples, and what the next one goes on from: its last frames, as the guards got them.
+
+        before  frames in earlier stretches
+        seen    what each sample goes on from: the clip's frames, or predicted ones
+        """
+        model, drawn = self._require_model(), sampling.of_stretch(number)
+        last: dict[int, np.ndarray] = {}
+        with clock, ExitStack() as under_watch, out_of_memory_as_error("predicting"):
+
+            def screening() -> Screening:
+                return under_watch.enter_context(self.guardrail.screen(prompt, self._view(clip), before))
+
+            screenings = [screening()]
+            clock.enter(Stage.TOKENIZING)
+            tokens = model.tokenize_batch(seen, whole=number > 0)
+            clock.enter(Stage.PROMPT_GUARD)
+            screenings[0].admit_prompt(waiting=clock.report)
+            for _ in seen[1:]:  # once the verdict is known, so that the guards are asked only once
+                screenings.append(screening())
+                screenings[-1].admit_prompt(waiting=clock.report)
+            clock.enter(Stage.TEXT_ENCODING)
+            context = model.encode_text(prompt)
+            clock.enter(Stage.GENERATING)
+            steps = model.roll_out(
+                tokens,
+                context,
+                drawn,
+                len(seen[0]),
+                clock.n_new,
+                samples=len(seen),
+                camera=seen,
+                whole=number > 0,
+            )
+            with closing(steps):
+                for step in steps:
+                    clock.passed(step.done, step.total, step.frames_ready)
+                    clock.denoised(step.denoised, step.to_denoise)
+                    for each in screenings:
+                        each.raise_refusal()
+                    for some in step.frames:
+                        screenings[some.sample].inspect(some.pixels, some.unrefined)
+                        together = np.concatenate([last.get(some.sample, some.pixels[:0]), some.pixels])
+                        last[some.sample] = together[-self.spec.conditioning_lengths[0] :]
+            clock.enter(Stage.VIDEO_GUARD)
+            rollouts = [
+                each.release(
+                    clip,
+                    model=self.spec.name,
+                    seed=sampling.seed + sample,
+                    sample=sample,
+                    decoding=replace(model.decoding, passes=step.passes),
+                    timing=clock.finish,
+                    waiting=clock.report,
                 )
-                with closing(steps):
-                    for step in steps:
-                        clock.passed(step.done, step.total, step.frames_ready)
-                        clock.denoised(step.denoised, step.to_denoise)
-                        for screening in screenings:
-                            screening.raise_refusal()
-                        for some in step.frames:
-                            screenings[some.sample].inspect(some.pixels, some.unrefined)
-                clock.enter(Stage.VIDEO_GUARD)
-                return [
-                    screening.release(
-                        clip,
-                        model=self.spec.name,
-                        seed=sampling.seed + sample,
-                        sample=sample,
-                        decoding=replace(model.decoding, passes=step.passes),
-                        timing=clock.finish,
-                        waiting=clock.report,
-                    )
-                    for sample, screening in enumerate(screenings)
-                ]
+                for sample, each in enumerate(screenings)
+            ]
+        return rollouts, [last[sample] for sample in range(len(seen))]
 
     def mean(self, rollouts: Sequence[GuardedRollout]) -> GuardedRollout:
         """The mean of several samples of one clip, judged again as a rollout of its own; `model` says what it is.
@@ -213,7 +307,7 @@ class Foresight:
         times = Clip(np.broadcast_to(frames[:1], (len(stamps), *frames.shape[1:])), stamps, first.frame_rate)
         with self._busy:
             self._require_model()  # the guards with it
-            with self.guardrail.screen(first.prompt, first.crop) as screening:
+            with self.guardrail.screen(first.prompt, first.crop, first.first_frame) as screening:
                 screening.admit_prompt()
                 screening.inspect(frames)
                 return screening.release(
@@ -334,15 +428,6 @@ class Foresight:
         if not (math.isfinite(top_p) and 0 < top_p <= 1):
             raise InvalidGoal(f"top_p must lie in (0, 1]; got {top_p}")
         return Sampling(seed=seed, temperature=temperature, top_p=top_p)
-
-    def _n_frames(self, clip: Clip, frames: int | None) -> int:
-        """How many frames to predict: whole latent frames."""
-        most, step = self.spec.new_frames(len(clip.frames)), self.spec.compression[0]
-        if frames is None:
-            return most
-        if not 1 <= frames <= most:
-            raise InvalidGoal(f"frames must lie in 1..{most} after {len(clip.frames)} frames; got {frames}")
-        return math.ceil(frames / step) * step
 
     def _check(self, clip: Clip, prompt: str) -> None:
         n = len(clip.frames)

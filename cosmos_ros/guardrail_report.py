@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -31,3 +32,23 @@ class GuardrailReport:
 
     profile: str
     decisions: tuple[GuardDecision, ...]
+
+
+def merged(reports: Sequence[GuardrailReport]) -> GuardrailReport:
+    """What the same guards decided about several stretches, as one report: each guard's gravest verdict."""
+    by_guard: dict[str, list[GuardDecision]] = {}
+    for report in reports:
+        for decision in report.decisions:
+            by_guard.setdefault(decision.guard, []).append(decision)
+    return GuardrailReport(reports[0].profile, tuple(map(_merged, by_guard.values())))
+
+
+def _merged(decisions: list[GuardDecision]) -> GuardDecision:
+    details = dict.fromkeys(decision.detail for decision in decisions if decision.detail)
+    return GuardDecision(
+        decisions[0].guard,
+        max(decision.verdict for decision in decisions),
+        "; ".join(details),
+        decisions[0].weights,
+        sum(decision.seconds for decision in decisions),
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 
@@ -39,9 +39,11 @@ class StageTime:
 
 
 class StageClock:
-    """Times the stages of one prediction and reports progress.
+    """Times the stages of one stretch and reports the progress of the whole prediction.
 
-    denoises  whether the diffusion decoder turns tokens into frames
+    n_new              frames of the stretch
+    n_before, n_after  frames of the earlier and of the later stretches
+    denoises           whether the diffusion decoder turns tokens into frames
 
     The share of each stage is a rough guess, made once here so that progress never runs backwards;
     generation takes nearly all of it, but for the diffusion decoder, which takes longer.
@@ -57,9 +59,16 @@ class StageClock:
     }
     DENOISING_START = 0.25
 
-    def __init__(self, on_progress: Callable[[Progress], None] | None, n_new: int, denoises: bool = False) -> None:
+    def __init__(
+        self,
+        on_progress: Callable[[Progress], None] | None,
+        n_new: int,
+        n_before: int = 0,
+        n_after: int = 0,
+        denoises: bool = False,
+    ) -> None:
         self._on_progress = on_progress
-        self._n_new = n_new
+        self.n_new, self._n_before, self._n_after = n_new, n_before, n_after
         self._starts = self.STARTS | ({Stage.DENOISING: self.DENOISING_START} if denoises else {})
         self._after_tokens = Stage.DENOISING if denoises else Stage.DECODING
         self._stage = Stage.WAITING
@@ -78,8 +87,8 @@ class StageClock:
         now = time.monotonic()
         self._close(now)
         self._stage, self._entered = stage, now
-        frames = self._n_new if stage in (Stage.DENOISING, Stage.DECODING, Stage.VIDEO_GUARD) else 0
-        self._last = Progress(stage, self._starts[stage], frames_ready=frames)
+        frames = self.n_new if stage in (Stage.DENOISING, Stage.DECODING, Stage.VIDEO_GUARD) else 0
+        self._last = Progress(stage, self._of_all(self._starts[stage]), frames_ready=self._n_before + frames)
         self.report()
 
     def passed(self, done: int, total: int, frames_ready: int) -> None:
@@ -92,10 +101,10 @@ class StageClock:
         start, end = self._starts[Stage.GENERATING], self._starts[self._after_tokens]
         self._last = Progress(
             Stage.GENERATING,
-            fraction=start + (end - start) * done / total,
-            frames_ready=frames_ready,
+            fraction=self._of_all(start + (end - start) * done / total),
+            frames_ready=self._n_before + frames_ready,
             tokens_per_second=rate,
-            remaining_s=(total - done) / rate if rate else -1.0,
+            remaining_s=(total * (1 + self._n_after / self.n_new) - done) / rate if rate else -1.0,
         )
         self.report()
         if done == total:
@@ -109,8 +118,8 @@ class StageClock:
         elapsed = time.monotonic() - self._entered
         self._last = replace(
             self._last,
-            fraction=start + (end - start) * done / total,
-            remaining_s=elapsed / done * (total - done) if done else -1.0,
+            fraction=self._of_all(start + (end - start) * done / total),
+            remaining_s=elapsed / done * (total * (1 + self._n_after / self.n_new) - done) if done else -1.0,
         )
         self.report()
         if done == total:
@@ -126,6 +135,18 @@ class StageClock:
         self._stage = Stage.WAITING
         return tuple(self._times)
 
+    def _of_all(self, fraction: float) -> float:
+        """Of the whole prediction, from a fraction of this stretch."""
+        return (self._n_before + fraction * self.n_new) / (self._n_before + self.n_new + self._n_after)
+
     def _close(self, now: float) -> None:
         if self._stage is not Stage.WAITING:
             self._times.append(StageTime(self._stage, now - self._entered))
+
+
+def summed(times: Sequence[StageTime]) -> tuple[StageTime, ...]:
+    """The times of several stretches as one of each stage, in the order in which the stages came."""
+    seconds: dict[Stage, float] = {}
+    for each in times:
+        seconds[each.stage] = seconds.get(each.stage, 0.0) + each.seconds
+    return tuple(StageTime(stage, total) for stage, total in seconds.items())

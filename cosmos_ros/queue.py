@@ -2,6 +2,9 @@
 
 Two kinds of jobs share one worker. A submitted job is a client's goal and ends exactly once, whatever happens. An
 offered job (of the continuous mode) runs only while the model is free, and gives way to a submitted one.
+
+A prediction comes in parts, its stretches, and each part leaves as soon as it is there. A job that ends before its last
+part does not take back what has left.
 """
 
 from __future__ import annotations
@@ -11,9 +14,10 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from cosmos_ros.errors import Busy, Canceled, ForesightError, NotActive, Preempted
 from cosmos_ros.progress import Progress, Stage
@@ -43,6 +47,19 @@ class Request:
     frames: int | None = None
 
 
+class Part(Protocol):
+    """Some frames of a prediction that leave together.
+
+    n_frames  how many, of each sample
+    is_last   whether the prediction is complete with it
+    """
+
+    @property
+    def n_frames(self) -> int: ...
+    @property
+    def is_last(self) -> bool: ...
+
+
 class Job:
     """One request from its arrival to its end. Whoever closes it first decides how it ends.
 
@@ -51,8 +68,8 @@ class Job:
     on_progress  called at every change of stage, in between ten times a second, on the worker's thread
     on_end       called once, when `outcome` is there, on the thread that ended it
 
-    `outcome` is what the queue's `deliver` returned, or the error that ended the job; `started` says whether the
-    worker ever took it up.
+    `outcome` is the list of what the queue's `deliver` returned for each part, or the error that ended the job;
+    `started` says whether the worker ever took it up, `frames_left` how many frames of each sample have left.
     """
 
     def __init__(
@@ -67,6 +84,7 @@ class Job:
         self.request, self.id = request, id
         self.outcome: Any = None
         self.started = False
+        self.frames_left = 0
         self.ended = threading.Event()
         self._on_start, self._on_progress, self._on_end = on_start, on_progress, on_end
         self._closed = False
@@ -99,6 +117,15 @@ class Job:
         self.started = True
         self._on_start()
 
+    def _may_leave(self, part: Part) -> bool:
+        """Let a part go, unless the end of the job is decided. With the last part it is: it succeeds."""
+        with self._lock:
+            if self._closed:
+                return False
+            self.frames_left += part.n_frames
+            self._closed = part.is_last
+            return True
+
     def _close(self) -> bool:
         """Take the decision how it ends; False where it was taken already."""
         with self._lock:
@@ -114,14 +141,16 @@ class Job:
 class PredictionQueue:
     """Serves jobs between `open` and `close`, one at a time, on a thread of its own that lives until `destroy`.
 
-    predict  makes a job's prediction, calling job.report as it goes; raises ForesightError
-    deliver  publishes a finished prediction and returns the job's outcome; not called for a job that was stopped
+    predict  yields the parts of a job's prediction, calling job.report as it goes; raises ForesightError
+    deliver  publishes a part and returns what the job's outcome is to hold of it; not called for a job that was stopped
 
     A job for which either raises ends with that error, and the next one is served. An error that is no ForesightError
     becomes INTERNAL and is logged with its traceback.
     """
 
-    def __init__(self, predict: Callable[[Job], Any], deliver: Callable[[Job, Any], Any]) -> None:
+    def __init__(
+        self, predict: Callable[[Job], Generator[Any, None, None]], deliver: Callable[[Job, Any], Any]
+    ) -> None:
         self._predict, self._deliver = predict, deliver
         self._waiting: collections.deque[Job] = collections.deque()
         self._running: Job | None = None
@@ -253,24 +282,23 @@ class PredictionQueue:
             return self._running
 
     def _serve(self, job: Job) -> None:
+        delivered: list[Any] = []
+        outcome: Any = delivered
+        ours = False  # whether the end is ours to tell: it is once the last part may leave
         try:
             job._start()
-            prediction = self._predict(job)
+            with closing(self._predict(job)) as parts:
+                for part in parts:
+                    if not job._may_leave(part):
+                        return
+                    ours = part.is_last
+                    delivered.append(self._deliver(job, part))
         except ForesightError as error:
-            job.stop(error)
+            outcome = error
         except Exception as error:
-            job.stop(_unexpected(error))
-        else:
-            if job._close():
-                job._end(self._delivered(job, prediction))
-
-    def _delivered(self, job: Job, prediction: Any) -> Any:
-        try:
-            return self._deliver(job, prediction)
-        except ForesightError as error:
-            return error
-        except Exception as error:
-            return _unexpected(error)
+            outcome = _unexpected(error)
+        if ours or job._close():
+            job._end(outcome)
 
 
 def _unexpected(error: Exception) -> ForesightError:

@@ -14,6 +14,7 @@ from cosmos_ros.progress import StageTime
 
 NANOSECONDS = 1_000_000_000
 MAX_SAMPLES = 16  # of one clip, predicted together
+MAX_FRAMES = 10_000  # of one prediction, in stretches
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,13 @@ class Clip:
         if not (np.isfinite(self.frame_rate) and self.frame_rate > 0):
             raise InvalidGoal(f"a clip's frame rate must be positive and finite, in Hz; got {self.frame_rate}")
 
-    def future_stamps_ns(self, n: int) -> tuple[int, ...]:
-        """Stamps of the n frames after the clip: the last conditioning stamp + k / frame_rate, k = 1..n."""
-        return tuple(self.stamps_ns[-1] + round(k * NANOSECONDS / self.frame_rate) for k in range(1, n + 1))
+    def future_stamps_ns(self, n: int, before: int = 0) -> tuple[int, ...]:
+        """Stamps of n frames after the clip: the last conditioning stamp + k / frame_rate, k = before + 1..before + n.
+
+        before  frames that lie between the clip and these
+        """
+        frames = range(before + 1, before + n + 1)
+        return tuple(self.stamps_ns[-1] + round(k * NANOSECONDS / self.frame_rate) for k in frames)
 
 
 @dataclass(frozen=True)
@@ -91,10 +96,13 @@ _GUARDRAIL_SEAL = object()
 class GuardedRollout:
     """Predicted frames that passed every guard. Only `cosmos_ros.guardrail` can make one; writers accept nothing else.
 
-    frames                 uint8 [n, height, width, 3] RGB, read-only; n = 24 after 9 frames, 32 after an image;
-                           at the camera's pixel scale, covering `crop` of the camera's image
-    stamps_ns              n stamps: last conditioning stamp + k / frame_rate
-    conditioning_stamps_ns the clip's stamps
+    frames                 uint8 [n, height, width, 3] RGB, read-only; n = 24 after 9 frames, 32 after an image,
+                           unless another number was asked for; at the camera's pixel scale, covering `crop` of the
+                           camera's image
+    stamps_ns              n stamps: last conditioning stamp + (first_frame + k) / frame_rate, k = 1..n
+    conditioning_stamps_ns of the clip that the camera took, for later stretches too
+    first_frame            predicted frames that lie between the clip and these, in earlier stretches
+    seams                  frames, 1..n, with which a stretch begins that was predicted from predicted frames
 
     It never changes: a copy of it is itself. It cannot be pickled, as its pixels could be exchanged on the way.
 
@@ -113,6 +121,8 @@ class GuardedRollout:
     timing: tuple[StageTime, ...]
     sample: int = 0  # which of the samples that were predicted together
     decoding: Decoding = Decoding()
+    first_frame: int = 0
+    seams: tuple[int, ...] = ()
     seal: object = field(repr=False, default=None)
 
     def __post_init__(self) -> None:

@@ -48,6 +48,6 @@ def _grey(rollout: GuardedRollout) -> np.ndarray:
 def _check(rollouts: Sequence[GuardedRollout]) -> None:
     if len(rollouts) < 2:
         raise InvalidGoal(f"one sample says nothing about what is uncertain; got {len(rollouts)}, two are the least")
-    kinds = {(r.model, r.prompt, r.conditioning_stamps_ns, r.crop, r.frames.shape) for r in rollouts}
+    kinds = {(r.model, r.prompt, r.conditioning_stamps_ns, r.first_frame, r.crop, r.frames.shape) for r in rollouts}
     if len(kinds) > 1:
         raise InvalidGoal("these rollouts are not samples of one clip: model, prompt, stamps, crop or length differ")

@@ -211,6 +211,13 @@ class NodeConfig(Config):
         when=When.ANY_TIME,
         choices=("reject", "preempt", "queue"),
     )
+    max_frames: int = setting(
+        96,
+        "Frames that a goal may ask for. What is more than the model predicts at once is predicted in stretches, each "
+        "from the last frames of the one before, and takes so much more time and memory.",
+        when=When.ANY_TIME,
+        bounds=(1, 10_000),
+    )
     keep_rollouts: int = setting(
         4,
         "Goals whose rollouts are kept for ~/score. A rollout of 640x1024 takes 47 MB.",
@@ -251,7 +258,7 @@ class ContinuousConfig(Config):
     continuous_frames: int = setting(
         0,
         "Frames of each continuous prediction, rounded up to whole latent frames of the model (8 frames each in the "
-        "published models). 0: as many as the model gives.",
+        "published models); more than it predicts at once come in stretches. 0: as many as it predicts at once.",
         when=When.ANY_TIME,
         bounds=(0, 10_000),
     )

@@ -77,13 +77,21 @@ LEVELS = 4  # per colour channel: a vocabulary of 64
 
 @pytest.fixture(scope="session")
 def make_checkpoint() -> Callable[..., Path]:
-    """make_checkpoint(directory, frame_rate=10.0, context_dim=None, step=8): writes model, config and tokenizer there.
+    """make_checkpoint(directory, ...): writes model, config and tokenizer there.
 
-    step  pixel frames of a latent frame
+    step           pixel frames of a latent frame
+    latent_frames  of a chunk
     """
 
-    def make(directory: Path, frame_rate: float = 10.0, context_dim: int | None = None, step: int = 8) -> Path:
+    def make(
+        directory: Path,
+        frame_rate: float = 10.0,
+        context_dim: int | None = None,
+        step: int = 8,
+        latent_frames: int = LATENT_SHAPE[0],
+    ) -> Path:
         vocabulary = LEVELS**3
+        shape = (latent_frames, *LATENT_SHAPE[1:])
         torch.manual_seed(0)
         transformer = Transformer(
             TransformerConfig(
@@ -95,13 +103,13 @@ def make_checkpoint() -> Callable[..., Path]:
                 ffn_hidden=64,
                 vocab_in=vocabulary + 64 * (context_dim is not None),
                 vocab_out=vocabulary,
-                latent_shape=LATENT_SHAPE,
+                latent_shape=shape,
                 context_dim=context_dim,
             )
         )
         directory.mkdir(parents=True, exist_ok=True)
         save_file(transformer.state_dict(), directory / "model.safetensors")
-        settings = {"latent_shape": LATENT_SHAPE, "frame_rate": frame_rate, "n_heads": 4, "name": "tiny"}
+        settings = {"latent_shape": shape, "frame_rate": frame_rate, "n_heads": 4, "name": "tiny"}
         settings |= {"compression": [step, 16, 16]} if step != 8 else {}
         (directory / "config.json").write_text(json.dumps(settings))
         _script_tokenizer(directory, step)

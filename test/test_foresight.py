@@ -10,6 +10,7 @@ import pytest
 from cosmos_ros import Clip, Foresight
 from cosmos_ros.errors import Canceled, InvalidGoal, ModelUnavailable, VideoBlocked
 from cosmos_ros.guardrail.guard import Judgement
+from cosmos_ros.guardrail.stretches import joined
 from cosmos_ros.guardrail_report import Verdict
 from cosmos_ros.progress import Stage
 from cosmos_ros.rollout import NANOSECONDS, Crop
@@ -215,6 +216,121 @@ def test_samples_that_cannot_be_are_refused(foresight, n, given, message):
 def test_as_many_frames_come_as_are_asked_for_in_whole_latent_frames(foresight, wanted, given):
     rollout = foresight.predict(clip(), seed=3, frames=given)
     assert len(rollout.frames) == len(rollout.stamps_ns) == wanted
+
+
+@pytest.mark.parametrize(
+    ("n", "asked", "lengths"),
+    [(9, 24, [24]), (9, 25, [24, 8]), (9, 96, [24, 24, 24, 24]), (1, 33, [32, 8]), (1, 72, [32, 24, 16])],
+)
+def test_more_frames_than_the_model_has_come_in_stretches(foresight, n, asked, lengths):
+    given = clip(n=n)
+    stretches = [only for (only,) in foresight.predict_stretches(given, 1, seed=3, frames=asked)]
+    assert [len(each.frames) for each in stretches] == lengths == list(foresight.stretch_lengths(given, asked))
+    assert [each.first_frame for each in stretches] == [sum(lengths[:k]) for k in range(len(lengths))]
+    assert [each.seams for each in stretches] == [(), *[(1,)] * (len(lengths) - 1)]
+    assert {each.conditioning_stamps_ns for each in stretches} == {given.stamps_ns} and {e.seed for e in stretches} == {
+        3
+    }
+    whole = foresight.predict(given, seed=3, frames=asked)
+    assert np.array_equal(whole.frames, np.concatenate([each.frames for each in stretches]))
+    assert whole.stamps_ns == given.future_stamps_ns(sum(lengths)) == sum((each.stamps_ns for each in stretches), ())
+    assert whole.first_frame == 0 and whole.seams == tuple(each.first_frame + 1 for each in stretches[1:])
+    assert whole.decoding.passes == sum(each.decoding.passes for each in stretches)
+    assert [time.stage for time in whole.timing] == [time.stage for time in stretches[0].timing]
+    assert not whole.frames.flags.writeable
+
+
+def test_a_stretch_goes_on_from_the_last_frames_of_the_one_before(foresight, monkeypatch):
+    """As they were before the guards, which here turn every frame that leaves to black."""
+    foresight.load()
+    expected = foresight.predict(clip(), seed=3, frames=48).frames
+    given, model, filters = clip(), foresight._model, foresight.guardrail.guards.filters[0]
+    tokenize, seen = model.tokenize, []
+    monkeypatch.setattr(model, "tokenize", lambda frames, whole=False: seen.append(frames) or tokenize(frames, whole))
+
+    def blacken(frames: np.ndarray) -> tuple[np.ndarray, Judgement]:
+        return np.zeros_like(frames), Judgement(Verdict.MODIFIED, "blackened", changes=len(frames))
+
+    monkeypatch.setattr(filters, "filter", blacken)
+    rollout = foresight.predict(given, seed=3, frames=48)
+    assert not rollout.frames.any()
+    assert seen[0] is given.frames and np.array_equal(seen[1], expected[15:24])
+    (decision,) = [each for each in rollout.guardrail.decisions if each.guard == filters.name]
+    assert decision.verdict is Verdict.MODIFIED and decision.detail == "24 blackened"
+
+
+def test_samples_of_a_long_prediction_are_those_of_their_seeds_alone(foresight):
+    together = foresight.predict_samples(clip(), 3, seed=4, temperature=1.0, frames=40)
+    for each in together:
+        alone = foresight.predict(clip(), seed=each.seed, temperature=1.0, frames=40)
+        assert np.array_equal(alone.frames, each.frames)
+    assert len({each.frames[24:].tobytes() for each in together}) == 3
+
+
+def test_progress_only_rises_through_all_stretches(foresight):
+    reports = []
+    foresight.predict(clip(), seed=0, frames=48, on_progress=reports.append)
+    fractions, ready = ([getattr(report, name) for report in reports] for name in ("fraction", "frames_ready"))
+    assert fractions == sorted(fractions) and fractions[0] == 0 and 0.9 < fractions[-1] <= 1
+    assert ready == sorted(ready) and set(ready) <= set(range(0, 49, 8)) and ready[-1] == 48
+
+
+def test_a_prediction_that_ends_in_a_later_stretch_keeps_what_has_left(foresight, monkeypatch):
+    guard, judged = foresight.guardrail.guards.content[0], []
+    judge = guard.judge
+
+    def refuse_frame_30(frames: np.ndarray) -> Judgement:
+        judged.append(len(frames))
+        return Judgement(Verdict.REFUSED, "no", frame=5) if sum(judged) > 24 else judge(frames)
+
+    foresight.load()
+    monkeypatch.setattr(guard, "judge", refuse_frame_30)
+    stretches = foresight.predict_stretches(clip(), 1, seed=3, frames=48)
+    assert len(next(stretches)[0].frames) == 24
+    with pytest.raises(VideoBlocked, match="refused predicted frame 30"):
+        next(stretches)
+    monkeypatch.undo()
+    stretches = foresight.predict_stretches(clip(), 1, seed=3, frames=48, on_progress=lambda now: cancel(now))
+
+    def cancel(progress):
+        if progress.frames_ready > 24:
+            raise Canceled("enough")
+
+    assert len(next(stretches)[0].frames) == 24
+    with pytest.raises(Canceled):
+        next(stretches)
+    assert len(foresight.predict(clip(), seed=3).frames) == 24
+
+
+@pytest.mark.parametrize("frames", [0, -1, 10_001, 2**32])
+def test_a_number_of_frames_that_cannot_be_is_refused_at_once(foresight, frames):
+    with pytest.raises(InvalidGoal, match=f"frames must lie in 1..10000; got {frames}"):
+        foresight.predict_stretches(clip(), 1, frames=frames)
+
+
+def test_a_model_of_short_stretches_says_that_it_has_no_others(make_checkpoint, tmp_path):
+    checkpoint = make_checkpoint(tmp_path / "tiny", latent_frames=3)
+    foresight = Foresight.from_config({"checkpoint": str(checkpoint), "device": "cpu"})
+    assert len(foresight.predict(clip(), seed=0).frames) == 8
+    with pytest.raises(InvalidGoal, match="ask for at most 8 frames; got 9"):
+        foresight.predict(clip(), frames=9)
+
+
+def test_only_the_stretches_of_one_prediction_are_joined(foresight):
+    first, second = (only for (only,) in foresight.predict_stretches(clip(), 1, seed=3, frames=48))
+    other = foresight.predict(clip(), seed=4)
+    for wrong in ([second, first], [first, first], [other, second]):
+        with pytest.raises(InvalidGoal, match="not the stretches of one prediction"):
+            joined(wrong)
+    with pytest.raises(TypeError, match="only guarded rollouts"):
+        joined([first, first.frames])
+    assert joined([second]) is second
+
+
+def test_a_mean_of_later_stretches_is_stamped_as_they_are(foresight):
+    _, later = foresight.predict_stretches(clip(), 2, seed=3, temperature=1.0, frames=32)
+    mean = foresight.mean(later)
+    assert (mean.first_frame, mean.stamps_ns) == (24, later[0].stamps_ns)
 
 
 def test_a_rollout_says_how_it_was_decoded(foresight):

@@ -4,38 +4,50 @@ from __future__ import annotations
 
 import random
 import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 
-from cosmos_ros.errors import Busy, Canceled, InvalidGoal, NotActive, Preempted
+from cosmos_ros.errors import Busy, Canceled, InvalidGoal, NotActive, Preempted, VideoBlocked
 from cosmos_ros.progress import Progress, Stage
 from cosmos_ros.queue import Job, PredictionQueue, Request
 
 PATIENCE_S = 60.0
 
 
+@dataclass(frozen=True)
+class Part:
+    words: str
+    is_last: bool = True
+    n_frames: int = 24
+
+
 class Model:
-    """Stands for the world model: works in passes, and waits after each until it may go on."""
+    """Stands for the world model: works in passes, three for a stretch, and waits after each until it may go on."""
 
     def __init__(self) -> None:
+        self.stretches = 1
         self.delivered: list[Job] = []
         self.passes = 0
         self.at_once = False  # waits for nobody
         self._go = threading.Semaphore(0)
         self._pass = threading.Semaphore(0)
 
-    def predict(self, job: Job) -> str:
-        for done in range(3):
-            self.passes += 1
-            self._pass.release()
-            if not self.at_once:
-                assert self._go.acquire(timeout=PATIENCE_S)
-            job.report(Progress(Stage.GENERATING, done / 3))
-        return f"frames for {job.request.prompt}"
+    def predict(self, job: Job) -> Iterator[Part]:
+        for number in range(1, self.stretches + 1):
+            for done in range(3):
+                self.passes += 1
+                self._pass.release()
+                if not self.at_once:
+                    assert self._go.acquire(timeout=PATIENCE_S)
+                job.report(Progress(Stage.GENERATING, done / 3))
+            yield Part(f"frames for {job.request.prompt}", is_last=number == self.stretches)
 
-    def deliver(self, job: Job, prediction: str) -> str:
+    def deliver(self, job: Job, part: Part) -> str:
         self.delivered.append(job)
-        return prediction
+        return part.words
 
     def wait_for_a_pass(self) -> None:
         assert self._pass.acquire(timeout=PATIENCE_S)
@@ -80,7 +92,7 @@ def test_a_job_runs_and_says_how_far_it_is(queue, model):
     one = job("a", on_start=lambda: heard.append("start"), on_progress=heard.append, on_end=lambda: heard.append("end"))
     model.go_on()
     queue.submit(one, "reject")
-    assert outcome(one) == "frames for a"
+    assert outcome(one) == ["frames for a"]
     assert model.delivered == [one] and one.started
     assert heard == ["start", Progress(Stage.GENERATING, 0.0), "end"], "one report per stage within a tenth of a second"
 
@@ -90,7 +102,7 @@ def test_reject(queue, model):
     queue.submit(second, "reject")
     assert type(outcome(second)) is Busy and outcome(second).code == "BUSY" and not second.started
     model.go_on()
-    assert outcome(first) == "frames for first"
+    assert outcome(first) == ["frames for first"]
 
 
 def test_queue_keeps_the_order_and_says_who_waits(queue, model):
@@ -103,7 +115,7 @@ def test_queue_keeps_the_order_and_says_who_waits(queue, model):
     queue.report_waiting()
     assert heard == {"b": [Progress(Stage.WAITING, 0.0)], "c": [Progress(Stage.WAITING, 0.0)]}
     model.go_on()
-    assert [outcome(each) for each in waiting] == ["frames for b", "frames for c"]
+    assert [outcome(each) for each in waiting] == [["frames for b"], ["frames for c"]]
     assert model.delivered == [first, *waiting]
 
 
@@ -113,7 +125,7 @@ def test_preempt_ends_the_running_and_the_waiting_and_the_model_stops_after_its_
     queue.submit(third, "preempt")
     assert type(outcome(first)) is type(outcome(second)) is Preempted, "while the model is held"
     model.go_on()
-    assert outcome(third) == "frames for third"
+    assert outcome(third) == ["frames for third"]
     assert model.delivered == [third]
     assert model.passes == 1 + 3
 
@@ -127,7 +139,7 @@ def test_cancel_does_not_wait_for_the_model(queue, model):
     third = job("third")
     queue.submit(third, "reject")  # the model is still in its pass for the first, but nobody waits for that any more
     model.go_on()
-    assert outcome(third) == "frames for third"
+    assert outcome(third) == ["frames for third"]
     assert model.delivered == [third]
 
 
@@ -159,14 +171,14 @@ def test_a_closed_queue_says_why(queue, model):
     queue.open()
     again = job("again")
     queue.submit(again, "reject")
-    assert outcome(again) == "frames for again"
+    assert outcome(again) == ["frames for again"]
 
 
 def test_an_offered_job_runs_while_nobody_else_wants_the_model(queue, model):
     model.go_on()
     offered = job("offered")
     assert queue.offer(offered)
-    assert outcome(offered) == "frames for offered"
+    assert outcome(offered) == ["frames for offered"]
 
 
 def test_an_offered_job_is_dropped_while_another_one_runs(queue, model):
@@ -185,22 +197,50 @@ def test_a_goal_goes_before_an_offered_job(queue, model, policy):
     assert type(outcome(offered)) is Preempted
     assert not queue.offer(job()), "a goal waits"
     model.go_on()
-    assert outcome(goal) == "frames for goal"
+    assert outcome(goal) == ["frames for goal"]
     assert model.delivered == [goal]
 
 
+def test_each_stretch_leaves_as_soon_as_it_is_there_and_stays_away_when_the_job_is_stopped(queue, model):
+    model.stretches = 3
+    one = running(queue, model)
+    model.go_on(5)
+    for _ in range(5):
+        model.wait_for_a_pass()
+    assert model.delivered == [one] and one.frames_left == 24 and not one.closed
+    queue.cancel(one)
+    model.go_on()
+    assert type(outcome(one)) is Canceled and one.frames_left == 24
+    queue.close("over")
+    assert model.delivered == [one]
+
+
+def test_a_later_stretch_that_fails_takes_back_nothing(model):
+    def predict(job: Job) -> Iterator[Part]:
+        yield Part("first", is_last=False)
+        raise VideoBlocked("the second is not safe")
+
+    queue = PredictionQueue(predict, model.deliver)
+    queue.open()
+    one = job()
+    queue.submit(one, "reject")
+    assert str(outcome(one)) == "the second is not safe"
+    assert model.delivered == [one] and one.frames_left == 24
+    queue.destroy("done")
+
+
 def test_what_a_prediction_raises_ends_it_alone(model, caplog):
-    def predict(job: Job) -> str:
+    def predict(job: Job) -> Iterator[Part]:
         if job.request.prompt == "invalid":
             raise InvalidGoal("no")
         if job.request.prompt == "broken":
             raise ZeroDivisionError("of all things")
-        return "frames"
+        yield Part("frames")
 
-    def deliver(job: Job, prediction: str) -> str:
+    def deliver(job: Job, part: Part) -> str:
         if job.request.prompt == "unpublished":
             raise OSError("disk full")
-        return prediction
+        return part.words
 
     queue = PredictionQueue(predict, deliver)
     queue.open()
@@ -211,7 +251,7 @@ def test_what_a_prediction_raises_ends_it_alone(model, caplog):
         "INVALID_GOAL",
         "INTERNAL",
         "INTERNAL",
-        "frames",
+        ["frames"],
     ]
     assert "ZeroDivisionError: of all things" in str(jobs[1].outcome)
     assert caplog.text.count("Traceback") == 2
@@ -219,7 +259,7 @@ def test_what_a_prediction_raises_ends_it_alone(model, caplog):
 
 
 def test_whatever_clients_do_each_job_ends_once_and_what_was_stopped_is_not_delivered(queue, model):
-    model.at_once = True
+    model.at_once, model.stretches = True, 2
     ends: dict[Job, int] = {}
     jobs = []
     lock = threading.Lock()
@@ -254,5 +294,7 @@ def test_whatever_clients_do_each_job_ends_once_and_what_was_stopped_is_not_deli
         outcome(each)
     queue.close("over")
     assert sorted(ends.values()) == [1] * len(jobs)
-    assert {each for each in jobs if each.outcome == "frames for "} == set(model.delivered)
+    left = Counter(model.delivered)
+    assert all(each.frames_left == 24 * left[each] for each in jobs), "what is said to have left is what was delivered"
+    assert {each for each in jobs if each.outcome == 2 * ["frames for "]} == {each for each in left if left[each] == 2}
     assert queue.idle

@@ -149,12 +149,13 @@ class Guardrail:
         """One line for the log: which guards run, with which weights."""
         return f"{self.profile}: " + ", ".join(f"{guard.name} {guard.weights}" for guard in self._guards.everyone)
 
-    def screen(self, prompt: str, crop: Crop) -> Screening:
-        """A context in which one prediction is screened; the prompt guards start at once, on a thread of their own.
+    def screen(self, prompt: str, crop: Crop, first_frame: int = 0) -> Screening:
+        """A context in which one stretch is screened; the prompt guards start at once, on a thread of their own.
 
-        crop  what the frames show of the camera's image: they are judged and leave at its size
+        crop         what the frames show of the camera's image: they are judged and leave at its size
+        first_frame  frames of the prediction that were screened before, in earlier stretches
         """
-        return Screening(self._guards, self.watch, self._takes_prompt, prompt, crop)
+        return Screening(self._guards, self.watch, self._takes_prompt, prompt, crop, first_frame)
 
     def _each(self, act: Callable[[Guard], None]) -> None:
         """Act on every guard except one that hangs: the node must not hang with it."""

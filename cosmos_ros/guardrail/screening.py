@@ -1,4 +1,4 @@
-"""The watch over one prediction: the only code that makes a GuardedRollout. It fails closed."""
+"""The watch over one stretch of a prediction: the only code that makes a GuardedRollout. It fails closed."""
 
 from __future__ import annotations
 
@@ -20,17 +20,20 @@ from cosmos_ros.rollout import _GUARDRAIL_SEAL, Clip, Crop, Decoding, GuardedRol
 
 
 class Screening:
-    """The guards' watch over one prediction: admit_prompt, then inspect as frames are decoded, then release.
+    """The guards' watch over one stretch: admit_prompt, then inspect as frames are decoded, then release.
 
     Whatever goes wrong ends it: no frame leaves a screening that was refused, failed, timed out or left.
     """
 
-    def __init__(self, guards: Guards, watch: Watch, takes_prompt: bool, prompt: str, crop: Crop) -> None:
+    def __init__(
+        self, guards: Guards, watch: Watch, takes_prompt: bool, prompt: str, crop: Crop, first_frame: int = 0
+    ) -> None:
         self._guards = guards
         self._watch = watch
         self._takes_prompt = takes_prompt
         self._crop = crop
         self._prompt = prompt
+        self._first_frame = first_frame
         self._tallies: dict[str, _Tally] = {}
         self._inspected = 0
         self._shape: tuple[int, ...] | None = None
@@ -113,12 +116,12 @@ class Screening:
             self._refuse(GuardrailUnavailable("the model gave no frames to judge; nothing can be released"))
         self._wait(self._video_thread, waiting)
         self._over = True
-        frames, self._guarded = _joined(self._guarded), []
+        frames, self._guarded = joined_frames(self._guarded), []
         if len(frames) != self._inspected:
             self._refuse(GuardrailUnavailable(f"{len(frames)} of {self._inspected} frames were judged"))
         return GuardedRollout(
             frames=frames,
-            stamps_ns=clip.future_stamps_ns(len(frames)),
+            stamps_ns=clip.future_stamps_ns(len(frames), self._first_frame),
             conditioning_stamps_ns=clip.stamps_ns,
             frame_rate=clip.frame_rate,
             crop=self._crop,
@@ -127,6 +130,8 @@ class Screening:
             seed=seed,
             sample=sample,
             decoding=decoding or Decoding(),
+            first_frame=self._first_frame,
+            seams=(1,) if self._first_frame else (),
             guardrail=self.report,
             timing=timing(),
             seal=_GUARDRAIL_SEAL,
@@ -166,7 +171,8 @@ class Screening:
             judgement, seconds = self._video_thread.call(guard, partial(_judged, guard, frames))
             self._tally_of(guard).add(judgement, seconds)
             if judgement.verdict is Verdict.REFUSED:
-                where = "the frames" if judgement.frame is None else f"predicted frame {first + judgement.frame + 1}"
+                number = self._first_frame + first + 1
+                where = "the frames" if judgement.frame is None else f"predicted frame {number + judgement.frame}"
                 raise VideoBlocked(f"guard {guard.name} refused {where}: {judgement.detail}")
 
     def _tally_of(self, guard: Guard) -> _Tally:
@@ -265,7 +271,7 @@ def _frozen(frames: np.ndarray) -> np.ndarray:
     return np.frombuffer(frames.tobytes(), np.uint8).reshape(frames.shape)
 
 
-def _joined(chunks: Sequence[np.ndarray]) -> np.ndarray:
+def joined_frames(chunks: Sequence[np.ndarray]) -> np.ndarray:
     """The chunks' frames [n, h, w, 3] as one, frozen: copied once, as fresh memory costs more than the guards' sums."""
     together = b"".join(np.ascontiguousarray(chunk).data for chunk in chunks)
     return np.frombuffer(together, np.uint8).reshape(-1, *chunks[0].shape[1:])
@@ -278,4 +284,4 @@ def _resized(frames: np.ndarray, crop: Crop) -> np.ndarray:
         return frames
     how = cv2.INTER_AREA if crop.height * crop.width < height * width else cv2.INTER_LINEAR
     size = (crop.width, crop.height)
-    return _joined([cv2.resize(frame, size, interpolation=how)[np.newaxis] for frame in frames])
+    return joined_frames([cv2.resize(frame, size, interpolation=how)[np.newaxis] for frame in frames])

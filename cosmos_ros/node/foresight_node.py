@@ -17,7 +17,8 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ from cosmos_ros.device.threads import set_cpu_threads
 from cosmos_ros.errors import ForesightError, NoFrames, NotActive, UnevenFrames
 from cosmos_ros.foresight import Foresight
 from cosmos_ros.frame_buffer import FrameBuffer
+from cosmos_ros.guardrail.stretches import joined
 from cosmos_ros.msg import Rollout
 from cosmos_ros.node.camera_subscription import CameraSubscription
 from cosmos_ros.node.continuous import Continuous
@@ -45,6 +47,7 @@ from cosmos_ros.node.diagnostics import (
     node_status,
 )
 from cosmos_ros.node.log import NodeLogHandler
+from cosmos_ros.node.messages import whole_messages
 from cosmos_ros.node.parameters import Parameters
 from cosmos_ros.node.predict_action import PredictAction
 from cosmos_ros.node.rclpy_internals import (
@@ -78,10 +81,31 @@ class Configured:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What became of a request, sample by sample."""
+    """A stretch of a prediction.
 
-    rollouts: list[GuardedRollout]
+    stretches    those so far, this one last, each with a rollout for every sample
+    n_stretches  that there will be
+    """
+
+    stretches: tuple[list[GuardedRollout], ...]
+    n_stretches: int
     camera: Camera
+
+    @property
+    def rollouts(self) -> list[GuardedRollout]:
+        return self.stretches[-1]
+
+    @property
+    def n_frames(self) -> int:
+        return len(self.rollouts[0].frames)
+
+    @property
+    def is_last(self) -> bool:
+        return len(self.stretches) == self.n_stretches
+
+    def whole(self) -> list[GuardedRollout]:
+        """Each sample's stretches so far as one rollout."""
+        return [joined(sample) for sample in zip(*self.stretches, strict=True)]
 
 
 class ForesightNode(LifecycleNode):
@@ -98,7 +122,7 @@ class ForesightNode(LifecycleNode):
         self._action = PredictAction(
             self,
             self._queue,
-            lambda: self._settings.of(NodeConfig).when_busy,
+            lambda: self._settings.of(NodeConfig),
             lambda: self._configured.foresight.guardrail.profile if self._configured else "",
         )
         self._continuous = Continuous(
@@ -224,8 +248,8 @@ class ForesightNode(LifecycleNode):
             self._configured = None
         self._kept.clear()
 
-    def _predict(self, job: Job) -> Prediction:
-        """On the queue's worker thread. Raises ForesightError."""
+    def _predict(self, job: Job) -> Generator[Prediction, None, None]:
+        """On the queue's worker thread, stretch by stretch. Raises ForesightError."""
         set_cpu_threads(self._settings.of(NodeConfig).cpu_threads)
         request, configured = job.request, self._parts
         n_frames = configured.foresight.spec.conditioning_lengths[1 if request.from_image else 0]
@@ -240,7 +264,9 @@ class ForesightNode(LifecycleNode):
         camera = Camera(
             clip.frame_id, clip.frames.shape[1:3], configured.camera.infos.at(clip.stamps_ns[-1], clip.frame_id)
         )
-        rollouts = configured.foresight.predict_samples(
+        n_stretches = len(configured.foresight.stretch_lengths(clip, request.frames))
+        predicted: tuple[list[GuardedRollout], ...] = ()
+        stretches = configured.foresight.predict_stretches(
             clip,
             request.samples,
             request.prompt,
@@ -250,13 +276,21 @@ class ForesightNode(LifecycleNode):
             frames=request.frames,
             on_progress=job.report,
         )
-        return Prediction(rollouts, camera)
+        with closing(stretches):
+            for rollouts in stretches:
+                predicted += (rollouts,)
+                yield Prediction(predicted, n_stretches, camera)
 
     def _publish(self, job: Job, prediction: Prediction) -> list[Rollout]:
+        """Publish a stretch; returns its messages, of a goal's last one those of the whole rollouts."""
         rollouts, camera, parts = prediction.rollouts, prediction.camera, self._parts
-        messages = parts.publisher.publish(rollouts, UUID(uuid=list(job.id)), camera)
-        if any(job.id):  # a continuous prediction has no id by which it could be asked for
-            self._kept.add(job.id, rollouts, camera.size)
+        goal_id = UUID(uuid=list(job.id))
+        messages = parts.publisher.publish(rollouts, goal_id, camera, prediction.n_stretches)
+        if any(job.id) and prediction.is_last:  # a continuous prediction has no id by which it could be asked for
+            whole = prediction.whole()
+            self._kept.add(job.id, whole, camera.size)
+            if prediction.n_stretches > 1:
+                messages = whole_messages(whole, messages)
         if len(rollouts) > 1:
             try:
                 parts.publisher.publish_together(rollouts, camera, lambda: parts.foresight.mean(rollouts))

@@ -40,12 +40,20 @@ def nanoseconds_of(message: Time | Duration) -> int:
     return message.sec * NANOSECONDS + message.nanosec
 
 
-def request_of(goal: Predict.Goal) -> Request:
-    """The goal's fields; negative and zero ones that leave the choice to the server become None. Raises InvalidGoal."""
+def request_of(goal: Predict.Goal, max_frames: int) -> Request:
+    """The goal's fields; negative and zero ones that leave the choice to the server become None. Raises InvalidGoal.
+
+    max_frames  that a goal may ask for
+    """
     if goal.condition not in (Predict.Goal.VIDEO, Predict.Goal.IMAGE):
         raise InvalidGoal(f"condition must be VIDEO (0) or IMAGE (1); got {goal.condition}")
     if goal.samples > MAX_SAMPLES:
         raise InvalidGoal(f"samples must lie in 0..{MAX_SAMPLES} (0: one); got {goal.samples}")
+    if goal.frames > max_frames:
+        raise InvalidGoal(
+            f"frames must lie in 0..{max_frames} (0: the model's own number; the most is the parameter max_frames); "
+            f"got {goal.frames}"
+        )
     return Request(
         from_image=goal.condition == Predict.Goal.IMAGE,
         prompt=goal.prompt,
@@ -94,8 +102,21 @@ def rollout_message(rollout: GuardedRollout, goal_id: UUID, frame_id: str) -> Ro
         guardrail=guardrail_status(rollout.guardrail),
         timing=[StageTime(stage=time.stage.name.lower(), seconds=time.seconds) for time in rollout.timing],
         sample=rollout.sample,
+        first_frame=rollout.first_frame,
+        seams=rollout.seams,
         **asdict(rollout.decoding),  # the message has a field of each name
     )
+
+
+def whole_messages(rollouts: Sequence[GuardedRollout], last: Sequence[Rollout]) -> list[Rollout]:
+    """Whole rollouts of several stretches, as the messages of their last stretches were published."""
+    messages = [
+        rollout_message(rollout, message.goal_id, message.header.frame_id)
+        for rollout, message in zip(rollouts, last, strict=True)
+    ]
+    for message, of_last in zip(messages, last, strict=True):
+        message.lead = of_last.lead
+    return messages
 
 
 def frame_messages(rollout: GuardedRollout, frame_id: str) -> list[Image]:
@@ -133,6 +154,8 @@ def rollout_facts(message: Rollout) -> RolloutFacts:
             ),
         ),
         sample=message.sample,
+        first_frame=message.first_frame,
+        seams=tuple(message.seams),
         decoding=Decoding(**{each.name: getattr(message, each.name) for each in fields(Decoding)}),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -12,23 +13,29 @@ from cosmos_ros.node.timers import steady_timer
 
 
 class Player:
-    """Shows one thing after the other; a new sequence takes the place of one that still plays."""
+    """Shows one thing after the other; a new sequence takes the place of one that still plays, or follows it."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._group = MutuallyExclusiveCallbackGroup()
         self._timer: Timer | None = None
+        self._remaining: deque[Callable[[], None]] = deque()
 
-    def play(self, rate: float, shows: Iterable[Callable[[], None]]) -> None:
-        """Call one after the other, `rate` per second, the first one after a period."""
+    def play(self, rate: float, shows: Iterable[Callable[[], None]], goes_on: bool = False) -> None:
+        """Call one after the other, `rate` per second, the first one after a period.
+
+        goes_on  after what still plays, instead of in its place
+        """
+        remaining = self._remaining if goes_on else deque()
         self.stop()
-        remaining = iter(shows)
+        self._remaining = remaining
+        remaining.extend(shows)
 
         def show_next() -> None:
-            if (show := next(remaining, None)) is None:
-                timer.cancel()
+            if remaining:
+                remaining.popleft()()
             else:
-                show()
+                timer.cancel()
 
         timer = steady_timer(self._node, 1 / rate, show_next, self._group)
         self._timer = timer
@@ -38,3 +45,4 @@ class Player:
         if self._timer is not None:
             self._node.destroy_timer(self._timer)
             self._timer = None
+        self._remaining = deque()

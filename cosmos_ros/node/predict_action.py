@@ -25,6 +25,7 @@ from cosmos_ros.node.messages import feedback_message, guardrail_status, request
 from cosmos_ros.node.rclpy_internals import AnsweringActionServer, execute
 from cosmos_ros.node.timers import steady_timer
 from cosmos_ros.queue import Job, PredictionQueue, Request
+from cosmos_ros.settings import NodeConfig
 
 RESULT_TIMEOUT_S = 30  # rclpy's own is 900 s; one result with frames holds 47 MB at 640x1024
 WATCH_PERIOD_S = 0.5  # between two feedbacks of a goal that waits, and between two looks at who is still there
@@ -62,16 +63,16 @@ class ActionGoal:
 
 
 class PredictAction:
-    """The action server in front of a queue whose jobs end with a list of Rollout messages.
+    """The action server in front of a queue whose jobs end with the messages of every stretch, last those of the whole.
 
-    when_busy   the parameter's value: "reject", "preempt" or "queue"
-    profile     of the guardrail in force; "" where there is none yet
+    settings  the parameters as they are now: `when_busy` and `max_frames` count
+    profile   of the guardrail in force; "" where there is none yet
     """
 
     def __init__(
-        self, node: Node, queue: PredictionQueue, when_busy: Callable[[], str], profile: Callable[[], str]
+        self, node: Node, queue: PredictionQueue, settings: Callable[[], NodeConfig], profile: Callable[[], str]
     ) -> None:
-        self._node, self._queue, self._when_busy, self._profile = node, queue, when_busy, profile
+        self._node, self._queue, self._settings, self._profile = node, queue, settings, profile
         self._log = node.get_logger().get_child("predict")
         self.last_error = ""
         self.last_status = GuardrailStatus()  # what the guards decided about the last goal that they were asked about
@@ -107,9 +108,9 @@ class PredictAction:
 
     def _accept(self, handle: ServerGoalHandle) -> None:
         goal = ActionGoal(handle, self._clients())
-        request, objection = Request(), None
+        request, objection, settings = Request(), None, self._settings()
         try:
-            request = request_of(handle.request)
+            request = request_of(handle.request, settings.max_frames)
         except InvalidGoal as error:
             objection = error
         goal.job = Job(
@@ -123,7 +124,7 @@ class PredictAction:
         if objection is not None:
             goal.job.stop(objection)
         else:
-            self._queue.submit(goal.job, self._when_busy())
+            self._queue.submit(goal.job, settings.when_busy)
 
     def _on_cancel(self, handle: ServerGoalHandle) -> CancelResponse:
         goal = self._goals.get(bytes(handle.goal_id.uuid))
@@ -139,25 +140,27 @@ class PredictAction:
         del self._goals[goal.id]
         outcome = goal.job.outcome
         if isinstance(outcome, ForesightError):
-            return self._failed(handle, outcome)
+            return self._failed(handle, outcome, goal.job.frames_left)
         handle.succeed()
-        self.last_status = outcome[0].guardrail
-        rollouts = outcome if handle.request.include_frames else [without_frames(rollout) for rollout in outcome]
+        whole = outcome[-1]
+        self.last_status = whole[0].guardrail
+        rollouts = whole if handle.request.include_frames else [without_frames(rollout) for rollout in whole]
         return Predict.Result(
             error_code=Predict.Result.NONE,
             rollout=rollouts[0],
             rollouts=rollouts,
-            notice=_notice(handle.request.frames, len(outcome[0].frames)),
+            notice=_notice(handle.request.frames, len(whole[0].frames)),
         )
 
-    def _failed(self, handle: ServerGoalHandle, error: ForesightError) -> Predict.Result:
+    def _failed(self, handle: ServerGoalHandle, error: ForesightError, frames_left: int) -> Predict.Result:
+        said = f"{error}; frames 1 to {frames_left} had left on ~/rollout by then" if frames_left else str(error)
         if type(error) is Canceled:
             handle.canceled()
         else:
             handle.abort()
-            self.last_error = f"{error.code}: {error}"
+            self.last_error = f"{error.code}: {said}"
             self._log.warning(f"goal aborted with {self.last_error}")
-        result = Predict.Result(error_code=getattr(Predict.Result, error.code), error_msg=str(error))
+        result = Predict.Result(error_code=getattr(Predict.Result, error.code), error_msg=said)
         if error.report is not None:
             result.rollout.guardrail = self.last_status = guardrail_status(error.report)
         else:

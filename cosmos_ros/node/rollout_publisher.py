@@ -46,9 +46,9 @@ class Camera:
 class RolloutPublisher:
     """Publishes ~/rollout, ~/image (and compressed), ~/camera_info, ~/contact_sheet, ~/uncertainty and ~/mean.
 
-    ~/rollout is always published and latched, so that a late subscriber gets every sample of the last goal. The others
-    show the first sample; as they cost time, they are published only while they have subscribers. All are silent unless
-    the node is active.
+    ~/rollout is always published and latched, so that a late subscriber gets every stretch of every sample of the last
+    goal. The others show the first sample; as they cost time, they are published only while they have subscribers. All
+    are silent unless the node is active. A later stretch of a rollout is played after the earlier ones.
     """
 
     def __init__(self, node: LifecycleNode) -> None:
@@ -65,12 +65,16 @@ class RolloutPublisher:
         self._player, self._uncertainty_player, self._mean_player = Player(node), Player(node), Player(node)
         self._warned = False
 
-    def publish(self, rollouts: Sequence[GuardedRollout], goal_id: UUID, camera: Camera) -> list[Rollout]:
-        """Publish all samples and begin to play the first, in the place of one that still plays. Returns the messages.
+    def publish(
+        self, rollouts: Sequence[GuardedRollout], goal_id: UUID, camera: Camera, n_stretches: int = 1
+    ) -> list[Rollout]:
+        """Publish a stretch of all samples and begin to play the first; returns the messages.
+
+        n_stretches  that the goal will have
 
         Raises TypeError for anything but a GuardedRollout.
         """
-        self._keep(len(rollouts))
+        self._keep(len(rollouts) * n_stretches)
         messages = [rollout_message(rollout, goal_id, camera.frame_id) for rollout in rollouts]
         for rollout, message in zip(rollouts, messages, strict=True):
             message.lead = (rollout.stamps_ns[-1] - self._node.get_clock().now().nanoseconds) / NANOSECONDS
@@ -88,13 +92,13 @@ class RolloutPublisher:
 
         mean  makes the guarded mean of these samples; what it raises comes through
         """
-        rate = rollouts[0].frame_rate
+        rate, goes_on = rollouts[0].frame_rate, rollouts[0].first_frame > 0
         if self._uncertainty.get_subscription_count():
             maps = uncertainty_messages(rollouts, camera.frame_id)
-            self._uncertainty_player.play(rate, [partial(self._uncertainty.publish, image) for image in maps])
+            self._uncertainty_player.play(rate, [partial(self._uncertainty.publish, image) for image in maps], goes_on)
         if self._mean.get_subscription_count():
             frames = frame_messages(mean(), camera.frame_id)
-            self._mean_player.play(rate, [partial(self._mean.publish, image) for image in frames])
+            self._mean_player.play(rate, [partial(self._mean.publish, image) for image in frames], goes_on)
 
     def stop(self) -> None:
         """Play no further."""
@@ -141,7 +145,8 @@ class RolloutPublisher:
                 self._info.publish(info)
 
         pairs = zip(rollout.frames, message.frames, strict=True)
-        self._player.play(rollout.frame_rate, (partial(show, frame, image) for frame, image in pairs))
+        shows = [partial(show, frame, image) for frame, image in pairs]
+        self._player.play(rollout.frame_rate, shows, goes_on=rollout.first_frame > 0)
 
     def _cropped_info(self, rollout: GuardedRollout, camera: Camera) -> CameraInfo | None:
         if camera.info is None:

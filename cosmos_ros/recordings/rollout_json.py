@@ -18,6 +18,8 @@ class RolloutFacts:
     stamps_ns               of the predicted frames
     timing_s                stage, in lower case -> seconds
     sample                  which of the samples that were predicted together
+    first_frame             predicted frames between the clip and these, in earlier stretches
+    seams                   frames, 1..n, with which a stretch begins that was predicted from predicted frames
     """
 
     model: str
@@ -29,6 +31,8 @@ class RolloutFacts:
     timing_s: dict[str, float]
     guardrail: GuardrailReport
     sample: int
+    first_frame: int
+    seams: tuple[int, ...]
     decoding: Decoding
 
     @classmethod
@@ -43,6 +47,8 @@ class RolloutFacts:
             timing_s={time.stage.name.lower(): time.seconds for time in rollout.timing},
             guardrail=rollout.guardrail,
             sample=rollout.sample,
+            first_frame=rollout.first_frame,
+            seams=rollout.seams,
             decoding=rollout.decoding,
         )
 
@@ -55,6 +61,8 @@ class RolloutFacts:
             "frame_rate": round(self.frame_rate, 6),
             "conditioning_stamps_ns": list(self.conditioning_stamps_ns),
             "stamps_ns": list(self.stamps_ns),
+            "first_frame": self.first_frame,
+            "seams": list(self.seams),
             "decoding": asdict(self.decoding),
             "timing_s": {stage: round(seconds, 4) for stage, seconds in self.timing_s.items()},
             "guardrail": {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -61,10 +61,10 @@ class FrameDecoder(Protocol):
 
 @dataclass(frozen=True)
 class Conditions:
-    """What frames depend on besides their tokens.
+    """What a sample's frames depend on besides their tokens.
 
     context  the prompt's text embedding [1, M, context_dim]; None: the model takes none
-    seed     of sample 0; the other samples have those that follow
+    seed     the sample's, in 0..2**64 - 1
     camera   the conditioning frames as the refiner sees them; None: unrefined
     """
 
@@ -107,16 +107,22 @@ class FrameThread:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="frames")
 
     def rollout(
-        self, chunking: Chunking, n_conditioning: int, n_frames: int, by_groups: bool, conditions: Conditions
+        self,
+        chunking: Chunking,
+        n_conditioning: int,
+        n_frames: int,
+        by_groups: bool,
+        conditions: Sequence[Conditions],
     ) -> FramesOfRollout:
+        """The frames of a batch that begins, with each sample's conditions."""
         return FramesOfRollout(partial(self._submit, conditions), chunking, n_conditioning, n_frames, by_groups)
 
     def close(self) -> None:
         """Wait for what is being decoded; what waits is dropped."""
         self._pool.shutdown(cancel_futures=True)
 
-    def _submit(self, conditions: Conditions, job: Job) -> Future:
-        return self._pool.submit(self._run, replace(conditions, seed=conditions.seed + job.sample), job)
+    def _submit(self, conditions: Sequence[Conditions], job: Job) -> Future:
+        return self._pool.submit(self._run, conditions[job.sample], job)
 
     def _run(self, conditions: Conditions, job: Job) -> None:
         with torch.cuda.stream(self._stream) if self._stream else nullcontext():

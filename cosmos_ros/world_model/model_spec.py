@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -140,6 +141,20 @@ class ModelSpec:
     def new_frames(self, n_conditioning: int) -> int:
         """Predicted frames after n conditioning ones; at the published compression 24 after 9, 32 after 1."""
         return self.chunking.n_frames - n_conditioning
+
+    def stretches(self, n_conditioning: int, n_frames: int) -> tuple[int, ...]:
+        """How many frames each stretch of a prediction has, so that there are n_frames, in whole latent frames.
+
+        The first goes on from n_conditioning camera frames, each later one from as many of the frames before it as the
+        longest clip has.
+        """
+        step = self.compression[0]
+        left = math.ceil(n_frames / step) * step
+        lengths = [min(left, self.new_frames(n_conditioning))]
+        later = self.new_frames(self.conditioning_lengths[0])
+        while left := left - lengths[-1]:
+            lengths.append(min(left, later))
+        return tuple(lengths)
 
 
 def _embedded_model() -> Path:

@@ -66,6 +66,18 @@ def to_model_input(frames: np.ndarray, model_size: tuple[int, int]) -> Tensor:
     return seen.transpose(0, 1)[None]
 
 
+def resized(frames: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """Whole frames uint8 [n, H, W, 3] at another (height, width): float32 [1, 3, n, h, w] in [-1, 1], on the CPU.
+
+    For frames that show what the model sees and no more, as predicted ones do: cutting them to the model's aspect would
+    take off what was rounded, a little more each time.
+    """
+    pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    if frames.shape[1:3] != size:
+        pixels = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
+    return pixels.transpose(0, 1)[None]
+
+
 def _covered(start: int, seen: int, resized: int, camera: int) -> tuple[int, int]:
     """First camera pixel and number of camera pixels under the seen part of one axis, rounded; at least one."""
     first = min(round(start * camera / resized), camera - 1)

@@ -4,7 +4,8 @@ A tokenizer repaints every pixel from a few bits, while the sharp conditioning f
 both and gives the frames that leave: true pixels where they stay or only move, decoded ones where something is new.
 It works in groups of frames, one latent frame each, as they are decoded.
 
-The program's contract, all float in [-1, 1]:
+In a later stretch of a rollout the refined frames before it stand for the camera's: of several ways measured
+(docs/evaluation.md) none was better. The program's contract, all float in [-1, 1]:
 
     decoded       [1, 3, m, h, w]  every decoded frame from the first conditioning one up to the newest group
     conditioning  [1, 3, n, H, W]  the camera's own frames, of what the model sees; n as the model conditions on, or 1
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 
 from cosmos_ros.device.plan import Need
 from cosmos_ros.errors import ModelUnavailable, NotFinite
-from cosmos_ros.world_model.preprocessing import camera_view
+from cosmos_ros.world_model.preprocessing import camera_view, resized
 from cosmos_ros.world_model.tokenizer.chunking import Chunking
 from cosmos_ros.world_model.tokenizer.programs import load_network, run_program, trying_out
 from cosmos_ros.world_model.tokenizer.video_tokenizer import to_levels
@@ -57,8 +58,13 @@ class Refiner:
         except ModelUnavailable as error:
             raise ModelUnavailable(f"{file}: {error}; {FETCH}") from error
 
-    def conditioning(self, frames: np.ndarray) -> Tensor:
-        """What the refiner sees of camera frames uint8 [n, H, W, 3]: float32 [1, 3, n, H', W'], on the device."""
+    def conditioning(self, frames: np.ndarray, whole: bool = False) -> Tensor:
+        """What the refiner sees of camera frames uint8 [n, H, W, 3]: float32 [1, 3, n, H', W'], on the device.
+
+        whole  they are refined ones, which show what the model sees and no more
+        """
+        if whole:
+            return resized(frames, frames.shape[1:3]).to(self.device)
         model_size = self.chunking.frame_size
         crop = camera_view(frames.shape[1:3], model_size)
         pixels = torch.from_numpy(np.ascontiguousarray(crop.of(frames))).to(self.device)

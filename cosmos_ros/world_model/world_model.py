@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -30,7 +30,7 @@ from cosmos_ros.world_model.diffusion_decoder.decoder import diffusion_decoder_n
 from cosmos_ros.world_model.diffusion_decoder.sampler import PUBLISHED_STEPS
 from cosmos_ros.world_model.frame_decoder import Conditions, Decoded, FrameDecoder, Frames, FrameThread
 from cosmos_ros.world_model.model_spec import ModelSpec
-from cosmos_ros.world_model.preprocessing import to_model_input
+from cosmos_ros.world_model.preprocessing import resized, to_model_input
 from cosmos_ros.world_model.refiner import REFINER, Refiner, refiner_need
 from cosmos_ros.world_model.t5 import find_t5, t5_need
 from cosmos_ros.world_model.tensor_parallel.sharded_transformer import share_need
@@ -175,7 +175,7 @@ class WorldModel:
         with suppress(NotFinite), self._frame_decoder.brief():  # whatever this makes of tokens that nobody asked for
             tokens = torch.zeros(spec.config.n_tokens, dtype=torch.long)
             for n_conditioning in spec.conditioning_lengths:
-                camera = self._seen_by_refiner(np.zeros((n_conditioning, *spec.frame_size, 3), np.uint8))
+                (camera,) = self._seen_by_refiner([np.zeros((n_conditioning, *spec.frame_size, 3), np.uint8)])
                 for _ in self._decode(tokens, n_conditioning, Conditions(context, camera=camera)):
                     pass
                 if self._refiner is None:
@@ -191,11 +191,19 @@ class WorldModel:
         return_memory()
 
     @cpu_threads()
-    def tokenize(self, frames: np.ndarray) -> Tensor:
-        """Tokens int64 [N] of camera frames uint8 [n, H, W, 3] of any size; n is 1 + 8k, oldest first."""
-        pixels = to_model_input(frames, self.spec.frame_size)
+    def tokenize(self, frames: np.ndarray, whole: bool = False) -> Tensor:
+        """Tokens int64 [N] of camera frames uint8 [n, H, W, 3] of any size; n is 1 + 8k, oldest first.
+
+        whole  they are frames of `roll_out`, which show what the model sees and no more
+        """
+        pixels = (resized if whole else to_model_input)(frames, self.spec.frame_size)
         with self._programs.in_use():
             return self._tokenizer.encode(pixels)
+
+    def tokenize_batch(self, clips: Sequence[np.ndarray], whole: bool = False) -> Tensor:
+        """Tokens int64 [samples, N] of each sample's frames, as `tokenize` takes them; the same clip only once."""
+        tokens = {name: self.tokenize(clip, whole) for name, clip in {id(clip): clip for clip in clips}.items()}
+        return torch.stack([tokens[id(clip)] for clip in clips])
 
     @cpu_threads()
     def codes(self, frames: np.ndarray) -> np.ndarray:
@@ -225,7 +233,7 @@ class WorldModel:
     ) -> Generator[Pass, None, None]:
         """Complete the video, as DecodeEngine.passes has it. Closing the iterator ends it.
 
-        tokens   int64 [N] of the conditioning frames, as `tokenize` gives them
+        tokens   int64 [N] of the conditioning frames, as `tokenize` gives them, or [samples, N], each sample's own
         context  as `encode_text` gives it
         samples  rollouts of the same clip, with seeds from the sampling's on
         """
@@ -242,14 +250,17 @@ class WorldModel:
         n_conditioning: int,
         n_frames: int,
         samples: int = 1,
-        camera: np.ndarray | None = None,
+        camera: np.ndarray | Sequence[np.ndarray] | None = None,
+        whole: bool = False,
     ) -> Generator[Step, None, None]:
         """Predict frames, the first of them decoded while later tokens are still being decided where that pays.
 
         tokens, context, sampling, samples  as `passes` takes them
         n_conditioning  frames that the tokens stand for
         n_frames        predicted frames wanted, at most `spec.new_frames(n_conditioning)`
-        camera          the conditioning frames uint8 [n, H, W, 3], for the checkpoint's refiner; None: unrefined
+        camera          the conditioning frames uint8 [n, H, W, 3] for the checkpoint's refiner, or each sample's own;
+                        None: unrefined
+        whole           these frames were predicted, see `tokenize`
 
         Closing the iterator ends the prediction. Raises NotFinite where a pixel or a logit is no finite number.
         """
@@ -259,7 +270,11 @@ class WorldModel:
         if n_frames < self.spec.new_frames(n_conditioning) and self._decodes_by_groups:
             by_groups = True
             latent_frames = chunking.latent_frames(n_conditioning) + math.ceil(n_frames / step)
-        conditions = Conditions(context, sampling.seed, self._seen_by_refiner(camera))
+        cameras = [camera] * samples if camera is None or isinstance(camera, np.ndarray) else camera
+        conditions = [
+            Conditions(context, (sampling.seed + sample) % 2**64, seen)
+            for sample, seen in enumerate(self._seen_by_refiner(cameras, whole))
+        ]
         frames = self._frames.rollout(chunking, n_conditioning, n_frames, by_groups, conditions)
         at_once = by_groups and self._together
         to_denoise = samples * self._frame_decoder.evaluations(chunking.latent_shape[0])
@@ -298,8 +313,8 @@ class WorldModel:
         clip, step = self.spec.conditioning_lengths[0], self.spec.compression[0]
 
         def decoded(first: int) -> Iterator[Decoded]:
-            conditions = Conditions(context, camera=self._seen_by_refiner(frames[:first]))
-            return filter(None, self._decode(tokens, first, conditions))
+            (camera,) = self._seen_by_refiner([frames[:first]])
+            return filter(None, self._decode(tokens, first, Conditions(context, camera=camera)))
 
         if self._refiner is None:
             yield from decoded(1)
@@ -307,8 +322,14 @@ class WorldModel:
         yield from islice(decoded(1), (clip - 1) // step)
         yield from decoded(clip)
 
-    def _seen_by_refiner(self, camera: np.ndarray | None) -> Tensor | None:
-        return None if camera is None or self._refiner is None else self._refiner.conditioning(camera)
+    def _seen_by_refiner(self, cameras: Sequence[np.ndarray | None], whole: bool = False) -> list[Tensor | None]:
+        """What the refiner sees of each sample's conditioning frames; what several have in common is there once."""
+        seen: dict[int, Tensor | None] = {}
+        for camera in cameras:
+            if id(camera) not in seen:
+                nothing = camera is None or self._refiner is None
+                seen[id(camera)] = None if nothing else self._refiner.conditioning(camera, whole)
+        return [seen[id(camera)] for camera in cameras]
 
     def _decode(self, tokens: Tensor, first: int, conditions: Conditions) -> Iterator[Decoded | None]:
         """Frames after the first ones, and None after each step that gave none.

@@ -91,7 +91,7 @@ def test_who_makes_a_guarded_rollout():
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "GuardedRollout"
     ]
-    assert calls == ["guardrail/screening.py"]
+    assert calls == ["guardrail/screening.py", "guardrail/stretches.py"], "of judged frames, and of guarded rollouts"
 
 
 @pytest.mark.parametrize(
@@ -135,8 +135,11 @@ def test_a_rollout_that_is_refused_early_is_not_generated_to_its_end(tiny_checkp
     assert len(ready) <= 1, "the step after the refused frames is the last"
 
 
-@pytest.mark.parametrize("n, predicting", [(9, "predict"), (1, "predict"), (33, "reconstruct")])
-def test_every_frame_that_leaves_was_given_to_every_guard(tiny_checkpoint, monkeypatch, n, predicting):
+@pytest.mark.parametrize(
+    ("n", "predicting", "asked"),
+    [(9, "predict", {}), (1, "predict", {}), (9, "predict", {"frames": 56}), (33, "reconstruct", {})],
+)
+def test_every_frame_that_leaves_was_given_to_every_guard(tiny_checkpoint, monkeypatch, n, predicting, asked):
     foresight = Foresight.from_config({"checkpoint": str(tiny_checkpoint), "device": "cpu"})
     guards = foresight.guardrail.guards
     judged: list[np.ndarray] = []
@@ -147,7 +150,7 @@ def test_every_frame_that_leaves_was_given_to_every_guard(tiny_checkpoint, monke
     foresight.load()
     monkeypatch.setattr(guards.content[0], "judge", lambda group: judged.append(group) or judge(group))
     monkeypatch.setattr(guards.filters[0], "filter", lambda group: filtered.append(group) or pixelate(group))
-    rollout = getattr(foresight, predicting)(clip)
+    rollout = getattr(foresight, predicting)(clip, **asked)
     assert rollout.guardrail.decisions[-1].verdict is Verdict.PASSED, "nothing was pixelated in these frames"
     for seen in (judged, filtered):
         assert np.array_equal(np.concatenate(seen), rollout.frames)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from cosmos_ros.action import Predict
@@ -42,19 +44,19 @@ class Model:
         self.held = False
         self.go = threading.Semaphore(0)
 
-    def predict(self, job: Job) -> str:
+    def predict(self, job: Job) -> Iterator[SimpleNamespace]:
         self.asked.append(job.request)
         if self.held:
             assert self.go.acquire(timeout=60)
         if self.raises:
             raise self.raises
-        return "frames"
+        yield SimpleNamespace(n_frames=24, is_last=True)
 
 
 class Rig:
     def __init__(self) -> None:
         self.model, self.log = Model(), Log()
-        self.queue = PredictionQueue(self.model.predict, lambda job, prediction: prediction)
+        self.queue = PredictionQueue(self.model.predict, lambda job, part: "frames")
         self.queue.open()
         self.settings = ContinuousConfig(continuous_rate=2.0)
         self.mode = Continuous(self.queue, lambda: self.settings, self.log)
@@ -135,7 +137,7 @@ def test_a_goal_goes_before_it_and_it_is_dropped(rig):
     rig.queue.submit(goal, "reject")
     rig.mode.frame_came(START + 10**9)
     rig.model.go.release(2)
-    assert goal.ended.wait(60) and goal.outcome == "frames"
+    assert goal.ended.wait(60) and goal.outcome == ["frames"]
     assert [request.prompt for request in rig.model.asked[-1:]] == ["goal"] and len(rig.model.asked) <= 2
     assert rig.mode.counts["dropped for a goal"] == 1
     assert rig.mode.counts["skipped, the model was busy or not active"] == 1

@@ -152,12 +152,6 @@ def test_fewer_frames_are_rounded_up_to_whole_latent_frames_and_the_result_says_
         assert f"{asked} frames were asked for, {given} are there" in result.notice
 
 
-@pytest.mark.parametrize("frames", [10_000, 2**32 - 1])
-def test_too_many_frames(robot, node, frames):
-    robot.film(node)
-    assert f"got {frames}" in robot.expect(RESULT.INVALID_GOAL, frames=frames).error_msg
-
-
 def test_an_invalid_goal_does_not_take_over_from_a_valid_one(robot, node, parameter):
     """It is refused when it comes, before the queue: `preempt` is for goals that can be served."""
     robot.film(node)

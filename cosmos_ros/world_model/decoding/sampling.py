@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+STRETCH_STEP = 0x9E3779B97F4A7C15  # from one stretch's seed to the next: the step of SplitMix64, see noise.py
 SMALLEST_TEMPERATURE = 2.0**-126  # the smallest normal float32; at it, all but the likeliest tokens are out of reach
 
 
@@ -23,6 +24,13 @@ class Sampling:
     seed: int
     temperature: float
     top_p: float
+
+    def of_stretch(self, number: int) -> Sampling:
+        """How the tokens of a rollout's later stretches are drawn, 0 being the first: with seeds of their own.
+
+        A sample's seed and the stretch decide, so that a sample of a batch is what its seed gives alone.
+        """
+        return replace(self, seed=(self.seed + number * STRETCH_STEP) % 2**64)
 
     @property
     def greedy(self) -> bool:
