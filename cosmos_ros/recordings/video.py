@@ -6,7 +6,7 @@ import functools
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from cosmos_ros.rollout import NANOSECONDS
 
 if TYPE_CHECKING:
     import av
+    from av.buffer import Buffer
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".ts", ".mts", ".mpg", ".mpeg")
 # FFmpeg goes by content: a playlist under any of these names would have it open other files, and addresses.
@@ -124,7 +125,7 @@ def _turn_of(frame: av.VideoFrame) -> _Turn:
 
     Its first rows are (a, b, u) and (c, d, v): what is stored at (x, y) is shown at (a x + c y, b x + d y).
     """
-    data = frame.side_data.get("DISPLAYMATRIX")
+    data = cast("Buffer | None", frame.side_data.get("DISPLAYMATRIX"))
     if data is None:
         return _Turn()
     a, b, _, c, d = struct.unpack_from("=5i", bytes(data))

@@ -327,8 +327,10 @@ class WorldModel:
         seen: dict[int, Tensor | None] = {}
         for camera in cameras:
             if id(camera) not in seen:
-                nothing = camera is None or self._refiner is None
-                seen[id(camera)] = None if nothing else self._refiner.conditioning(camera, whole)
+                if camera is None or self._refiner is None:
+                    seen[id(camera)] = None
+                else:
+                    seen[id(camera)] = self._refiner.conditioning(camera, whole)
         return [seen[id(camera)] for camera in cameras]
 
     def _decode(self, tokens: Tensor, first: int, conditions: Conditions) -> Iterator[Decoded | None]:
