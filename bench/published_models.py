@@ -1,14 +1,16 @@
 """The published models at their full size, with random weights: load time, memory and time per rollout in each mode.
 
     PYTHONPATH=. python bench/published_models.py --kinds 4B,12B --out DIRECTORY [--modes fast,balanced,low]
+    PYTHONPATH=. python bench/published_models.py --kinds 4B --frame-decoder diffusion --out DIRECTORY
     PYTHONPATH=. python bench/published_models.py --table DIRECTORY
 
-Every measurement goes to DIRECTORY/published_<kind>.json as soon as it is made; --table prints all that are there in
-Markdown. Included at their full size, with random weights: transformer, a stand-in for the DV8x16x16 tokenizer,
-T5-11B's encoder and the guardrail's networks (LlamaGuard-7b, SigLIP so400m, RetinaFace). Not included: the guardrail's
-blocklist, which runs on the CPU in milliseconds. A rollout is 9 frames of 640x1024 -> 24, after everything was loaded,
-with a prompt that was never seen before where the model reads one. `--tiny` shows within seconds, also without a GPU,
-that the script works.
+A mode auto-24 is `auto` on a card of 24 GB. Every measurement goes to DIRECTORY/published_<kind>.json as soon as it is
+made; --table prints all that are there in Markdown. Included at their full size, with random weights: transformer, a
+stand-in for the DV8x16x16 tokenizer, T5-11B's encoder, the guardrail's networks (LlamaGuard-7b, SigLIP so400m,
+RetinaFace) and, with --frame-decoder diffusion, the diffusion decoder with a stand-in for CV8x8x8. Not included: the
+guardrail's blocklist, which runs on the CPU in milliseconds. A rollout is 9 frames of 640x1024 -> 24, after everything
+was loaded, with a prompt that was never seen before where the model reads one. `--tiny` shows within seconds, also
+without a GPU, that the script works.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ import guardrail_speed
 import numpy as np
 import synthetic_checkpoint
 import torch
-from synthetic_checkpoint import device_name, roomy_folder
+from synthetic_checkpoint import LATENT_TOKENIZER, device_name, roomy_folder
 
 from cosmos_ros import foresight as foresight_module
 from cosmos_ros.device.placement import DeviceMemory
@@ -46,9 +48,11 @@ from cosmos_ros.rollout import Clip
 from cosmos_ros.training.sizes import TokenizerSizes
 from cosmos_ros.world_model import TransformerConfig, load_transformer
 from cosmos_ros.world_model.config import PUBLISHED_KINDS
+from cosmos_ros.world_model.diffusion_decoder.config import PUBLISHED, DiffusionDecoderConfig
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 MODES = ("fast", "balanced", "low")
+CONTEXT = 1_000_000_000  # bytes that CUDA itself takes of a card
 ROOM = 56_000_000_000  # bytes of the largest checkpoint, T5 and the guardrail
 # Cards that the lowest mode must do with; PyTorch may then take what such a card has beside the CUDA context.
 CARDS = {"4B": 16e9, "5B": 16e9, "12B": 24 * 2**30}
@@ -57,14 +61,16 @@ TINY = {
     "5B": TransformerConfig(2, 64, 4, 2, 16, 128, 64064, 64000, latent_shape=(5, 4, 4), context_dim=16),
 }
 TINY_TOKENIZER = TokenizerSizes((8, 8, 16), (1, 2, 2), (2, 2, 2), levels=(8, 8, 8, 5, 5, 5))
+TINY_DECODER = DiffusionDecoderConfig(2, 64, 2, 32, 128, 16, 16, 64000, 8, 16)
+TINY_LATENTS = TokenizerSizes((8, 8), (1, 1), (1, 1), levels=(2,) * 16)
 TINY_T5 = {"vocab_size": 192, "d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 2, "num_heads": 4}
 
 
 class Bench:
     """A folder of synthetic checkpoints, and what was measured on them."""
 
-    def __init__(self, work: Path, out: Path, tiny: bool) -> None:
-        self.work, self.out, self.tiny = work, out, tiny
+    def __init__(self, work: Path, out: Path, tiny: bool, frame_decoder: str) -> None:
+        self.work, self.out, self.tiny, self.frame_decoder = work, out, tiny, frame_decoder
         self.size = guardrail_speed.SIZES["tiny" if tiny else "real"]
         self.guards: Guardrail | None = None
 
@@ -79,6 +85,9 @@ class Bench:
         if with_text:
             sizes = TINY_T5 if self.tiny else synthetic_checkpoint.T5_11B
             synthetic_checkpoint.write_t5(self.work / "google-t5" / "t5-11b", DEVICE, sizes)
+        if self.frame_decoder == "diffusion":
+            sizes, latents = (TINY_DECODER, TINY_LATENTS) if self.tiny else (PUBLISHED, LATENT_TOKENIZER)
+            synthetic_checkpoint.write_diffusion_decoder(self.work, sizes, latents, DEVICE)
         self.memory = DeviceMemory(DEVICE)
         self.guards = self.guardrail(with_text)
         say(f"tokenizer, T5 and guardrail written and read in {time.monotonic() - began:.0f} s")
@@ -113,12 +122,15 @@ class Bench:
         for mode in modes:
             foresight = self.foresight(directory, mode)
             needs = needs_of(foresight.spec, guardrail=foresight.config.guardrail)
-            plan = plan_memory(needs, PIPELINE, free=int(1e12), mode=mode)
+            card = self.card_of(mode, kind)
+            free = int(1e12 if card is None else card - CONTEXT)
+            plan = plan_memory(needs, PIPELINE, free, foresight.config.memory)
+            foresight_module.free_memory = lambda _, free=free: free
             as_measured = plans.setdefault((plan.parked, plan.tables_on_host), mode)
             if as_measured != mode:  # this kind has nothing that this mode would treat otherwise
                 result["modes"][mode] = {"same_plan_as": as_measured}
             else:
-                result["modes"][mode] = self.measure_mode(foresight, kind) | {
+                result["modes"][mode] = self.measure_mode(foresight, kind, card) | {
                     "expected_peak_gb": round(plan.peak / 1e9, 2),
                     "parked": sorted(plan.parked),
                 }
@@ -132,16 +144,22 @@ class Bench:
             ForesightConfig(
                 checkpoint=str(directory),
                 guardrail=str(self.work / "Cosmos-1.0-Guardrail"),
-                memory=mode,
+                memory=mode.split("-")[0],
                 guard_timeout=60,
+                frame_decoder=self.frame_decoder,
             )
         )
         foresight._memory = self.memory  # of which the guards are parts
         return foresight
 
-    def measure_mode(self, foresight: Foresight, kind: str) -> dict:
-        """Load and one whole rollout. The lowest mode is held to the card that it must do with."""
-        card = CARDS.get(kind) if foresight.config.memory == "low" and DEVICE.type == "cuda" and not self.tiny else None
+    def card_of(self, mode: str, kind: str) -> float | None:
+        """Bytes of the card that a mode must do with; None: of this one."""
+        if DEVICE.type != "cuda" or self.tiny:
+            return None
+        return float(mode.split("-")[1]) * 1e9 if "-" in mode else CARDS.get(kind) if mode == "low" else None
+
+    def measure_mode(self, foresight: Foresight, kind: str, card: float | None) -> dict:
+        """Load and one whole rollout, held to the card that it must do with."""
         if card:
             try:
                 return self.run(foresight, kind, card) | {"held_to_gb": round(card / 1e9, 2)}
@@ -186,7 +204,9 @@ class Bench:
         return json.loads(answer.splitlines()[-1])
 
     def keep(self, result: dict) -> None:
-        (self.out / f"published_{result['kind']}.json").write_text(json.dumps(result, indent=2) + "\n")
+        (self.out / f"published_{result['kind']}{suffix_of(self.frame_decoder)}.json").write_text(
+            json.dumps(result, indent=2) + "\n"
+        )
 
 
 class Peak:
@@ -254,11 +274,15 @@ def resident(field: str) -> int:
     return 1024 * int(line.split()[1])
 
 
-def table(folder: Path) -> str:
-    """All results of a folder in Markdown."""
-    results = {
-        file.stem.removeprefix("published_"): json.loads(file.read_text()) for file in folder.glob("published_*.json")
-    }
+def suffix_of(frame_decoder: str) -> str:
+    """Of a file of results."""
+    return "" if frame_decoder == "discrete" else f"_{frame_decoder}"
+
+
+def table(folder: Path, frame_decoder: str) -> str:
+    """All results of a folder with that decoder in Markdown."""
+    files = folder.glob(f"published_*B{suffix_of(frame_decoder)}.json")
+    results = {file.stem.split("_")[1]: json.loads(file.read_text()) for file in files}
     lines = [f"Measured on one {next(iter(results.values()))['device']}.", ""] if results else []
     lines += [
         "| model | " + " | ".join(f"`{mode}`: GPU memory, time" for mode in MODES) + " | load | host memory |",
@@ -284,6 +308,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kinds", default="4B,5B,12B,13B", help="separated by commas")
     parser.add_argument("--modes", default=",".join(MODES), help="separated by commas")
+    parser.add_argument("--frame-decoder", default="discrete", choices=("discrete", "diffusion"))
     parser.add_argument("--work", type=Path, help="for the checkpoints; default: shared memory, else a temporary one")
     parser.add_argument("--out", type=Path, default=Path("bench/results"), help="where the results go")
     parser.add_argument("--table", type=Path, metavar="DIRECTORY", help="print the results that are there, and end")
@@ -291,7 +316,7 @@ def main() -> None:
     parser.add_argument("--measure-load", type=Path, metavar="FILE", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.table:
-        print(table(args.table))
+        print(table(args.table, args.frame_decoder))
         return
     if args.measure_load:
         report_load(args.measure_load)
@@ -300,11 +325,11 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.work or roomy_folder(ROOM)) as work:
         os.environ["XDG_CACHE_HOME"] = f"{work}/cache"
-        bench = Bench(Path(work), args.out, args.tiny)
+        bench = Bench(Path(work), args.out, args.tiny, args.frame_decoder)
         bench.prepare(with_text=any(bench.config(kind).has_text for kind in kinds))
         for kind in kinds:
             bench.measure(kind, args.modes.split(","))
-    print(table(args.out))
+    print(table(args.out, args.frame_decoder))
 
 
 if __name__ == "__main__":

@@ -13,19 +13,25 @@ import tempfile
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from cosmos_ros.training.sizes import TokenizerSizes
 from cosmos_ros.training.tokenizer_network import (
+    Decoder,
     IndicesToPixels,
     PixelsToIndices,
     VideoTokenizer,
 )
 from cosmos_ros.world_model import TransformerConfig
-from cosmos_ros.world_model.config import transformer_shapes
+from cosmos_ros.world_model.config import Shape, transformer_shapes
+from cosmos_ros.world_model.diffusion_decoder.config import DiffusionDecoderConfig, tensor_shapes
+from cosmos_ros.world_model.diffusion_decoder.files import FAMILIES
 
 TOKENIZER = TokenizerSizes(
     channels=(256, 512, 512), encoder_blocks=(2, 2, 2), decoder_blocks=(3, 3, 3), levels=(8, 8, 8, 5, 5, 5)
 )
+# 8x8x8 pixels of a latent, 16 channels, about the published width.
+LATENT_TOKENIZER = TokenizerSizes(channels=(256, 512), encoder_blocks=(2, 2), decoder_blocks=(3, 3), levels=(2,) * 16)
 T5_11B = {
     "vocab_size": 32128,
     "d_model": 1024,
@@ -39,18 +45,49 @@ T5_11B = {
 
 def write_transformer(directory: Path, config: TransformerConfig, device: torch.device) -> Path:
     """model.pt: the flat dictionary of bfloat16 tensors, every key with its `model.` prefix, filled on the device."""
+    return write_weights(directory, {f"model.{name}": s for name, s in transformer_shapes(config).items()}, device)
+
+
+def write_diffusion_decoder(
+    checkpoints: Path, config: DiffusionDecoderConfig, tokenizer: TokenizerSizes, device: torch.device
+) -> Path:
+    """Cosmos 1.0's folders: the decoder, and a stand-in for CV8x8x8 of the given channels and blocks."""
+    decoder, latents = checkpoints / FAMILIES[0].decoder, checkpoints / FAMILIES[0].tokenizer
+    write_weights(decoder, tensor_shapes(config), device)
+    torch.save({"context": torch.randn(1, 512, config.context_dim, dtype=torch.bfloat16)}, decoder / "aux_vars.pt")
+    latents.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    program = LatentsToPixels(tokenizer).eval().requires_grad_(False).to(torch.bfloat16)
+    torch.jit.script(program).save(str(latents / "decoder.jit"))
+    torch.save(
+        (torch.zeros(config.latent_channels, 16), torch.ones(config.latent_channels, 16)), latents / "mean_std.pt"
+    )
+    return decoder
+
+
+class LatentsToPixels(nn.Module):
+    """Called as CV8x8x8's decoder is."""
+
+    def __init__(self, sizes: TokenizerSizes) -> None:
+        super().__init__()
+        self.decoder = Decoder(sizes)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.decoder(latents.transpose(1, 2)).clamp(-1.0, 1.0)
+
+
+def write_weights(directory: Path, shapes: dict[str, Shape], device: torch.device) -> Path:
+    """model.pt: a flat dictionary of bfloat16 tensors, filled on the device."""
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / "model.pt"
-    state = {
-        f"model.{name}": torch.empty(shape, dtype=torch.bfloat16) for name, shape in transformer_shapes(config).items()
-    }
+    state = {name: torch.empty(shape, dtype=torch.bfloat16) for name, shape in shapes.items()}
     # A file with room for the data, then the data straight into its pages: no second copy in host memory.
     with torch.serialization.skip_data():
         torch.save(state, file)
     torch.serialization.set_default_mmap_options(mmap.MAP_SHARED)
     try:
-        for name, tensor in torch.load(file, mmap=True, weights_only=True).items():
-            tensor.copy_(torch.ones_like(tensor) if "norm" in name else random_weight(tensor.shape, device))
+        for tensor in torch.load(file, mmap=True, weights_only=True).values():
+            tensor.copy_(torch.ones_like(tensor) if tensor.ndim == 1 else random_weight(tensor.shape, device))
     finally:
         torch.serialization.set_default_mmap_options(mmap.MAP_PRIVATE)
     return file

@@ -86,8 +86,8 @@ class ForesightConfig(Config):
     )
     dtype: str = setting(
         "auto",
-        "Precision of the transformer. auto: bfloat16 on CUDA, float32 on the CPU. fp8: matrix products in 8 bits, "
-        "faster and less exact, on one GPU of compute capability 8.9 or later; elsewhere as auto.",
+        "Precision of transformer and diffusion decoder. auto: bfloat16 on CUDA, float32 on the CPU. fp8: matrix "
+        "products in 8 bits, faster and less exact, on one GPU of compute capability 8.9 or later; elsewhere as auto.",
         choices=("auto", "bfloat16", "float32", "fp8"),
         decides=True,
     )

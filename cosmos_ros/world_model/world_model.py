@@ -148,7 +148,9 @@ class WorldModel:
         diffusion: FrameDecoder | None = None
         if spec.diffusion_decoder is not None:
             steps = denoising_steps or PUBLISHED_STEPS
-            diffusion = load_diffusion_decoder(spec.diffusion_decoder, dtype=precision, memory=memory, steps=steps)
+            diffusion = load_diffusion_decoder(
+                spec.diffusion_decoder, dtype=precision, memory=memory, steps=steps, float8=dtype == FLOAT8
+            )
         if gpus != 1 and dtype == FLOAT8:
             raise SettingError(f"dtype {FLOAT8} works on one GPU; leave gpus at 1, or take bfloat16")
         if gpus != 1:

@@ -16,7 +16,7 @@ from cosmos_ros.world_model.tokenizer.programs import load_network, run_program,
 
 LATENT_DECODER = "latent decoder"  # the part's name in a memory plan
 CHUNK_FRAMES = 1 + (CHUNK - 1) * LATENT_COMPRESSION[0]  # pixel frames of a chunk: 57
-WORK_BYTES_PER_PIXEL = 75  # in bfloat16, for each pixel of a chunk: as a stand-in of the discrete tokenizer took
+WORK_BYTES_PER_PIXEL = 190  # in bfloat16, for each pixel of a chunk: as bench/diffusion_decoder.py's stand-in took
 
 
 class LatentDecoder(nn.Module):

@@ -229,13 +229,17 @@ def _linear(inner: int, outer: int) -> nn.Linear:
 
 
 def takes_float8(layer: nn.Module) -> bool:
-    """Whether it multiplies in 8 bits: `decoding.float8.Float8Linear` does."""
-    return hasattr(layer, "multiply")
+    """Whether it multiplies in 8 bits: `decoding.float8.Float8Linear` has a scale for each of its rows."""
+    return hasattr(layer, "scale")
 
 
 def product(layer: nn.Module, x: Rows) -> Tensor:
     """What a linear layer makes of rows, which are in float8 where it takes them so."""
-    return layer.multiply(*x) if isinstance(x, tuple) else layer(x)  # type: ignore[operator]
+    if isinstance(x, Tensor):
+        return layer(x)
+    from cosmos_ros.world_model.decoding.float8 import multiply_rows  # needs Triton, as whoever made the rows did
+
+    return multiply_rows(*x, cast("Tensor", layer.weight), cast("Tensor", layer.scale))
 
 
 def to_patches(video: Tensor) -> Tensor:
