@@ -445,20 +445,22 @@ def attention_error(dtype: torch.dtype, window: int, filled: int) -> float:
     expected = attend_grouped(queries.double(), keys.double(), values.double(), mask)
     for sample in range(2):
         keys[sample, :, places[sample, -1] + 1 :] = values[sample, :, places[sample, -1] + 1 :] = float("nan")
-    seen = attend_to_cache(queries, keys, values, before).unflatten(-1, (8, head_dim)).transpose(1, 2)
+    seen = attend_to_cache(queries, keys, values, before).view(2, window, 8, head_dim).transpose(1, 2)
     return float((seen - expected).abs().max())
 
 
 def products_error() -> float:
     """The largest relative error of the products' kernels, bfloat16 and float8, against PyTorch's own."""
-    from cosmos_ros.world_model.decoding import products
+    from cosmos_ros.world_model.decoding import layer_kernels, products
     from cosmos_ros.world_model.decoding.float8 import multiply_rows, quantise
 
     errors = []
     for rows in (1, 16, 64, 128):
         for outer, inner in ((6144, 4096), (4096, 4096), (28672, 4096), (4096, 14336), (5120, 14336)):
             x, weight = (torch.randn(n, inner, device=DEVICE, dtype=torch.bfloat16) for n in (rows, outer))
-            pairs = [(products.multiply(x, weight), x @ weight.t())]
+            expected = x @ weight.t()
+            pairs = [(products.multiply(x, weight), expected)]
+            pairs.append((products.multiply(x, weight, gate=True), layer_kernels.gate(expected)))
             if has_float8():
                 (small, scale), (narrow, weight_scale) = quantise(x), quantise(weight)
                 scales = (scale, weight_scale[:, 0].contiguous())
@@ -476,7 +478,14 @@ def draws_agree() -> float:
 
     rows, window, vocabulary = 64, 32, 64000 if DEVICE.type == "cuda" else 300
     same = []
-    for sampling in (SAMPLED, GREEDY, Sampling(2**62, 0.5, 0.5), Sampling(3, 1.0, 1.0), Sampling(3, 1e-40, 0.9)):
+    for sampling in (
+        SAMPLED,
+        GREEDY,
+        Sampling(2**62, 0.5, 0.5),
+        Sampling(3, 1.0, 0.1),
+        Sampling(3, 1.0, 1.0),
+        Sampling(3, 1e-40, 0.9),
+    ):
         for spread in (1.0, 4.0):
             logits = torch.randn(rows, vocabulary, device=DEVICE) * spread
             words = words_of([sampling.seed, sampling.seed + 1]).to(DEVICE)

@@ -10,45 +10,63 @@ gets depends neither on its place in the window nor on the other queries.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-LARGEST_QUERY_BLOCK = 128
+from cosmos_ros.world_model.decoding.dependent_launch import overlap, take_turn
+from cosmos_ros.world_model.decoding.float8 import FLOAT8, Rows, store_float8
+
 LOG2_E = 1.4426950408889634
-BLOCK_ROWS = 64
-LONG = 4096  # rows of a cache that has work enough for eight splits however many the queries
+MOST_SPLITS = 8
+COMBINED_HEADS = 2  # whose splits a thread block combines, unless it has to see the whole row
 
 
-def rows_per_split(rows: int, n_kv_heads: int, query_blocks: int) -> int:
-    """Rows of a split: with the published heads, a little under one or two thread blocks on each multiprocessor of
-    an H100. That depends on no batch, so that a sample is summed as it is alone.
+class Tiling(NamedTuple):
+    """How much a thread block takes up at once: queries of one key-value head, and rows of the cache."""
+
+    queries: int
+    rows: int
+    stages: int
+    warps: int
+
+
+def tiling(queries: int, wide: bool) -> Tiling:
+    """For so many queries that share a key-value head; `wide` numbers have 32 bits."""
+    block = min(max(16, triton.next_power_of_2(queries)), 128)
+    if wide:
+        return Tiling(block, 32, 1, 8 if block == 128 else 4)
+    return Tiling(block, 128, 3, 4) if block == 16 else Tiling(block, 64, 3, 8 if block == 128 else 4)
+
+
+def splits_of(n_kv_heads: int, query_blocks: int) -> int:
+    """Over how many thread blocks the rows are split: with the published heads, one on nearly each multiprocessor of an
+    H100. That depends on no batch, so that a sample is summed as it is alone.
     """
-    at_once = n_kv_heads * query_blocks
-    splits = 16 if at_once <= 8 else 8 if at_once <= 16 or rows > LONG else 4
-    return triton.cdiv(rows, splits * BLOCK_ROWS) * BLOCK_ROWS
+    most = max(128 // (n_kv_heads * query_blocks), 1)
+    return min(1 << (most.bit_length() - 1), MOST_SPLITS)
 
 
-def attend_to_cache(queries: Tensor, keys: Tensor, values: Tensor, filled: Tensor) -> Tensor:
+def attend_to_cache(queries: Tensor, keys: Tensor, values: Tensor, filled: Tensor, float8: bool = False) -> Rows:
     """Query w of a sample sees the rows up to filled - 1 + w.
 
     queries       [B, n_heads, W, head_dim], contiguous; head_dim a power of two from 16 on
     keys, values  [B, n_kv_heads, rows, head_dim], rows contiguous
     filled        int64 [B], on the device
-    returns       [B, W, n_heads * head_dim], in the queries' type
+    returns       [B * W, n_heads * head_dim], in the queries' type or in float8 with its rows' scales
     """
     batch, n_heads, window, head_dim = queries.shape
-    n_kv_heads, rows = keys.shape[1:3]
+    n_kv_heads = keys.shape[1]
     group_rows = n_heads // n_kv_heads * window  # queries that share a key-value head, as rows of one matrix
-    block = min(max(16, triton.next_power_of_2(group_rows)), LARGEST_QUERY_BLOCK)
-    blocks = triton.cdiv(group_rows, block)
-    split_rows = rows_per_split(rows, n_kv_heads, blocks)
-    splits = triton.cdiv(rows, split_rows)
+    wide, early = queries.dtype == torch.float32, overlap(queries, batch * window)
+    cut = tiling(group_rows, wide)
+    blocks = triton.cdiv(group_rows, cut.queries)
+    splits = splits_of(n_kv_heads, blocks)
     partial = torch.empty(splits, batch * n_heads * window, head_dim, device=queries.device, dtype=torch.float32)
     weight = torch.empty(splits, batch * n_heads * window, device=queries.device, dtype=torch.float32)
-    result = torch.empty(batch, window, n_heads * head_dim, device=queries.device, dtype=queries.dtype)
-    wide = queries.dtype == torch.float32
     _attend_split[(splits, n_kv_heads * blocks, batch)](
         queries,
         keys,
@@ -65,26 +83,35 @@ def attend_to_cache(queries: Tensor, keys: Tensor, values: Tensor, filled: Tenso
         head_dim**-0.5 * LOG2_E,
         N_KV_HEADS=n_kv_heads,
         HEAD_DIM=head_dim,
-        BLOCK=block,
-        BLOCK_ROWS=32 if wide else BLOCK_ROWS,
-        SPLIT_ROWS=split_rows,
+        BLOCK=cut.queries,
+        BLOCK_ROWS=cut.rows,
+        SPLITS=splits,
         PRECISION="ieee" if wide else "tf32",
-        num_warps=8 if block == LARGEST_QUERY_BLOCK else 4,
-        num_stages=1 if wide else 3,
+        num_warps=cut.warps,
+        num_stages=cut.stages,
+        **early,
     )
-    _combine_splits[(batch * n_heads * window,)](
+    result = torch.empty(
+        batch * window, n_heads * head_dim, device=queries.device, dtype=FLOAT8 if float8 else queries.dtype
+    )
+    scale = torch.empty(batch * window, 1, device=queries.device, dtype=torch.float32)
+    heads = triton.next_power_of_2(n_heads if float8 else min(n_heads, COMBINED_HEADS))
+    _combine_splits[(batch * window, triton.cdiv(n_heads, heads))](
         partial,
         weight,
         result,
-        splits,
+        scale,
         batch * n_heads * window,
         n_heads,
         window,
         HEAD_DIM=head_dim,
-        SPLITS=triton.next_power_of_2(splits),
-        num_warps=1,
+        HEADS=heads,
+        SPLITS=splits,
+        TO_FLOAT8=float8,
+        num_warps=8 if float8 else 1,
+        **early,
     )
-    return result
+    return (result, scale) if float8 else result
 
 
 @triton.jit
@@ -145,15 +172,20 @@ def _attend_split(
     HEAD_DIM: tl.constexpr,
     BLOCK: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
-    SPLIT_ROWS: tl.constexpr,
+    SPLITS: tl.constexpr,
     PRECISION: tl.constexpr,
+    TURN: tl.constexpr,
 ):
     """One split of the rows for queries of one key-value head: their weighted sum of values, and its log2-sum-exp2."""
+    take_turn(TURN)
     split, sample = tl.program_id(0), tl.program_id(2)
     head, block = tl.program_id(1) // blocks, tl.program_id(1) % blocks
     row = block * BLOCK + tl.arange(0, BLOCK)
     real = row < group_rows
     channel = tl.arange(0, HEAD_DIM)
+    place = sample.to(tl.int64) * sample_stride + head.to(tl.int64) * head_stride
+    keys += place
+    values += place
     first = tl.load(filled + sample).to(tl.int32) - 1
     last = first + row % window
     row_of_all = (sample * N_KV_HEADS + head) * group_rows + row
@@ -162,17 +194,15 @@ def _attend_split(
     highest = tl.full([BLOCK], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
     summed = tl.zeros([BLOCK, HEAD_DIM], tl.float32)
-    begin = split * SPLIT_ROWS
-    end = tl.minimum(begin + SPLIT_ROWS, first + window)
-    seen_by_all = tl.minimum(end, begin + tl.maximum(first + 1 - begin, 0) // BLOCK_ROWS * BLOCK_ROWS)
-    place = sample.to(tl.int64) * sample_stride + head.to(tl.int64) * head_stride
-    keys += place
-    values += place
-    for at in range(begin, seen_by_all, BLOCK_ROWS):
+    step: tl.constexpr = SPLITS * BLOCK_ROWS
+    begin, end = split * BLOCK_ROWS, first + window
+    seen_by_all = (first + 1) // BLOCK_ROWS * BLOCK_ROWS
+    for at in range(begin, seen_by_all, step):
         highest, total, summed = _absorb(
             query, keys, values, at, end, last, highest, total, summed, scale, HEAD_DIM, BLOCK_ROWS, PRECISION, False
         )
-    for at in range(seen_by_all, end, BLOCK_ROWS):
+    begin += tl.cdiv(tl.maximum(seen_by_all - begin, 0), step) * step
+    for at in range(begin, end, step):
         highest, total, summed = _absorb(
             query, keys, values, at, end, last, highest, total, summed, scale, HEAD_DIM, BLOCK_ROWS, PRECISION, True
         )
@@ -190,19 +220,42 @@ def _attend_split(
 
 @triton.jit
 def _combine_splits(
-    partial, weight, result, splits, all_rows, n_heads, window, HEAD_DIM: tl.constexpr, SPLITS: tl.constexpr
+    partial,
+    weight,
+    result,
+    scale,
+    all_rows,
+    n_heads,
+    window,
+    HEAD_DIM: tl.constexpr,
+    HEADS: tl.constexpr,
+    SPLITS: tl.constexpr,
+    TO_FLOAT8: tl.constexpr,
+    TURN: tl.constexpr,
 ):
-    """The splits of one query, weighted by their log2-sum-exp2. A split that saw nothing was not written: not read."""
-    row = tl.program_id(0)
-    split = tl.arange(0, SPLITS)
-    channel = tl.arange(0, HEAD_DIM)
-    place = split.to(tl.int64) * all_rows + row
-    log_weight = tl.load(weight + place, mask=split < splits, other=float("-inf"))
-    portion = tl.exp2(log_weight - tl.max(log_weight, 0))
-    part = tl.load(
-        partial + place[:, None] * HEAD_DIM + channel[None, :], mask=(log_weight > float("-inf"))[:, None], other=0.0
-    )
-    mean = tl.sum(part * portion[:, None], 0) / tl.sum(portion, 0)
-    head, sample = row // window % n_heads, row // (window * n_heads)
-    place_in_result = ((sample * window + row % window) * n_heads + head) * HEAD_DIM
-    tl.store(result + place_in_result + channel, mean.to(result.dtype.element_ty))
+    """Heads of one token: the splits weighted by their log2-sum-exp2. What saw nothing was not written: not read."""
+    take_turn(TURN)
+    token = tl.program_id(0)
+    head = tl.program_id(1) * HEADS + tl.arange(0, HEADS)
+    real = head < n_heads
+    channel = tl.arange(0, HEAD_DIM)[None, :]
+    row = (token // window * n_heads + head) * window + token % window
+    place = tl.arange(0, SPLITS)[:, None].to(tl.int64) * all_rows + row[None, :]
+    log_weight = tl.load(weight + place, mask=real[None, :], other=0.0)
+    highest = tl.max(log_weight, 0)
+    total = tl.sum(tl.exp2(log_weight - highest[None, :]), 0)
+    mean = tl.zeros([HEADS, HEAD_DIM], tl.float32)
+    for split in tl.static_range(SPLITS):
+        place = row.to(tl.int64) + split * all_rows
+        log_weight = tl.load(weight + place, mask=real, other=float("-inf"))
+        seen = (log_weight > float("-inf"))[:, None]
+        part = tl.load(partial + place[:, None] * HEAD_DIM + channel, mask=seen, other=0.0)
+        mean += part * tl.exp2(log_weight - highest)[:, None]
+    mean = mean / total[:, None]
+    column = head[:, None] * HEAD_DIM + channel
+    if TO_FLOAT8:
+        rounded = tl.reshape(mean.to(tl.bfloat16).to(tl.float32), [HEADS * HEAD_DIM])
+        column = tl.arange(0, HEADS * HEAD_DIM)
+        store_float8(rounded, result, scale, token, n_heads * HEAD_DIM, column, column < n_heads * HEAD_DIM)
+    else:
+        tl.store(result + token * n_heads * HEAD_DIM + column, mean.to(result.dtype.element_ty), mask=real[:, None])

@@ -13,9 +13,11 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
+from cosmos_ros.world_model.decoding.dependent_launch import overlap, take_turn
 from cosmos_ros.world_model.transformer import Transformer
 
 FLOAT8 = torch.float8_e4m3fn
+Rows = Tensor | tuple[Tensor, Tensor]  # [M, N], or in float8 with scales [M, 1]
 LARGEST = 448.0  # of float8_e4m3fn
 
 logger = logging.getLogger(__name__)
@@ -68,7 +70,8 @@ def quantise(x: Tensor) -> tuple[Tensor, Tensor]:
     result = torch.empty(rows, columns, device=x.device, dtype=FLOAT8)
     scale = torch.empty(rows, 1, device=x.device, dtype=torch.float32)
     block = triton.next_power_of_2(columns)
-    _quantise[(rows,)](x, result, scale, columns, x.stride(0), BLOCK=block, num_warps=8 if block >= 4096 else 4)
+    warps = 16 if block > 8192 else 8 if block > 2048 else 4
+    _quantise[(rows,)](x, result, scale, columns, x.stride(0), BLOCK=block, num_warps=warps, **overlap(x, rows))
     return result, scale
 
 
@@ -82,7 +85,8 @@ def store_float8(value, result, scale, row, columns, column, real):
 
 
 @triton.jit
-def _quantise(x, result, scale, columns, stride, BLOCK: tl.constexpr):
+def _quantise(x, result, scale, columns, stride, BLOCK: tl.constexpr, TURN: tl.constexpr):
+    take_turn(TURN)
     row = tl.program_id(0)
     column = tl.arange(0, BLOCK)
     real = column < columns

@@ -11,7 +11,8 @@ from torch import Tensor
 from cosmos_ros.device.out_of_memory import is_out_of_memory
 from cosmos_ros.world_model.decoding import layer_kernels, sampling_kernels
 from cosmos_ros.world_model.decoding.cache_attention import attend_to_cache
-from cosmos_ros.world_model.decoding.projections import Projection, Rows
+from cosmos_ros.world_model.decoding.float8 import Rows
+from cosmos_ros.world_model.decoding.projections import Projection
 from cosmos_ros.world_model.decoding.sampling import Sampling
 from cosmos_ros.world_model.decoding.window import Report, WindowPass, reports_in
 from cosmos_ros.world_model.transformer import Block, Transformer
@@ -127,13 +128,14 @@ class FusedPass(WindowPass):
                 filled,
                 window,
             )
-            branch = products.out(attend_to_cache(queries, keys, values, filled).flatten(0, 1))
+            branch = products.out(attend_to_cache(queries, keys, values, filled, products.out.float8))
             if self.context is not None:
                 normal = norm(layer.cross_attention_norm.weight, branch)
                 assert isinstance(normal, Tensor)  # float8 was not asked for
                 branch = layer.cross_attention(normal.unflatten(0, (batch, window)), self.context[i]).flatten(0, 1)
-            opened = products.opening(norm(layer.ffn_norm.weight, branch, None, products.opening.float8))
-            branch = products.closing(layer_kernels.gate(opened, products.closing.float8))
+            branch = products.closing(
+                products.opening(norm(layer.ffn_norm.weight, branch, None, products.opening.float8))
+            )
         return self._head(norm(transformer.norm.weight, branch))
 
 
@@ -144,5 +146,5 @@ class _Layer:
         attention, feed_forward = layer.attention, layer.feed_forward
         self.heads = Projection(attention.wq, attention.wk, attention.wv)
         self.out = Projection(attention.wo, partial=True)
-        self.opening = Projection(feed_forward.w1, feed_forward.w3)
+        self.opening = Projection(feed_forward.w1, feed_forward.w3, gate=True)
         self.closing = Projection(feed_forward.w2, partial=True)

@@ -5,13 +5,17 @@ They round where the plain transformer rounds, so that both compute the same up 
 
 from __future__ import annotations
 
+import math
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from cosmos_ros.world_model.decoding.float8 import FLOAT8, store_float8
-from cosmos_ros.world_model.decoding.projections import Rows
+from cosmos_ros.world_model.decoding.dependent_launch import overlap, take_turn
+from cosmos_ros.world_model.decoding.float8 import FLOAT8, Rows, store_float8
+
+HEADS = 8  # of a row, that one thread block rotates
 
 
 def add_and_normalise(
@@ -51,6 +55,7 @@ def add_and_normalise(
         ADD_POSITION=absolute is not None,
         TO_FLOAT8=float8,
         num_warps=8 if dim >= 2048 else 4,
+        **overlap(x, rows),
     )
     return (result, scale) if float8 else result
 
@@ -75,7 +80,8 @@ def rotate_and_store(
     batch, n_kv_heads, _, head_dim = keys.shape
     n_heads = projected.shape[1] // head_dim - 2 * n_kv_heads
     queries = torch.empty(batch, n_heads, window, head_dim, device=projected.device, dtype=projected.dtype)
-    _rotate_and_store[(batch * window, n_heads + 2 * n_kv_heads)](
+    heads = math.gcd(n_heads, n_kv_heads, HEADS)
+    _rotate_and_store[(batch * window, (n_heads + 2 * n_kv_heads) // heads)](
         projected,
         *norms,
         *tables,
@@ -91,22 +97,19 @@ def rotate_and_store(
         keys.stride(1),
         eps,
         HEAD_DIM=head_dim,
-        num_warps=1,
+        HEADS=heads,
+        num_warps=4 if heads > 1 else 1,
+        **overlap(projected, batch * window),
     )
     return queries
 
 
-def gate(projected: Tensor, float8: bool) -> Rows:
-    """silu(first half) * second half: [M, 2 * hidden] -> [M, hidden]; `float8` as above."""
+def gate(projected: Tensor) -> Tensor:
+    """silu(first half) * second half: [M, 2 * hidden] -> [M, hidden]."""
     rows, hidden = projected.shape[0], projected.shape[1] // 2
-    if float8:
-        result = torch.empty(rows, hidden, device=projected.device, dtype=FLOAT8)
-        scale = torch.empty(rows, 1, device=projected.device, dtype=torch.float32)
-        _gate_row[(rows,)](projected, result, scale, hidden, BLOCK=triton.next_power_of_2(hidden), num_warps=16)
-        return result, scale
     result = torch.empty(rows, hidden, device=projected.device, dtype=projected.dtype)
     block = min(1024, triton.next_power_of_2(hidden))
-    _gate[(rows, triton.cdiv(hidden, block))](projected, result, hidden, BLOCK=block)
+    _gate[(rows, triton.cdiv(hidden, block))](projected, result, hidden, BLOCK=block, **overlap(projected, rows))
     return result
 
 
@@ -127,7 +130,9 @@ def _add_and_normalise(
     PARTS: tl.constexpr,
     ADD_POSITION: tl.constexpr,
     TO_FLOAT8: tl.constexpr,
+    TURN: tl.constexpr,
 ):
+    take_turn(TURN)
     row = tl.program_id(0)
     channel = tl.arange(0, BLOCK)
     real = channel < DIM
@@ -173,26 +178,30 @@ def _rotate_and_store(
     head_stride,
     eps,
     HEAD_DIM: tl.constexpr,
+    HEADS: tl.constexpr,
+    TURN: tl.constexpr,
 ):
-    """One head of one row."""
-    row, head = tl.program_id(0), tl.program_id(1)
+    """A few heads of one row: all queries, all keys or all values."""
+    take_turn(TURN)
+    row, first_head = tl.program_id(0), tl.program_id(1) * HEADS
     sample, place = row // window, row % window
     position = tl.load(filled + sample) - 1 + place
-    channel = tl.arange(0, HEAD_DIM)
+    head = (first_head + tl.arange(0, HEADS))[:, None]
+    channel = tl.arange(0, HEAD_DIM)[None, :]
     kind = queries.dtype.element_ty
     source = projected + (row * (n_heads + 2 * n_kv_heads) + head) * HEAD_DIM
     value = tl.load(source + channel)
-    if head >= n_heads + n_kv_heads:
-        cached = sample.to(tl.int64) * sample_stride + (head - n_heads - n_kv_heads) * head_stride
-        tl.store(values + cached + position * HEAD_DIM + channel, value)
+    cached = sample.to(tl.int64) * sample_stride + position * HEAD_DIM + channel
+    if first_head >= n_heads + n_kv_heads:
+        tl.store(values + cached + (head - n_heads - n_kv_heads) * head_stride, value)
     else:
         half: tl.constexpr = HEAD_DIM // 2
         other_channel = (channel + half) % HEAD_DIM
         norm = query_norm
-        if head >= n_heads:
+        if first_head >= n_heads:
             norm = key_norm
         wide = value.to(tl.float32)
-        size = tl.rsqrt(tl.sum(wide * wide, 0) / HEAD_DIM + eps)
+        size = tl.rsqrt(tl.sum(wide * wide, 1) / HEAD_DIM + eps)[:, None]
         normal = ((wide * size).to(kind).to(tl.float32) * tl.load(norm + channel).to(tl.float32)).to(kind)
         other = tl.load(source + other_channel).to(tl.float32)
         other = ((other * size).to(kind).to(tl.float32) * tl.load(norm + other_channel).to(tl.float32)).to(kind)
@@ -201,34 +210,27 @@ def _rotate_and_store(
         along = (normal.to(tl.float32) * tl.load(cosines + table).to(tl.float32)).to(kind).to(tl.float32)
         across = (other * tl.load(sines + table).to(tl.float32)).to(kind).to(tl.float32)
         rotated = (along + across).to(kind)
-        if head >= n_heads:
-            cached = sample.to(tl.int64) * sample_stride + (head - n_heads) * head_stride
-            tl.store(keys + cached + position * HEAD_DIM + channel, rotated)
+        if first_head >= n_heads:
+            tl.store(keys + cached + (head - n_heads) * head_stride, rotated)
         else:
             tl.store(queries + ((sample * n_heads + head) * window + place) * HEAD_DIM + channel, rotated)
 
 
 @triton.jit
-def _gated(projected, row, hidden, channel, real):
-    kind = projected.dtype.element_ty
-    opening = tl.load(projected + row * 2 * hidden + channel, mask=real, other=0.0).to(tl.float32)
-    value = tl.load(projected + row * 2 * hidden + hidden + channel, mask=real, other=0.0).to(tl.float32)
+def gated(opening, value, kind: tl.constexpr):
+    """silu(opening) * value, float32, rounded where the plain transformer rounds."""
+    opening = opening.to(kind).to(tl.float32)
     opened = (opening / (1.0 + tl.exp(-opening))).to(kind).to(tl.float32)
-    return (opened * value).to(kind)
+    return (opened * value.to(kind).to(tl.float32)).to(kind)
 
 
 @triton.jit
-def _gate(projected, result, hidden, BLOCK: tl.constexpr):
+def _gate(projected, result, hidden, BLOCK: tl.constexpr, TURN: tl.constexpr):
+    take_turn(TURN)
     row = tl.program_id(0)
     channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     real = channel < hidden
-    tl.store(result + row * hidden + channel, _gated(projected, row, hidden, channel, real), mask=real)
-
-
-@triton.jit
-def _gate_row(projected, result, scale, hidden, BLOCK: tl.constexpr):
-    row = tl.program_id(0)
-    channel = tl.arange(0, BLOCK)
-    real = channel < hidden
-    value = _gated(projected, row, hidden, channel, real).to(tl.float32)
-    store_float8(tl.where(real, value, 0.0), result, scale, row, hidden, channel, real)
+    first = projected + row * 2 * hidden + channel
+    opening = tl.load(first, mask=real, other=0.0).to(tl.float32)
+    value = tl.load(first + hidden, mask=real, other=0.0).to(tl.float32)
+    tl.store(result + row * hidden + channel, gated(opening, value, result.dtype.element_ty), mask=real)

@@ -6,11 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cosmos_ros.world_model.decoding import products
-from cosmos_ros.world_model.decoding.float8 import Float8Linear, multiply_rows, quantise
-
-Rows = Tensor | tuple[Tensor, Tensor]  # [M, N], or in float8 with scales [M, 1]
-
+from cosmos_ros.world_model.decoding import layer_kernels, products
+from cosmos_ros.world_model.decoding.float8 import Float8Linear, Rows, multiply_rows, quantise
 
 Layer = nn.Linear | Float8Linear
 
@@ -19,11 +16,12 @@ class Projection:
     """Linear layers of one input, whose results stand side by side: [M, in] -> [M, rows of all].
 
     partial  give sums over parts of the input, [parts, M, rows of all], where that saves a step
+    gate     of two layers: give silu(first) * second, [M, rows of one]
     float8   whether it takes rows in float8, with their scales
     """
 
-    def __init__(self, *layers: Layer, partial: bool = False) -> None:
-        self._layers, self._partial = layers, partial
+    def __init__(self, *layers: Layer, partial: bool = False, gate: bool = False) -> None:
+        self._layers, self._partial, self._gate = layers, partial, gate
         self.float8 = isinstance(layers[0], Float8Linear)
         # A layer of another kind, as tensor parallelism has, does more than multiply.
         self._plain = self.float8 or type(layers[0]) is nn.Linear
@@ -31,16 +29,15 @@ class Projection:
     def __call__(self, x: Rows) -> Tensor:
         if not self._plain and isinstance(x, Tensor):
             return self._layers[0](x)
-        weight = side_by_side([layer.weight for layer in self._layers])
+        weight, scales = side_by_side([layer.weight for layer in self._layers]), None
         if self.float8 or isinstance(x, tuple):
-            rows, row_scale = x if isinstance(x, tuple) else quantise(x)
+            x, row_scale = x if isinstance(x, tuple) else quantise(x)
             scale = side_by_side([layer.scale for layer in self._layers if isinstance(layer, Float8Linear)])
-            if products.serves(len(rows), weight):
-                return products.multiply(rows, weight, (row_scale, scale), self._partial)
-            return multiply_rows(rows, row_scale, weight, scale)
+            scales = row_scale, scale
         if products.serves(len(x), weight):
-            return products.multiply(x, weight, partial=self._partial)
-        return F.linear(x, weight)
+            return products.multiply(x, weight, scales, partial=self._partial, gate=self._gate)
+        result = F.linear(x, weight) if scales is None else multiply_rows(x, scales[0], weight, scales[1])
+        return layer_kernels.gate(result) if self._gate else result
 
 
 @torch.inference_mode(False)

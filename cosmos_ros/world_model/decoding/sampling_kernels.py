@@ -10,8 +10,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from cosmos_ros.world_model.decoding.dependent_launch import overlap, take_turn
+
 SPLIT = 4096  # logits of a row that one thread block looks at first
 SWEEP = 4096  # and of each step of those that go over a whole row
+GROUP = 256  # logits of whose scores the best is remembered
 
 
 class Draws:
@@ -25,10 +28,10 @@ class Draws:
         device = settings.device
         self._settings, self._words, self._filled = settings, words, filled
         self._splits = triton.cdiv(vocabulary, SPLIT)
-        self._top, self._total, self._score = (
-            torch.empty(rows, self._splits, device=device, dtype=torch.float32) for _ in range(3)
-        )
-        self._best = torch.empty(rows, self._splits, device=device, dtype=torch.int32)
+        groups = self._splits * (SPLIT // GROUP)
+        self._top, self._total = (torch.empty(rows, self._splits, device=device) for _ in range(2))
+        self._score = torch.empty(rows, groups, device=device)
+        self._best = torch.empty(rows, groups, device=device, dtype=torch.int32)
         self._drawn = torch.empty(rows, device=device, dtype=torch.int64)
 
     def draw(self, logits: Tensor, window: int) -> Tensor:
@@ -38,7 +41,8 @@ class Draws:
         """
         rows, vocabulary = logits.shape
         splits = triton.next_power_of_2(self._splits)
-        _find_top[(rows, self._splits)](logits, self._top, vocabulary, self._splits, SPLIT=SPLIT)
+        early = overlap(logits, rows)
+        _find_top[(rows, self._splits)](logits, self._top, vocabulary, self._splits, SPLIT=SPLIT, **early)
         _race[(rows, self._splits)](
             logits,
             self._top,
@@ -53,6 +57,9 @@ class Draws:
             self._splits,
             SPLITS=splits,
             SPLIT=SPLIT,
+            GROUP=GROUP,
+            ON_GPU=logits.is_cuda,
+            **early,
         )
         _keep_to_top_p[(rows,)](
             logits,
@@ -68,8 +75,12 @@ class Draws:
             vocabulary,
             self._splits,
             SPLITS=splits,
+            SPLIT=SPLIT,
+            GROUP=GROUP,
+            ON_GPU=logits.is_cuda,
             SWEEP=SWEEP,
             num_warps=16,
+            **early,
         )
         return self._drawn
 
@@ -78,7 +89,15 @@ def guess(sequence: Tensor, filled: Tensor, guessed: Tensor, per_frame: int, tok
     """Fill in the window's tokens, int64 [B, W]: see WindowPass."""
     batch, window = tokens.shape
     _guess[(batch,)](
-        sequence, filled, guessed, tokens, window, per_frame, sequence.stride(0), BLOCK=triton.next_power_of_2(window)
+        sequence,
+        filled,
+        guessed,
+        tokens,
+        window,
+        per_frame,
+        sequence.stride(0),
+        BLOCK=triton.next_power_of_2(window),
+        **overlap(tokens, tokens.numel()),
     )
 
 
@@ -106,6 +125,7 @@ def settle(
         sequence.stride(0),
         ONE_BY_ONE=one_by_one,
         BLOCK=triton.next_power_of_2(window),
+        **overlap(tokens, tokens.numel()),
     )
 
 
@@ -128,20 +148,31 @@ def _keys(words, filled, window, row):
 
 
 @triton.jit
-def _gumbel(token, key, other):
-    bits = _mix(_mix(token.to(tl.uint32) * tl.full([], 0x9E3779B9, tl.uint32) + key) ^ other)
-    fraction = ((bits >> 1).to(tl.int32).to(tl.float32) + 0.5) * 4.656612873077393e-10
-    fraction = tl.minimum(fraction, 0.9999999403953552)
-    # -log1p(-fraction), precise near 0 too (Kahan): what rounding takes from the logarithm, the quotient gives back.
-    left = 1.0 - fraction
-    taken = 1.0 - left
-    clock = tl.where(taken == 0.0, fraction, -tl.log(left) * (fraction / tl.where(taken == 0.0, 1.0, taken)))
-    return -tl.log(clock)
+def _log2(x, ON_GPU: tl.constexpr):
+    if ON_GPU:  # to some 2**-22 of it or of 1; the library's, to the last bit, takes half of the time of a draw
+        return tl.inline_asm_elementwise(
+            "lg2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+    return tl.log2(x)
 
 
 @triton.jit
-def _find_top(logits, top, vocabulary, splits, SPLIT: tl.constexpr):
+def _gumbel(token, key, other, ON_GPU: tl.constexpr):
+    bits = _mix(_mix(token.to(tl.uint32) * tl.full([], 0x9E3779B9, tl.uint32) + key) ^ other)
+    fraction = ((bits >> 1).to(tl.int32).to(tl.float32) + 0.5) * 4.656612873077393e-10
+    fraction = tl.minimum(fraction, 0.9999999403953552)
+    # -log1p(-fraction): near 0, where clocks that win strike, by the series of 2 * atanh(fraction / (2 - fraction)).
+    ratio = fraction / (2.0 - fraction)
+    square = ratio * ratio
+    early = ratio * (2.0 + square * (2 / 3 + square * (2 / 5 + square * (2 / 7 + square * (2 / 9)))))
+    clock = tl.where(fraction < 0.25, early, -0.6931471805599453 * _log2(1.0 - fraction, ON_GPU))
+    return -0.6931471805599453 * _log2(clock, ON_GPU)
+
+
+@triton.jit
+def _find_top(logits, top, vocabulary, splits, SPLIT: tl.constexpr, TURN: tl.constexpr):
     """The highest logit of each split; NaN where a number in it is not finite."""
+    take_turn(TURN)
     row, split = tl.program_id(0), tl.program_id(1)
     token = split * SPLIT + tl.arange(0, SPLIT)
     real = token < vocabulary
@@ -175,8 +206,12 @@ def _race(
     splits,
     SPLITS: tl.constexpr,
     SPLIT: tl.constexpr,
+    GROUP: tl.constexpr,
+    ON_GPU: tl.constexpr,
+    TURN: tl.constexpr,
 ):
-    """Of each split: the sum of its weights, and the token of the best score."""
+    """The sum of a split's weights; of each group in it, the token of the best score."""
+    take_turn(TURN)
     row, split = tl.program_id(0), tl.program_id(1)
     highest, _ = _highest(top, row, splits, SPLITS)
     token = split * SPLIT + tl.arange(0, SPLIT)
@@ -184,11 +219,13 @@ def _race(
     value = tl.load(logits + row.to(tl.int64) * vocabulary + token, mask=real, other=float("-inf")).to(tl.float32)
     scaled = (value - highest) / tl.load(settings)
     key, other = _keys(words, filled, window, row)
-    scores = tl.where(real, scaled + tl.load(settings + 2) * _gumbel(token, key, other), float("-inf"))
-    winner = tl.max(scores, 0)
+    scores = tl.where(real, scaled + tl.load(settings + 2) * _gumbel(token, key, other, ON_GPU), float("-inf"))
     tl.store(total + row * splits + split, tl.sum(tl.exp(scaled), 0))
-    tl.store(score + row * splits + split, winner)
-    tl.store(best + row * splits + split, tl.min(tl.where((scores == winner) & real, token, vocabulary), 0))
+    groups: tl.constexpr = SPLIT // GROUP
+    winner, leader = _leaders(tl.reshape(scores, [groups, GROUP]), tl.reshape(token, [groups, GROUP]), vocabulary)
+    place = (row * splits + split) * groups + tl.arange(0, groups)
+    tl.store(score + place, winner)
+    tl.store(best + place, leader)
 
 
 @triton.jit
@@ -206,47 +243,68 @@ def _keep_to_top_p(
     vocabulary,
     splits,
     SPLITS: tl.constexpr,
+    SPLIT: tl.constexpr,
+    GROUP: tl.constexpr,
+    ON_GPU: tl.constexpr,
     SWEEP: tl.constexpr,
+    TURN: tl.constexpr,
 ):
-    """The best token of a row that top_p keeps: while the best is not kept, the best of those likelier than it."""
+    """The best token of a row that top_p keeps: while the best is not kept, the best of those likelier than it.
+
+    A group's best score bounds that of its likelier tokens. So a group is looked through again only where it leads with
+    a token that is not likelier.
+    """
+    take_turn(TURN)
     row = tl.program_id(0)
-    split = tl.arange(0, SPLITS)
-    inside = split < splits
+    split, group = tl.arange(0, SPLITS), tl.arange(0, SPLITS * (SPLIT // GROUP))
+    inside = group < splits * (SPLIT // GROUP)
     highest, strange = _highest(top, row, splits, SPLITS)
     divisor, top_p, heat = tl.load(settings), tl.load(settings + 1), tl.load(settings + 2)
-    allowed = top_p * tl.sum(tl.load(total + row * splits + split, mask=inside, other=0.0), 0)
-    scores = tl.load(score + row * splits + split, mask=inside, other=float("-inf"))
-    tokens = tl.load(best + row * splits + split, mask=inside, other=vocabulary)
-    token = tl.min(tl.where(inside & (scores == tl.max(scores, 0)), tokens, vocabulary), 0)
-    token = tl.where(strange > 0, 0, tl.minimum(token, vocabulary - 1))
+    allowed = top_p * tl.sum(tl.load(total + row * splits + split, mask=split < splits, other=0.0), 0)
+    place = row * splits * (SPLIT // GROUP) + group
+    scores = tl.load(score + place, mask=inside, other=float("-inf"))
+    tokens = tl.load(best + place, mask=inside, other=vocabulary)
     key, other = _keys(words, filled, window, row)
     start = logits + row.to(tl.int64) * vocabulary
+    refused = tl.full([], float("-inf"), tl.float32)
+    _, leader = _leaders(scores[None, :], tokens[None, :], vocabulary)
+    token = tl.where(strange > 0, 0, tl.minimum(tl.min(leader, 0), vocabulary - 1))
     searching = (strange == 0) & (top_p < 1.0) & (heat > 0.0)
     while searching:
         level = (tl.load(start + token).to(tl.float32) - highest) / divisor
-        weight = tl.zeros([SWEEP], tl.float32)
-        leader = tl.full([SWEEP], float("-inf"), tl.float32)
-        leading = tl.full([SWEEP], 0, tl.int32)
-        for begin in range(0, vocabulary, SWEEP):
-            each = begin + tl.arange(0, SWEEP)
+        if level > refused:
+            weight = tl.zeros([SWEEP], tl.float32)
+            for begin in range(0, vocabulary, SWEEP):
+                each = begin + tl.arange(0, SWEEP)
+                value = tl.load(start + each, mask=each < vocabulary, other=float("-inf")).to(tl.float32)
+                scaled = (value - highest) / divisor
+                weight += tl.where(scaled > level, tl.exp(scaled), 0.0)
+            searching = tl.sum(weight, 0) > allowed
+            refused = level
+        if searching:
+            each = token // GROUP * GROUP + tl.arange(0, GROUP)
             value = tl.load(start + each, mask=each < vocabulary, other=float("-inf")).to(tl.float32)
             scaled = (value - highest) / divisor
-            likelier = scaled > level
-            weight += tl.where(likelier, tl.exp(scaled), 0.0)
-            scored = tl.where(likelier, scaled + heat * _gumbel(each, key, other), float("-inf"))
-            better = scored > leader
-            leader = tl.where(better, scored, leader)
-            leading = tl.where(better, each, leading)
-        kept = tl.sum(weight, 0) <= allowed
-        winner = tl.max(leader, 0)
-        next_token = tl.min(tl.where(leader == winner, leading, vocabulary), 0)
-        searching = ~kept
-        token = tl.where(kept, token, next_token)
+            again = tl.where(scaled > refused, scaled + heat * _gumbel(each, key, other, ON_GPU), float("-inf"))
+            winner, leader = _leaders(again[None, :], each[None, :], vocabulary)
+            looked_at = group == token // GROUP
+            scores = tl.where(looked_at, tl.max(winner, 0), scores)
+            tokens = tl.where(looked_at, tl.min(leader, 0), tokens)
+            _, leader = _leaders(scores[None, :], tokens[None, :], vocabulary)
+            token = tl.minimum(tl.min(leader, 0), vocabulary - 1)
     tl.store(drawn + row, tl.where(strange > 0, -1, token).to(tl.int64))
 
 
 @triton.jit
-def _guess(sequence, filled, guessed, tokens, window, per_frame, stride, BLOCK: tl.constexpr):
+def _leaders(scores, tokens, vocabulary):
+    """Of each row of scores the best, and its token; the smallest of those that are equal."""
+    winner = tl.max(scores, 1)
+    return winner, tl.min(tl.where(scores == winner[:, None], tl.minimum(tokens, vocabulary), vocabulary), 1)
+
+
+@triton.jit
+def _guess(sequence, filled, guessed, tokens, window, per_frame, stride, BLOCK: tl.constexpr, TURN: tl.constexpr):
+    take_turn(TURN)
     sample = tl.program_id(0)
     offset = tl.arange(0, BLOCK)
     inside = offset < window
@@ -271,7 +329,9 @@ def _settle(
     stride,
     ONE_BY_ONE: tl.constexpr,
     BLOCK: tl.constexpr,
+    TURN: tl.constexpr,
 ):
+    take_turn(TURN)
     sample = tl.program_id(0)
     offset = tl.arange(0, BLOCK)
     inside = offset < window
