@@ -16,7 +16,7 @@ from cosmos_ros.device.devices import free_memory, resolve_device, resolve_dtype
 from cosmos_ros.device.out_of_memory import out_of_memory_as_error
 from cosmos_ros.device.placement import DeviceMemory
 from cosmos_ros.device.plan import MemoryPlan, Need, Pipeline, plan_memory
-from cosmos_ros.errors import InvalidGoal, ModelUnavailable
+from cosmos_ros.errors import InvalidGoal, ModelUnavailable, OutOfMemory
 from cosmos_ros.guardrail import Guardrail
 from cosmos_ros.guardrail.guard import PROMPT_GUARD, VIDEO_GUARD
 from cosmos_ros.guardrail.screening import Screening
@@ -245,6 +245,7 @@ class Foresight:
         seen    what each sample goes on from: the clip's frames, or predicted ones
         """
         model, drawn = self._require_model(), sampling.of_stretch(number)
+        self._require_room(len(seen))
         last: dict[int, np.ndarray] = {}
         with clock, ExitStack() as under_watch, out_of_memory_as_error("predicting"):
 
@@ -392,12 +393,24 @@ class Foresight:
                     memory=self._memory,
                     gpus=config.gpus,
                     denoising_steps=config.denoising_steps,
+                    window=config.window,
                 )
                 self.guardrail.load()
                 model.warm_up()
                 self.guardrail.warm_up(self.spec.compression[0], self.spec.frame_size)
                 self._model = model
         return self._model
+
+    def _require_room(self, samples: int) -> None:
+        """Raises OutOfMemory where so many samples together are not expected to fit: before any work, not amid it."""
+        plan = self._memory.plan
+        if plan is None or samples == 1 or plan.peak_of(samples) <= plan.free:
+            return
+        most = max(n for n in range(1, samples) if n == 1 or plan.peak_of(n) <= plan.free)
+        raise OutOfMemory(
+            f"{samples} samples together are expected to take {plan.peak_of(samples) / 1e9:.1f} GB of the GPU, of "
+            f"which {plan.free / 1e9:.1f} GB were free when the model was loaded; ask for at most {most}"
+        )
 
     def _plan(self) -> MemoryPlan | None:
         """For the memory that is free now; None on the CPU, where a part has nowhere else to wait."""
@@ -410,6 +423,7 @@ class Foresight:
             guardrail=config.guardrail,
             bytes_per_weight=resolve_dtype(config.dtype, device).itemsize,
             gpus=config.gpus,
+            window=config.window,
         )
         return plan_memory(needs, PIPELINE, free_memory(device), config.memory)
 
@@ -454,15 +468,16 @@ def needs_of(
     guardrail: str | Path = "",
     bytes_per_weight: int = 2,
     gpus: int = 1,
+    window: int = 0,
 ) -> tuple[Need, ...]:
     """What a checkpoint and all that runs with it take of the (first) device.
 
-    tokenizer, guardrail, gpus  as in ForesightConfig
-    bytes_per_weight            2 in bfloat16, 4 in float32
+    tokenizer, guardrail, gpus, window  as in ForesightConfig
+    bytes_per_weight                    2 in bfloat16, 4 in float32
 
     Raises ModelUnavailable or GuardrailUnavailable where a part is missing or damaged.
     """
     return (
-        *world_model.needs_of(spec, tokenizer=tokenizer, bytes_per_weight=bytes_per_weight, gpus=gpus),
+        *world_model.needs_of(spec, tokenizer=tokenizer, bytes_per_weight=bytes_per_weight, gpus=gpus, window=window),
         *Guardrail.needs_for(spec, guardrail),
     )

@@ -11,11 +11,11 @@ tables, and one check judges a value wherever it comes from. A setting belongs t
 
 To add one, write one line in the class of its reader, and renew the file that ships:
 
-    window: int = setting(0, "Tokens that ...", bounds=(0, 12_800))
+    horizon: int = setting(0, "Frames that ...", bounds=(0, 24))
     python -m cosmos_ros.settings > config/foresight.yaml
 
-It is then a parameter `window`, a launch argument `window:=`, a flag `--window` of every command that takes the class,
-and a field `config.window`. A name that was given up stays usable for one release: `formerly=("old_name",)`.
+It is then a parameter `horizon`, a launch argument `horizon:=`, a flag `--horizon` of every command that takes the
+class, and a field `config.horizon`. A name that was given up stays usable for one release: `formerly=("old_name",)`.
 
 `python -m cosmos_ros.settings` prints config/foresight.yaml. Nothing here needs PyTorch or ROS.
 """
@@ -97,6 +97,13 @@ class ForesightConfig(Config):
         "the model was trained; its weights were not tuned for another size.",
         pattern=r"(\d{1,4}x\d{1,4})?",
         form="height x width in pixels such as 320x512, or empty",
+        decides=True,
+    )
+    window: int = setting(
+        0,
+        "Positions that a decoding pass looks at: more of them take fewer passes, each of which takes longer. On a GPU "
+        "tokens depend on it. 0: 128 on a GPU, 32 on the CPU.",
+        bounds=(0, 12_800),
         decides=True,
     )
     memory: str = setting(

@@ -4,17 +4,19 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from cosmos_ros.device.plan import Need, plan_memory
 from cosmos_ros.device.tensors import bytes_of
-from cosmos_ros.errors import ModelUnavailable
+from cosmos_ros.errors import ModelUnavailable, OutOfMemory
 from cosmos_ros.foresight import PIPELINE, Foresight, needs_of
 from cosmos_ros.guardrail.cosmos.folder import PROMPT_GUARD_WORK, VIDEO_GUARD_WORK
+from cosmos_ros.rollout import Clip
 from cosmos_ros.world_model import ModelSpec, Transformer
 from cosmos_ros.world_model.config import PUBLISHED_KINDS, TransformerConfig
-from cosmos_ros.world_model.decoding.engine import PREFILL_TOKENS
+from cosmos_ros.world_model.decoding.engine import CUDA_WINDOW, PREFILL_TOKENS
 from cosmos_ros.world_model.decoding.kv_cache import KVCache
 from cosmos_ros.world_model.tensor_parallel.sharded_transformer import RANK_OVERHEAD
 from cosmos_ros.world_model.text_encoder import CONTEXT_LENGTH
@@ -26,7 +28,9 @@ RESULTS = Path(__file__).parents[1] / "bench" / "results"
 
 
 def need_of(config: TransformerConfig) -> Need:
-    return transformer_need(config, 2, tokens_per_pass=PREFILL_TOKENS, context_length=CONTEXT_LENGTH)
+    return transformer_need(
+        config, 2, tokens_per_pass=PREFILL_TOKENS, context_length=CONTEXT_LENGTH, window=CUDA_WINDOW
+    )
 
 
 @pytest.mark.parametrize("kind", PUBLISHED_KINDS)
@@ -60,6 +64,27 @@ def test_the_peaks_that_were_measured_are_expected(kind):
     assert {"fast", "low"} <= set(measured)
     for mode, peak in measured.items():
         assert peak <= plan_memory(needs, PIPELINE, free=80 * GB, mode=mode).peak / GB <= 1.08 * peak
+
+
+@pytest.mark.parametrize("kind", PUBLISHED_KINDS)
+def test_each_further_sample_needs_a_cache_of_its_own(kind):
+    config = PUBLISHED_KINDS[kind].config
+    need = need_of(config)
+    cache = KVCache(config, 4, config.sequence_length + CUDA_WINDOW, device="meta", dtype=torch.bfloat16)
+    assert cache.keys.nbytes + cache.values.nbytes < 4 * need.another < 1.2 * (cache.keys.nbytes + cache.values.nbytes)
+    plan = plan_memory([need, Need("tokenizer", GB // 2, work=3 * GB)], PIPELINE, 80 * GB)
+    assert plan.peak_of(1) == plan.peak and plan.peak_of(5) - plan.peak == 4 * need.another
+
+
+def test_samples_that_will_not_fit_are_refused_before_any_work(tiny_checkpoint, monkeypatch):
+    foresight = Foresight.from_config({"checkpoint": str(tiny_checkpoint), "device": "cpu"})
+    foresight.load()
+    needs = (Need("transformer", 2 * GB, another=GB),)
+    foresight._memory.plan = plan_memory(needs, PIPELINE, free=5 * GB)
+    monkeypatch.setattr(foresight._model, "tokenize_batch", lambda *_, **__: pytest.fail("work began"))
+    clip = Clip(np.zeros((9, 32, 64, 3), np.uint8), tuple(range(9)), 10.0)
+    with pytest.raises(OutOfMemory, match=r"4 samples together .* 5\.4 GB .* at most 3"):
+        foresight.predict_samples(clip, 4)
 
 
 @pytest.mark.parametrize(("kind", "card"), [("4B", 16 * GB), ("5B", 16 * GB), ("12B", 24 * 2**30)])

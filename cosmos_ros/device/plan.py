@@ -24,6 +24,7 @@ class Need:
     work     more while it works: activations
     kept     more from its first work on, for as long as it is on the device: the KV cache
     tables   of the weights: embedding tables, which may be read from host memory without slowing the part
+    another  more for each further sample that is predicted together with the first: its KV cache
     piece    of the weights: what is on the device at once where the part waits in host memory and comes in pieces;
              0: all
     """
@@ -34,6 +35,7 @@ class Need:
     kept: int = 0
     tables: int = 0
     piece: int = 0
+    another: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,10 @@ class MemoryPlan:
         resident = sum(self._held(need) for need in self.needs if need.name not in self.parked)
         busiest = max(sum(self._comes_for(need) for need in self.needs if need.name in phase) for phase in phases)
         return resident + busiest + OVERHEAD
+
+    def peak_of(self, samples: int) -> int:
+        """The peak where so many samples of a clip are predicted together."""
+        return self.peak + (samples - 1) * sum(need.another for need in self.needs)
 
     @property
     def host(self) -> int:

@@ -223,23 +223,25 @@ def attend_grouped(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor |
 
 
 def transformer_need(
-    config: TransformerConfig, bytes_per_weight: int, *, tokens_per_pass: int, context_length: int
+    config: TransformerConfig, bytes_per_weight: int, *, tokens_per_pass: int, context_length: int, window: int
 ) -> Need:
     """Beside the weights and position tables: the KV cache, and the activations of the largest pass.
 
     bytes_per_weight  2 in bfloat16, 4 in float32
     tokens_per_pass   of the largest pass
     context_length    positions of a prompt, whose keys and values are kept for every layer
+    window            positions that a decoding pass looks at, of each sample
     """
     parameters = sum(math.prod(shape) for shape in transformer_shapes(config).values())
     row = config.n_layers * 2 * config.n_kv_heads * config.head_dim
-    activations = tokens_per_pass * (4 * config.ffn_hidden + 16 * config.dim)
+    of_token = 4 * config.ffn_hidden + 16 * config.dim  # activations
     tables = config.position_rows * (2 * config.head_dim + (config.dim if config.has_text else 0))
     context = context_length * row if config.has_text else 0
     return Need(
         TRANSFORMER,
         weights=(parameters + tables) * bytes_per_weight,
-        work=activations * bytes_per_weight,
+        work=tokens_per_pass * of_token * bytes_per_weight,
         kept=(config.position_rows * row + context) * bytes_per_weight,
         tables=config.vocab_in * config.dim * bytes_per_weight,
+        another=(config.position_rows * row + window * (of_token + config.vocab_out)) * bytes_per_weight,
     )

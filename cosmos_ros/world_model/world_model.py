@@ -24,7 +24,14 @@ from cosmos_ros.device.threads import cpu_threads
 from cosmos_ros.errors import NotFinite, SettingError
 from cosmos_ros.rollout import Decoding
 from cosmos_ros.world_model.checkpoints.transformer_weights import load_transformer
-from cosmos_ros.world_model.decoding.engine import PREFILL_TOKENS, DecodeEngine, Pass, WindowDecoder, stepwise
+from cosmos_ros.world_model.decoding.engine import (
+    CUDA_WINDOW,
+    PREFILL_TOKENS,
+    DecodeEngine,
+    Pass,
+    WindowDecoder,
+    stepwise,
+)
 from cosmos_ros.world_model.decoding.sampling import Sampling
 from cosmos_ros.world_model.diffusion_decoder.decoder import diffusion_decoder_needs, load_diffusion_decoder
 from cosmos_ros.world_model.diffusion_decoder.sampler import PUBLISHED_STEPS
@@ -117,6 +124,7 @@ class WorldModel:
         memory: DeviceMemory | None = None,
         gpus: int = 1,
         denoising_steps: int = 0,
+        window: int = 0,
     ) -> WorldModel:
         """Load a checkpoint, its tokenizer, its frame decoder, its refiner if any and what encodes its prompts, if any.
 
@@ -129,6 +137,7 @@ class WorldModel:
         memory      None: every part stays on the device
         gpus        over how many, from the device on, the transformer is cut; the rest is on the first
         denoising_steps  of the diffusion decoder, where the spec has one; 0: as published
+        window      positions that a decoding pass looks at; 0: as many as suit the device
 
         Raises ModelUnavailable; SettingError for fp8 on several GPUs.
         """
@@ -154,14 +163,17 @@ class WorldModel:
         if gpus != 1 and dtype == FLOAT8:
             raise SettingError(f"dtype {FLOAT8} works on one GPU; leave gpus at 1, or take bfloat16")
         if gpus != 1:
-            engine = TensorParallelDecoder(spec.checkpoint, spec.config, gpus=gpus, device=place, dtype=precision)
-            engine.start()
-            return cls(spec, programs, engine, text_encoder, refiner, memory, diffusion=diffusion)
+            ranks = TensorParallelDecoder(
+                spec.checkpoint, spec.config, gpus=gpus, device=place, dtype=precision, window=window
+            )
+            ranks.start()
+            return cls(spec, programs, ranks, text_encoder, refiner, memory, diffusion=diffusion)
         transformer = load_transformer(spec.checkpoint, spec.config, device=place, dtype=precision)
         computes_in = FLOAT8 if dtype == FLOAT8 and in_float8(transformer, place) else ""
         if memory.tables_on_host:
             transformer.tok_embeddings = HostTable(transformer.get_parameter("tok_embeddings.weight"), place)
-        return cls(spec, programs, WindowDecoder(transformer), text_encoder, refiner, memory, computes_in, diffusion)
+        engine = WindowDecoder(transformer, window)
+        return cls(spec, programs, engine, text_encoder, refiner, memory, computes_in, diffusion)
 
     def warm_up(self) -> None:
         """Take every path once, so that the first prediction is as fast as the next: a few passes of each part."""
@@ -375,17 +387,21 @@ class WorldModel:
 
 
 def needs_of(
-    spec: ModelSpec, *, tokenizer: str | Path = "", bytes_per_weight: int = 2, gpus: int = 1
+    spec: ModelSpec, *, tokenizer: str | Path = "", bytes_per_weight: int = 2, gpus: int = 1, window: int = 0
 ) -> tuple[Need, ...]:
     """What the parts of a world model take of the (first) device, known from headers before anything is loaded.
 
-    tokenizer, gpus   as `WorldModel.from_checkpoint` takes them
-    bytes_per_weight  2 in bfloat16, 4 in float32
+    tokenizer, gpus, window  as `WorldModel.from_checkpoint` takes them
+    bytes_per_weight         2 in bfloat16, 4 in float32
 
     Raises ModelUnavailable where a part is missing or damaged.
     """
     transformer = transformer_need(
-        spec.config, bytes_per_weight, tokens_per_pass=PREFILL_TOKENS, context_length=CONTEXT_LENGTH
+        spec.config,
+        bytes_per_weight,
+        tokens_per_pass=PREFILL_TOKENS,
+        context_length=CONTEXT_LENGTH,
+        window=window or CUDA_WINDOW,
     )
     needs = [
         transformer if gpus == 1 else share_need(transformer, gpus),

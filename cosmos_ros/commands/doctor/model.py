@@ -104,6 +104,7 @@ def memory(spec: ModelSpec, config: ForesightConfig) -> Iterator[Finding]:
             guardrail=config.guardrail,
             bytes_per_weight=resolve_dtype(config.dtype, device).itemsize,
             gpus=config.gpus if on_gpu else 1,
+            window=config.window,
         )
     except (ForesightError, OSError) as error:
         yield fail("memory", str(error))

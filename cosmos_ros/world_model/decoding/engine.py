@@ -89,14 +89,14 @@ class DecodeEngine(Protocol):
 class WindowDecoder:
     """Decodes a window of positions in every pass, after a prefill over the prompt.
 
-    window      None: as many positions as suit the device
+    window      positions that a pass looks at; 0: as many as suit the device
     one_by_one  accept one token per pass: slow, and the definition of what the passes give otherwise
     """
 
-    def __init__(self, transformer: Transformer, window: int | None = None, one_by_one: bool = False) -> None:
+    def __init__(self, transformer: Transformer, window: int = 0, one_by_one: bool = False) -> None:
         self.module = self.transformer = transformer
         config, device = transformer.config, transformer.output.weight.device
-        self.window = min(window, config.n_tokens) if window else default_window(config, device)
+        self.window = window_of(config, device, window)
         self.one_by_one = one_by_one
         self._pass: WindowPass | None = None
 
@@ -148,9 +148,9 @@ def make_pass(transformer: Transformer, batch: int, window: int, one_by_one: boo
     return WindowPass(transformer, batch, window, one_by_one)
 
 
-def default_window(config: TransformerConfig, device: torch.device) -> int:
-    """How many positions a pass looks at, where nobody says it."""
-    return min(CUDA_WINDOW if device.type == "cuda" else CPU_WINDOW, config.n_tokens)
+def window_of(config: TransformerConfig, device: torch.device, wanted: int = 0) -> int:
+    """How many positions a pass looks at; wanted 0: as many as suit the device."""
+    return min(wanted or (CUDA_WINDOW if device.type == "cuda" else CPU_WINDOW), config.n_tokens)
 
 
 def prefill(current: WindowPass, prompts: Tensor, first: int) -> None:

@@ -30,7 +30,7 @@ LOOPBACK = "lo"  # all ranks are on one host, whose name may resolve to an addre
 
 @dataclass(frozen=True)
 class Share:
-    """What a rank loads: its part of `ranks` of the checkpoint."""
+    """What a rank loads: its part of `ranks` of the checkpoint. window: positions that its passes look at."""
 
     checkpoint: Checkpoint
     config: TransformerConfig
@@ -38,6 +38,7 @@ class Share:
     ranks: int
     device: torch.device
     dtype: torch.dtype
+    window: int
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ def serve(share: Share, store: Path, connection: Connection, stop_sign: StopSign
         with out_of_memory_as_error("running the model on several GPUs"):
             _join(share, store)
             engine = WindowDecoder(
-                load_share(share.checkpoint, share.config, share.rank, share.ranks, share.device, share.dtype)
+                load_share(share.checkpoint, share.config, share.rank, share.ranks, share.device, share.dtype),
+                share.window,
             )
             connection.send(Loaded())
             while True:

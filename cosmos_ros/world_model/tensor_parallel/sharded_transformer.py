@@ -51,7 +51,7 @@ def share_need(whole: Need, ranks: int) -> Need:
     whole  of the transformer, as on one device
     """
     share = (whole.weights + whole.kept) // ranks + whole.work
-    return Need(TRANSFORMER_SHARE, weights=share + RANK_OVERHEAD)
+    return Need(TRANSFORMER_SHARE, weights=share + RANK_OVERHEAD, another=whole.another // ranks)
 
 
 def load_share(

@@ -25,7 +25,7 @@ from cosmos_ros.errors import ForesightError, RankLost, SettingError
 from cosmos_ros.scratch import scratch_folder
 from cosmos_ros.world_model.checkpoints.transformer_weights import Checkpoint, open_checkpoint
 from cosmos_ros.world_model.config import TransformerConfig
-from cosmos_ros.world_model.decoding.engine import Pass, default_window
+from cosmos_ros.world_model.decoding.engine import Pass, window_of
 from cosmos_ros.world_model.decoding.sampling import Sampling
 from cosmos_ros.world_model.tensor_parallel.rank import (
     Failed,
@@ -54,6 +54,7 @@ class TensorParallelDecoder:
     path    of the checkpoint; or one that was opened. Every rank loads from its files, and from no others that came in
             their place since
     config  of the whole transformer
+    window  as WindowDecoder takes it
 
     The weights live in the ranks' processes, and so on no device of this one. A generation raises ModelUnavailable or
     OutOfMemory as loading and decoding do, and RankLost where a rank has died or hung.
@@ -69,13 +70,16 @@ class TensorParallelDecoder:
         gpus: int,
         device: torch.device,
         dtype: torch.dtype,
+        window: int = 0,
     ) -> None:
         require_divisible(config, gpus)
         devices = rank_devices(device, gpus)
         self.module = nn.Module()
-        self.window = default_window(config, device)
+        self.window = window_of(config, device, window)
         checkpoint = path if isinstance(path, Checkpoint) else open_checkpoint(path)
-        self._shares = [Share(checkpoint, config, rank, gpus, place, dtype) for rank, place in enumerate(devices)]
+        self._shares = [
+            Share(checkpoint, config, rank, gpus, place, dtype, self.window) for rank, place in enumerate(devices)
+        ]
         self._group: _Group | None = None
 
     def start(self) -> _Group:
