@@ -19,25 +19,27 @@ Numbers = dict[str, dict[str, float | bool | None]]
 class Measure:
     """A column of the benchmark's table.
 
-    key   in a row's numbers
-    unit  said below the title, with what is better
+    key    in a row's numbers
+    unit   said below the title, with what is better
+    scale  by which the number is multiplied for the table: 100 for shares in per cent
     """
 
     key: str
     title: str
     unit: str
     decimals: int
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
 class Published:
-    """A line of the paper's tables: who, after how many conditioning frames, and its numbers by Measure.key.
+    """A line of the paper's tables: who, what the model was shown, and its numbers by Measure.key, not scaled.
 
-    n_conditioning  None: the paper does not tell them apart
+    conditioning  "video" or "image"; None: the table does not tell them apart
     """
 
     model: str
-    n_conditioning: int | None
+    conditioning: str | None
     numbers: Mapping[str, float]
 
 
@@ -48,22 +50,26 @@ class Benchmark:
     name            as in the command
     title, question for the report
     stages          kind of scene -> draws one
-    clips_per_kind  that the benchmark asks for
+    n_clips         of all kinds together; the kinds take turns
     conditioning    frames that the model is shown, in turn: "video" (9 at the published compression), "image" (1)
     metrics         of the evaluation's, measured beside
     measure         the benchmark's own numbers of one clip; the ground truth is None for a recording
+    refused         likewise of a clip whose rollout or round trip was refused, by what the record says of it
     measures        what they mean
     published       the paper's figures
     comparable      Measure.key -> why the published figure may be held against ours, or what differs
-    needs           packages without which it cannot run: module -> what for
     notes           for the report: how it is measured
+    needs           packages without which it cannot run: module -> what for
+    least_width     pixels, of frames that the benchmark can work with: where the model refines at the camera's own
+                    resolution, it gets frames so wide; otherwise always its own size
+    takes_recordings  whether it can be run on bags and videos too, which have no ground truth
     """
 
     name: str
     title: str
     question: str
     stages: Mapping[str, Stage]
-    clips_per_kind: int
+    n_clips: int
     conditioning: Sequence[str]
     metrics: tuple[str, ...]
     measure: Callable[[Videos, GroundTruth | None, Foresight], Numbers]
@@ -73,3 +79,5 @@ class Benchmark:
     notes: Sequence[str]
     needs: Mapping[str, str]
     takes_recordings: bool = False
+    least_width: int = 0
+    refused: Callable[[Mapping], Numbers] = lambda _refusal: {}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from cosmos_ros.benchmarks.benchmark import Numbers
 from cosmos_ros.benchmarks.catalogue import benchmark
@@ -38,10 +41,22 @@ class ClipEvaluator:
             return {"benchmark": _rounded(self._benchmark.measure(videos, task.truth, self._windows.foresight))}
 
         outcome = self._windows(task.window, also)
-        n = len(task.window.clip.frames)
-        seed = task.truth.seed if task.truth else None
-        record = outcome.record | {"n_conditioning": n, "kind": task.window.bag, "scene_seed": seed}
+        record = outcome.record | {
+            "n_conditioning": len(task.window.clip.frames),
+            "scene_seed": task.truth.seed if task.truth else None,
+            "frames_sha256": _fingerprint(task.window),
+        }
+        if "refused" in record:
+            record["benchmark"] = self._benchmark.refused(record["refused"])
         return Outcome(outcome.key, record, outcome.pictures, outcome.seconds)
+
+
+def _fingerprint(window: Window) -> str:
+    """Of all pixels, shown and true: another OpenGL may draw the same scene a little differently."""
+    digest = hashlib.sha256()
+    for frames in (window.clip.frames, window.truth.frames):
+        digest.update(np.ascontiguousarray(frames).data)
+    return digest.hexdigest()
 
 
 def _rounded(numbers: Numbers) -> Numbers:

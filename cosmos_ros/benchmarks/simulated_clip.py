@@ -67,9 +67,8 @@ class SimulatedClip:
     def window(self, n_conditioning: int) -> Window:
         """What the model sees, the first n frames, and what really followed."""
         stamps = tuple(NANOSECONDS + round(k * NANOSECONDS / self.frame_rate) for k in range(len(self.frames)))
-        clip = Clip(self.frames[:n_conditioning], stamps[:n_conditioning], self.frame_rate)
-        future = Clip(self.frames[n_conditioning:], stamps[n_conditioning:], self.frame_rate)
-        return Window(f"{self.key}-{n_conditioning}", self.truth.kind, clip.stamps_ns[-1], clip, future)
+        whole = Clip(self.frames, stamps, self.frame_rate)
+        return window_of(self.key, self.truth.kind, whole, n_conditioning)
 
     def to_bytes(self) -> bytes:
         """As a compressed .npz."""
@@ -106,3 +105,12 @@ class SimulatedClip:
                 tuple(Contact(frame, tuple(things), tuple(place)) for frame, things, place in words["contacts"]),
             )
             return cls(file["frames"], words["frame_rate"], truth)
+
+
+def window_of(key: str, name: str, whole: Clip, n_conditioning: int) -> Window:
+    """A chunk of frames as a window of which the model sees the first n."""
+    shown, future = (
+        Clip(whole.frames[part], whole.stamps_ns[part], whole.frame_rate, whole.frame_id)
+        for part in (slice(None, n_conditioning), slice(n_conditioning, None))
+    )
+    return Window(f"{key}-{n_conditioning}", name, shown.stamps_ns[-1], shown, future)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,21 +20,36 @@ from cosmos_ros.training.splits import Split
 VERSION = 1  # of what is filmed: it rises when a scene or the filming changes, so that no old clip is taken
 
 
+SHORTEST_S, LONGEST_S = 0.5, 8.0  # that a clip may last: the scenes are laid out for it
+
+
 class CannotFilm(ForesightError):
     """The clips cannot be made on this machine; the message says what is missing and how to get it."""
 
 
 @dataclass(frozen=True)
 class Filming:
-    """How a set is filmed: n_frames at frame_rate Hz, size (height, width) in pixels."""
+    """How a set is filmed: n_frames at frame_rate Hz, size (height, width) in pixels.
+
+    Raises CannotFilm for a clip that is much shorter or longer than what happens in the scenes.
+    """
 
     n_frames: int
     frame_rate: float
     size: tuple[int, int]
 
+    def __post_init__(self) -> None:
+        seconds = self.n_frames / self.frame_rate
+        if not SHORTEST_S <= seconds <= LONGEST_S:
+            raise CannotFilm(
+                f"{self.n_frames} frames at {self.frame_rate:g} Hz last {seconds:.3g} s, and the simulated scenes are "
+                f"made for clips of {SHORTEST_S:g} to {LONGEST_S:g} s: choose another --frame-rate, "
+                f"{self.n_frames / LONGEST_S:.1f} to {self.n_frames / SHORTEST_S:.0f} Hz"
+            )
+
 
 class SimulatedSet:
-    """n clips of each kind of scene.
+    """n clips; the kinds of scene take turns.
 
     stages  kind -> draws a scene of it. The stream of clip i of a kind hangs on the kind's name and i alone
     folder  where clips are kept; None: in the cache
@@ -43,21 +58,22 @@ class SimulatedSet:
     def __init__(
         self, name: str, stages: Mapping[str, Stage], n: int, filming: Filming, folder: Path | None = None
     ) -> None:
-        self._stages, self._n, self._filming = stages, n, filming
+        self._name, self._stages, self._n, self._filming = name, stages, n, filming
         height, width = filming.size
         place = f"{name}-{VERSION}-{height}x{width}-{filming.frame_rate:g}Hz-{filming.n_frames}"
         self.folder = (folder or paths.cache_directory() / "benchmarks") / place
 
     def __len__(self) -> int:
-        return len(self._stages) * self._n
+        return self._n
 
-    def keys(self) -> list[tuple[str, int]]:
-        """(kind, seed) of every clip: the kinds take turns, so that the first few clips show all of them."""
-        return [(kind, seed) for seed in range(self._n) for kind in self._stages]
+    def describe(self) -> dict:
+        """Everything that a clip hangs on; how many there are is no part of it."""
+        return {"set": self._name, "version": VERSION, "kinds": list(self._stages)} | asdict(self._filming)
 
-    def clips(self) -> Iterator[SimulatedClip]:
-        for kind, seed in self.keys():
-            yield self.clip(kind, seed)
+    def scenes(self) -> list[tuple[str, int]]:
+        """(kind, seed) of every clip; fewer clips are the first of more."""
+        kinds = list(self._stages)
+        return [(kinds[i % len(kinds)], i // len(kinds)) for i in range(self._n)]
 
     def clip(self, kind: str, seed: int) -> SimulatedClip:
         """From the cache, or filmed. Raises CannotFilm, OSError."""

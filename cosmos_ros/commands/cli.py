@@ -1,4 +1,4 @@
-"""`cosmos_ros demo | predict | evaluate | train | doctor`: each command lives in its own room and is loaded on use."""
+"""`cosmos_ros demo | predict | evaluate | ...`: each command lives in its own module and is loaded on use."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ COMMANDS = {
     "demo": ("cosmos_ros.commands.demo", "replay the sample bag through the node and predict its future"),
     "predict": ("cosmos_ros.commands.predict", "predict from a video, an image or a bag, without ROS"),
     "evaluate": ("cosmos_ros.commands.evaluate", "measure the foresight on recorded bags"),
+    "benchmark": (
+        "cosmos_ros.commands.benchmark",
+        "is the predicted world consistent, does it obey physics, does it fail",
+    ),
     "train": ("cosmos_ros.commands.train", "train a tokenizer and a world model of your own"),
     "doctor": ("cosmos_ros.commands.doctor.doctor", "say what this machine, robot and checkpoint lack"),
 }

@@ -5,23 +5,22 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
 from cosmos_ros.commands.flags import add_flags, config_of, require
 from cosmos_ros.errors import ForesightError, SettingError
-from cosmos_ros.evaluation.measure import Outcome, Settings, WindowEvaluator, moving_share
+from cosmos_ros.evaluation.measure import Outcome, Settings, WindowEvaluator
+from cosmos_ros.evaluation.recorded import Choice, RecordedWindows
 from cosmos_ros.evaluation.results import SCHEMA, Results, describe_bag, describe_model, fingerprint
 from cosmos_ros.evaluation.running import Spread, measure_all
 from cosmos_ros.evaluation.store import OtherEvaluation, Store
 from cosmos_ros.foresight import Foresight
 from cosmos_ros.metrics.perceptual import FVD_CLIPS, FVD_FILE, LPIPS_FILE, BadWeights, Perceptual
 from cosmos_ros.progress_bar import ProgressBar
-from cosmos_ros.recordings.opening import open_recording
-from cosmos_ros.recordings.recording import BadRecording, Recording
-from cosmos_ros.recordings.windows import Plan, Skipped, Window, WindowMaker
+from cosmos_ros.recordings.windows import Plan
 from cosmos_ros.settings import ClipConfig, ForesightConfig, SamplingConfig, settings_of
 
 
@@ -103,7 +102,6 @@ class Evaluation:
         Perceptual(args.lpips_weights, args.fvd_weights, "cpu")  # a wrong file is told before anything runs
         foresight = Foresight(self._settings.foresight)
         spec = foresight.spec
-        self._frame_size, self._max_pixels = spec.frame_size, clips.max_pixels
         n_conditioning = max(spec.conditioning_lengths)
         self._plan = Plan(
             frame_rate=clips.frame_rate or spec.frame_rate,
@@ -132,12 +130,20 @@ class Evaluation:
         self._store = Store(args.out, settings, args.resume)
         self._results = Results(args.out, settings, datetime.now(timezone.utc))
         self._done = self._store.keys()
+        self._recorded = RecordedWindows(
+            args.bags,
+            self._plan,
+            self._done,
+            Choice(args.image_topic, clips.max_pixels, args.min_motion, spec.frame_size),
+            self._results.bags,
+            self._results.skipped,
+        )
 
     def run(self) -> int:
         """Evaluate, then write the report: of what is there, where the run is interrupted or fails."""
         with ProgressBar(unit=" windows", initial=len(self._done), desc="evaluating") as bar:
             status, trouble = measure_all(
-                self._windows(bar),
+                self._recorded.windows(),
                 WindowEvaluator,
                 self._settings,
                 Spread(self._args.workers, self._args.ray, self._model_bytes),
@@ -148,63 +154,17 @@ class Evaluation:
         if trouble:
             _failed(trouble)
         elif not summary["windows"]:
-            _failed(self._results.why_nothing(self._plan.span_s, summary["refused"]))
+            _failed(_all_refused(summary["refused"]) if summary["refused"] else self._recorded.why_none())
         return status or int(not summary["windows"])
 
     def _keep(self, bar: ProgressBar) -> Callable[[Outcome], None]:
         def keep(outcome: Outcome) -> None:
             self._store.keep(outcome)
             self._results.seconds[outcome.key] = outcome.seconds
+            bar.total = self._recorded.expected
             bar.update()
 
         return keep
-
-    def _windows(self, bar: ProgressBar) -> Iterator[Window]:
-        """Of all recordings, those that are not done yet; one that cannot be read does not keep us from the others."""
-        bar.total = 0
-        for index, path in enumerate(self._args.bags):
-            try:
-                recording = open_recording(path, self._max_pixels)
-                topic = recording.image_topic(self._args.image_topic)
-            except BadRecording as error:
-                self._results.bags.append({"name": Path(path).name, "error": str(error)})
-                ProgressBar.write(f"cosmos_ros evaluate: {error}", file=sys.stderr)
-                continue
-            yield from self._windows_of(recording, topic, index, bar)
-            for loss in recording.losses:
-                ProgressBar.write(f"{recording.name}: {loss}", file=sys.stderr)
-
-    def _windows_of(self, recording: Recording, topic: str, index: int, bar: ProgressBar) -> Iterator[Window]:
-        """What else is to say of the recording goes to the results."""
-        bar.total += self._expected(recording)
-        maker = WindowMaker(recording.name, index, self._plan, self._done)
-        self._results.bags.append(
-            {"name": recording.name, "topic": topic, "losses": recording.losses, "notes": maker.notes}
-        )
-        try:
-            for window in maker.windows(recording.frames(topic)):
-                if not isinstance(window, Skipped):
-                    window = self._unless_still(window)
-                if isinstance(window, Skipped):
-                    self._results.skipped.append(asdict(window))
-                    bar.total -= 1
-                else:
-                    yield window
-        except BadRecording as error:  # what was read until then counts
-            recording.losses.append(str(error))
-
-    def _unless_still(self, window: Window) -> Window | Skipped:
-        """The window, unless less moves in it than is wanted."""
-        least = self._args.min_motion
-        if least and (share := moving_share(window, self._frame_size)) < least:
-            why = f"{share:.1%} of the pixels change within the horizon, and --min-motion is {least:g}"
-            return Skipped(window.bag, window.time_ns, "STILL", why)
-        return window
-
-    def _expected(self, recording: Recording) -> int:
-        """Windows that an unbroken recording of this length holds."""
-        spare = (recording.duration or 0.0) - self._plan.span_s
-        return max(0, 1 + int(spare / self._plan.every_s)) if spare >= 0 else 0
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -214,6 +174,10 @@ def _check(args: argparse.Namespace) -> None:
         raise SettingError(f"--min-motion is a share, from 0 to 1; got {args.min_motion}")
     if args.ray is not None and importlib.util.find_spec("ray") is None:
         raise SettingError("--ray needs Ray, which is not installed: python -m pip install -r requirements/ray.txt")
+
+
+def _all_refused(n: int) -> str:
+    return f"nothing could be measured: the guardrail refused all {n} windows; the report lists why"
 
 
 def _failed(message: str) -> int:

@@ -43,7 +43,7 @@ def summarise(records: Sequence[Mapping]) -> dict:
         summary["of_n_against_floor"] = {
             row: _against_row(tables[row], tables["repeat_last_frame"]) for row in OF_N if row in tables
         }
-        summary["moving_share"] = _bootstrap(np.array([record["moving_share"] for record in measured]))
+        summary["moving_share"] = bootstrap(np.array([record["moving_share"] for record in measured]))
         if "video_features" in measured[0]:
             summary["fvd"] = _frechet_video_distances(measured)
     summary["verdict"] = verdict(summary)
@@ -185,8 +185,8 @@ def _best_of_samples(record: Mapping, metric: str) -> np.ndarray:
 
 def _interval(table: np.ndarray) -> dict:
     """Mean over windows and steps, and per step, each with its interval."""
-    steps = [_bootstrap(table[:, step]) for step in range(table.shape[1])]
-    return _bootstrap(_mean(table, axis=1)) | {
+    steps = [bootstrap(table[:, step]) for step in range(table.shape[1])]
+    return bootstrap(_mean(table, axis=1)) | {
         "per_step": {key: [step[key] for step in steps] for key in ("mean", "low", "high")}
     }
 
@@ -197,8 +197,8 @@ def _against_row(row: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray])
     for metric, table in other.items():
         differences = _mean(row[metric] - table, axis=1)
         known = differences[~np.isnan(differences)]
-        better = _rate(int((known * _sign(metric) > 0).sum()), len(known))
-        against[metric] = _bootstrap(differences) | {"better": better}
+        better = rate(int((known * _sign(metric) > 0).sum()), len(known))
+        against[metric] = bootstrap(differences) | {"better": better}
     return against
 
 
@@ -206,7 +206,7 @@ def _sign(metric: str) -> int:
     return 1 if metric in HIGHER_IS_BETTER else -1
 
 
-def _bootstrap(values: np.ndarray) -> dict:
+def bootstrap(values: np.ndarray) -> dict:
     """Mean of one number per window, and its percentile bootstrap interval; NaN are windows that could not tell."""
     values = values[~np.isnan(values)]
     if len(values) < 2:
@@ -234,7 +234,7 @@ def _failures(records: Sequence[Mapping], refusals: Sequence[Mapping]) -> dict:
         "truth": [record["truth"]["failures"] for record in records],
     }
     return {
-        name: {kind: _rate(sum(kind in _kinds(found) for found in each), len(each)) for kind in FAILURE_WORDS}
+        name: {kind: rate(sum(kind in _kinds(found) for found in each), len(each)) for kind in FAILURE_WORDS}
         for name, each in judged.items()
     }
 
@@ -243,7 +243,7 @@ def _kinds(found: Sequence[Mapping]) -> set[str]:
     return {failure["kind"] for failure in found}
 
 
-def _rate(count: int, of: int) -> dict:
+def rate(count: int, of: int) -> dict:
     """A share with its 95 % Wilson interval."""
     if not of:
         return {"count": 0, "of": 0, "rate": None, "low": None, "high": None}

@@ -17,7 +17,7 @@ from cosmos_ros.foresight import Foresight, ForesightConfig
 from cosmos_ros.guardrail_report import Verdict
 from cosmos_ros.metrics import fidelity
 from cosmos_ros.metrics.baselines import constant_flow, repeat_last
-from cosmos_ros.metrics.failures import failures
+from cosmos_ros.metrics.failures import Failure, failures
 from cosmos_ros.metrics.perceptual import Perceptual
 from cosmos_ros.recordings.windows import Window
 from cosmos_ros.rollout import Clip, Crop, GuardedRollout
@@ -67,10 +67,18 @@ class Videos:
     truth: np.ndarray
     rows: dict[str, np.ndarray]
     crop: Crop
+    _failures: dict[str, list[Failure]] = field(default_factory=dict, repr=False)
 
     def before(self, row: str) -> np.ndarray:
         """The frames that this row goes on from."""
         return self.decoded_camera if row in DECODED else self.camera
+
+    def failures(self, row: str) -> list[Failure]:
+        """Of a row, or of the true frames ("truth"); looked for once."""
+        if row not in self._failures:
+            frames = self.truth if row == "truth" else self.rows[row]
+            self._failures[row] = failures(self.before(row)[-1], frames)
+        return self._failures[row]
 
 
 @dataclass(frozen=True)
@@ -189,19 +197,19 @@ def _measured(
             measure.row(decoded_camera, rollout.frames)
             | {
                 "seed": rollout.seed,
-                "failures": _failures(decoded_camera, rollout.frames),
+                "failures": _listed(found),
                 "modified_by_guards": [
                     decision.guard for decision in rollout.guardrail.decisions if decision.verdict is Verdict.MODIFIED
                 ],
             }
-            for rollout in rollouts
+            for rollout, found in zip(rollouts, _failures(videos, rollouts), strict=True)
         ],
         **_mean_row(measure, decoded_camera, rollouts),
         "repeat_last_frame": measure.row(still, rows["repeat_last_frame"]),
         "constant_flow": measure.row(camera, rows["constant_flow"]),
         "tokenizer_round_trip": measure.row(decoded_camera, decoded_truth)
-        | {"failures": _failures(decoded_camera, decoded_truth)},
-        "truth": measure.geometry(camera, truth) | {"failures": _failures(camera, truth)},
+        | {"failures": _listed(videos.failures("tokenizer_round_trip"))},
+        "truth": measure.geometry(camera, truth) | {"failures": _listed(videos.failures("truth"))},
         **perceptual.of_videos(
             {
                 "model": [rollout.frames for rollout in rollouts],
@@ -253,8 +261,14 @@ def _mean_row(measure: _Measure, before: np.ndarray, rollouts: Sequence[GuardedR
     return {"mean_of_samples": measure.row(before, np.rint(mean).astype(np.uint8))}
 
 
-def _failures(before: np.ndarray, frames: np.ndarray) -> list[dict]:
-    return [asdict(failure) for failure in failures(before[-1], frames)]
+def _failures(videos: Videos, rollouts: Sequence[GuardedRollout]) -> list[list[Failure]]:
+    """Of each rollout; the first one is the model's row."""
+    before = videos.decoded_camera[-1]
+    return [videos.failures("model"), *(failures(before, rollout.frames) for rollout in rollouts[1:])]
+
+
+def _listed(found: Sequence[Failure]) -> list[dict]:
+    return [asdict(failure) for failure in found]
 
 
 def _rounded(values: Sequence[float | None]) -> list[float | None]:

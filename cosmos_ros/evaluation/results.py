@@ -8,6 +8,7 @@ import io
 import json
 import platform
 from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -15,16 +16,14 @@ from statistics import mean
 
 import torch
 
-from cosmos_ros.errors import UnevenFrames
 from cosmos_ros.evaluation.aggregate import summarise, window_means
 from cosmos_ros.evaluation.report.report import render
-from cosmos_ros.evaluation.store import OURS, RESULT_FILES, Store
+from cosmos_ros.evaluation.store import RESULT_FILES, Store
 from cosmos_ros.files import write_whole
 from cosmos_ros.foresight import Foresight
 from cosmos_ros.world_model.checkpoints.weight_files import size_and_ends
 
-SCHEMA = f"{OURS}2"  # of metrics.json; the number rises when a reader of the old one would be misled
-OTHER_RATE = "--frame-rate HZ picks frames, and predicts, at another rate"
+SCHEMA = "cosmos_ros/evaluation/2"  # of metrics.json; the number rises when a reader of the old one would be misled
 MODEL_FILES = (".safetensors", ".pt", ".jit", ".json")
 PACKAGES = ("cosmos_ros", "torch", "numpy", "opencv-python-headless", "scikit-image", "rosbags")
 
@@ -69,24 +68,6 @@ class Results:
             write_whole(self._folder / name, content)
         return summary
 
-    def why_nothing(self, span_s: float, refused: int) -> str:
-        """Why no window could be measured, from what was said of the bags."""
-        if refused:
-            return f"nothing could be measured: the guardrail refused all {refused} windows; the report lists why"
-        if errors := [bag["error"] for bag in self.bags if "error" in bag]:
-            return f"nothing could be evaluated: {errors[0]}"
-        if self.skipped:
-            skip = self.skipped[0]
-            remedy = f"; {OTHER_RATE}" if skip["reason"] == UnevenFrames.code else ""
-            return (
-                f"nothing could be evaluated: all {len(self.skipped)} windows were skipped; {skip['message']}{remedy}"
-            )
-        remarks = [f"; {bag['name']}: {remark}" for bag in self.bags for remark in (*bag["losses"], *bag["notes"])]
-        return (
-            f"nothing could be evaluated: a window needs {span_s:.2f} s of unbroken images, and no recording has them; "
-            f"{OTHER_RATE}{''.join(remarks[:3])}"
-        )
-
     def _timing(self) -> dict:
         timed = [seconds for seconds in self.seconds.values() if seconds]
         stages = timed[0] if timed else ()
@@ -126,9 +107,10 @@ def describe_bag(path: Path) -> dict:
     return {"name": path.name, "bytes": sum(file.stat().st_size for file in files)}
 
 
-def versions() -> dict[str, str]:
+def versions(more: Iterable[str] = ()) -> dict[str, str]:
+    """Of Python, of the packages that every evaluation uses, and of those of `more` that are installed."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *more):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:  # OpenCV from apt, say

@@ -9,7 +9,6 @@ from typing import Any
 from cosmos_ros.evaluation.measure import Outcome
 from cosmos_ros.files import write_whole
 
-OURS = "cosmos_ros/evaluation/"  # begins the schema's name in settings.json and metrics.json
 SETTINGS_FILE, WINDOWS = "settings.json", "windows"
 RESULT_FILES = ("metrics.json", "windows.csv", "timing.json", "report.html")
 
@@ -22,14 +21,15 @@ class Store:
     """windows/<key>.json and windows/<key>.pictures.json of every evaluated window, and settings.json.
 
     settings  what decides the numbers; going on with others would mix two evaluations
+    results   files that will be written beside them
     Raises OtherEvaluation, OSError.
     """
 
-    def __init__(self, folder: Path, settings: dict, resume: bool) -> None:
+    def __init__(self, folder: Path, settings: dict, resume: bool, results: tuple[str, ...] = RESULT_FILES) -> None:
         self.folder = folder
         self._windows = folder / WINDOWS
         known = folder / SETTINGS_FILE
-        if strangers := _strangers(folder):
+        if strangers := _strangers(folder, settings["schema"], results):
             raise OtherEvaluation(
                 f"{folder} holds files of somebody else that would be overwritten ({', '.join(strangers)}): "
                 "choose another --out"
@@ -56,7 +56,7 @@ class Store:
     def records(self) -> list[dict]:
         """Of all windows, in the order of bags and times."""
         records = [_read(file, "delete it and go on with --resume") for file in self._records()]
-        return sorted(records, key=lambda record: (record["key"].split("-")[0], record["time_ns"]))
+        return sorted(records, key=lambda record: (record["key"].split("-")[0], record["time_ns"], record["key"]))
 
     def pictures(self, key: str) -> dict:
         return _read(self._windows / f"{key}.pictures.json", "delete that window's files and go on with --resume")
@@ -65,13 +65,14 @@ class Store:
         return [file for file in self._windows.glob("*.json") if not file.name.endswith(".pictures.json")]
 
 
-def _strangers(folder: Path) -> list[str]:
-    """Files by the names that an evaluation writes, in a folder that none has written to."""
+def _strangers(folder: Path, schema: str, results: tuple[str, ...]) -> list[str]:
+    """Files by the names that such an evaluation writes, in a folder that none has written to."""
+    kind = schema.rpartition("/")[0]
     try:
-        ours = str(json.loads((folder / SETTINGS_FILE).read_text())["schema"]).startswith(OURS)
+        ours = str(json.loads((folder / SETTINGS_FILE).read_text())["schema"]).rpartition("/")[0] == kind
     except (OSError, ValueError, KeyError, TypeError):
         ours = False
-    return [] if ours else [name for name in (SETTINGS_FILE, WINDOWS, *RESULT_FILES) if (folder / name).exists()]
+    return [] if ours else [name for name in (SETTINGS_FILE, WINDOWS, *results) if (folder / name).exists()]
 
 
 def _read(file: Path, remedy: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ THIRD_PARTY = {
     "numpy": ("numpy", "python3-numpy"),
     "peft": ("peft", None),
     "PIL": ("pillow", None),
+    "pycolmap": ("pycolmap", None),
     "ray": ("ray", None),
     "rosbags": ("rosbags", "python3-rosbags-pip"),
     "safetensors": ("safetensors", None),

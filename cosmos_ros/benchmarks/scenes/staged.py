@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cosmos_ros.training.scenes.surroundings import Scene
+if TYPE_CHECKING:  # it brings MuJoCo along
+    from cosmos_ros.training.scenes.surroundings import Scene
 
 
 @dataclass(frozen=True)

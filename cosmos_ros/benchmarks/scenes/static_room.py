@@ -1,7 +1,8 @@
-"""A room in which nothing moves but the camera, richly textured: structure from motion has something to hold on to."""
+"""Rooms in which nothing moves except the camera, with prints all over: structure from motion needs texture."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -9,10 +10,14 @@ import mujoco
 import numpy as np
 
 from cosmos_ros.benchmarks.scenes.staged import Staged
-from cosmos_ros.training.scenes.surroundings import Palette, Scene, camera, geom, look_at
+from cosmos_ros.benchmarks.simulated_set import LONGEST_S
+from cosmos_ros.training.scenes.surroundings import Palette, Scene, camera, dull, geom, look_at
 
-CLIP_S = 3.3  # about what a clip lasts; the paths are laid out for it
-PICTURE = 192  # texels
+KEPT_FROM_WALLS = 0.3  # metres
+CLEARANCE = 0.3  # metres, from the camera's way to the nearest piece of furniture
+TEXELS = 192  # of a print, along each side
+# The sky's light does not come through the ceiling.
+LAMP = '<light pos="0 0 2" dir="0 0 -1" directional="false" cutoff="180" castshadow="false" diffuse="0.6 0.6 0.6"/>'
 
 
 @dataclass(frozen=True)
@@ -81,12 +86,14 @@ def room_orbited(rng: np.random.Generator) -> Staged:
 STATIC_ROOMS = {"driven_into": room_driven_into, "passed_by": room_passed_by, "orbited": room_orbited}
 
 
-def _static_room(rng: np.random.Generator, way) -> Staged:
-    palette = _Pictures(rng)
+def _static_room(rng: np.random.Generator, way: Callable[[np.random.Generator, np.ndarray], Path]) -> Staged:
+    palette = _Prints(rng)
     half_size, height = rng.uniform(2.2, 3.4, 2), rng.uniform(2.3, 2.9)
     world = [_shell(palette, half_size, height)]
-    world += [_furniture(palette, half_size) for _ in range(int(rng.integers(14, 24)))]
-    path: Path = way(rng, half_size)
+    world.append(LAMP)
+    path = way(rng, half_size)
+    trail = np.array([path.pose(time_s)[0][:2] for time_s in np.arange(0, LONGEST_S, 0.2)])
+    world += [_furniture(palette, half_size, trail) for _ in range(int(rng.integers(14, 24)))]
     world.append(camera("camera", *path.pose(0.0), fovy_deg=rng.uniform(48, 62)))
 
     def drive(_model: mujoco.MjModel, _data: mujoco.MjData) -> None:
@@ -94,6 +101,7 @@ def _static_room(rng: np.random.Generator, way) -> Staged:
 
     def aim(model: mujoco.MjModel, data: mujoco.MjData) -> None:
         eye, target = path.pose(data.time)
+        eye[:2] = np.clip(eye[:2], KEPT_FROM_WALLS - half_size, half_size - KEPT_FROM_WALLS)
         body = model.body("camera").mocapid[0]
         data.mocap_pos[body], data.mocap_quat[body] = eye, look_at(eye, target)
 
@@ -101,36 +109,39 @@ def _static_room(rng: np.random.Generator, way) -> Staged:
     return Staged(Scene(xml, palette.textures, drive, aim, ("camera",)))
 
 
-class _Pictures(Palette):
-    """Surfaces with prints on them: blotches and shapes of many sizes, nowhere twice the same."""
+class _Prints(Palette):
+    """Surfaces with patches on them, nowhere twice the same."""
 
     def surface(self, name: str) -> str:
-        self.textures[f"{name}.png"] = _print(self.rng)
-        # "cube" would stretch over a box; a 2d texture lies on every face of it.
+        """A wall's, a floor's: many small patches."""
+        return self._printed(name, n=(18, 36), size=(4, 16))
+
+    def side(self) -> str:
+        """A piece of furniture's: a few large ones, as its sides are small."""
+        return self._printed(f"look{len(self.assets)}", n=(5, 11), size=(14, 44))
+
+    def _printed(self, name: str, n: tuple[int, int], size: tuple[int, int]) -> str:
+        self.textures[f"{name}.png"] = _print(self.rng, int(self.rng.integers(*n)), size)
         self.assets.append(
             f'<texture name="{name}" type="2d" file="{name}.png"/>'
-            f'<material name="{name}" texture="{name}" texrepeat="1 1" texuniform="false" specular="0.1" '
-            'shininess="0.2" reflectance="0"/>'
+            f'<material name="{name}" texture="{name}" specular="0.1" shininess="0.2" reflectance="0"/>'
         )
         return name
 
 
-def _print(rng: np.random.Generator) -> bytes:
-    """PNG of a random print."""
-    base = rng.uniform(60, 200, 3)
-    image = np.full((PICTURE, PICTURE, 3), base, np.float32)
-    for cells, strength in ((4, 40), (12, 30), (40, 18)):
-        noise = cv2.resize(rng.normal(size=(cells, cells, 3)).astype(np.float32), (PICTURE, PICTURE))
-        image += strength * noise
-    for _ in range(int(rng.integers(14, 34))):
-        colour = tuple(float(c) for c in rng.uniform(10, 245, 3))
-        centre = tuple(int(c) for c in rng.integers(0, PICTURE, 2))
-        size = int(rng.integers(4, 22))
-        if rng.random() < 0.5:
-            cv2.circle(image, centre, size, colour, -1)
+def _print(rng: np.random.Generator, n: int, size: tuple[int, int]) -> bytes:
+    """PNG of n patches, each half as large as `size` says in texels, on a cloudy ground."""
+    image = np.empty((TEXELS, TEXELS, 3), np.float32)
+    image[:] = dull(rng.uniform(90, 200, 3))
+    clouds = cv2.resize(rng.normal(size=(6, 6)).astype(np.float32), (TEXELS, TEXELS), interpolation=cv2.INTER_CUBIC)
+    image += 12 * clouds[..., None]
+    for _ in range(n):
+        colour, (width, height) = dull(rng.uniform(0, 255, 3)).tolist(), rng.integers(*size, 2).tolist()
+        x, y = rng.integers(0, TEXELS, 2).tolist()
+        if rng.random() < 0.4:
+            cv2.ellipse(image, (x, y), (width, height), rng.uniform(0, 180), 0, 360, colour, -1)
         else:
-            corner = (centre[0] + size, centre[1] + int(rng.integers(4, 30)))
-            cv2.rectangle(image, centre, corner, colour, -1)
+            cv2.rectangle(image, (x - width, y - height), (x + width, y + height), colour, -1)
     return cv2.imencode(".png", np.clip(image, 0, 255).astype(np.uint8))[1].tobytes()
 
 
@@ -149,8 +160,8 @@ def _shell(palette: Palette, half_size: np.ndarray, height: float) -> str:
     )
 
 
-def _furniture(palette: Palette, half_size: np.ndarray) -> str:
-    """A box or a pillar on the floor, kept from the camera's own ways along the middle of the edges."""
+def _furniture(palette: _Prints, half_size: np.ndarray, trail: np.ndarray) -> str:
+    """A box or a pillar on the floor; none where the camera passes, at the points trail [n, 2]."""
     rng = palette.rng
     half = np.array([rng.uniform(0.1, 0.35), rng.uniform(0.1, 0.35), rng.uniform(0.1, 0.55)])
     if rng.random() < 0.4:  # in the middle
@@ -159,5 +170,7 @@ def _furniture(palette: Palette, half_size: np.ndarray) -> str:
         axis, side = int(rng.integers(2)), rng.choice([-1, 1])
         place = rng.uniform(-0.9, 0.9, 2) * half_size
         place[axis] = side * (half_size[axis] - half[axis])
-    look = f'material="{palette.surface(f"look{len(palette.assets)}")}"'
+    look = f'material="{palette.side()}"'
+    if np.linalg.norm(trail - place, axis=1).min() < np.linalg.norm(half[:2]) + CLEARANCE:
+        return ""
     return geom("box", half, [*place, half[2]], look, f'euler="0 0 {rng.uniform(-20, 20):.1f}"')

@@ -16,7 +16,7 @@ from cosmos_ros.metrics.perceptual import FVD_CLIPS, FVD_FILE, LPIPS_FILE
 
 MINUS = "\N{MINUS SIGN}"
 ASSETS = Path(__file__).parent / "assets"
-ROWS = (
+ROWS = (  # a summary's, in this order
     Row("model", "Model"),
     Row("model_mean_of_n", "Model, mean of its samples"),
     Row("model_best_of_n", "Model, best of its samples"),
@@ -92,36 +92,108 @@ class Column(NamedTuple):
     of: Callable[[str], Mapping]
 
 
+class Line(NamedTuple):
+    """A line of a table that a benchmark adds; key is the row's, for its colour, or empty.
+
+    cells  of each column: {"mean", "low", "high"}, or None where there is none
+    """
+
+    label: str
+    key: str
+    cells: Sequence[Mapping | None]
+
+
+class Table(NamedTuple):
+    """A table that a benchmark adds to a part. Each of columns is (title, unit, decimals); notes stand below it."""
+
+    title: str
+    columns: Sequence[tuple[str, str, int]]
+    lines: Sequence[Line]
+    notes: Sequence[str] = ()
+
+
+class Part(NamedTuple):
+    """What is reported of windows of one kind: all of them, or of a benchmark those after so many frames.
+
+    title    "" where there is one part
+    summary  as aggregate.summarise gives it
+    plan     n_conditioning, n_future and frame_rate of the windows
+    windows  their records
+    tables   what a benchmark measured
+    """
+
+    title: str
+    summary: Mapping
+    plan: Mapping
+    windows: Sequence[Mapping]
+    tables: Sequence[Table] = ()
+
+
 def render(metrics: Mapping, timing: Mapping, pictures: Callable[[str], Mapping], trouble: str) -> str:
     """The report of metrics.json's content.
 
     pictures  window key -> what its player shows: JPEG frames in base64
     trouble   why the evaluation is not complete; empty where it is
     """
-    summary = metrics["summary"]
     names = ", ".join(bag["name"] for bag in metrics["bags"])
-    measured = [window for window in metrics["windows"] if "samples" in window]
-    return _template().render(
+    rows, summary = metrics["summary"]["rows"], metrics["summary"]
+    return render_parts(
+        metrics,
+        timing,
+        pictures,
+        trouble,
+        kicker="evaluation on recordings",
         title=f"{metrics['model']['name']} on {names}",
+        parts=[Part("", summary, metrics["plan"], metrics["windows"])],
+        notes=(*NOTES, LPIPS_NOTES["lpips" in rows.get("model", ())], FVD_NOTES["fvd" in summary]),
+        numbers="metrics.json",
+    )
+
+
+def render_parts(
+    metrics: Mapping,
+    timing: Mapping,
+    pictures: Callable[[str], Mapping],
+    trouble: str,
+    *,
+    kicker: str,
+    title: str,
+    parts: Sequence[Part],
+    notes: Sequence[str],
+    numbers: str,
+) -> str:
+    """A report of several parts. `numbers` names the file that holds them all; the rest as `render` has it."""
+    return _template().render(
+        kicker=kicker,
+        title=title,
         metrics=metrics,
-        summary=summary,
-        plan=metrics["plan"],
         trouble=trouble,
-        mood=_mood(summary),
-        rows=[row for row in ROWS if row.key in summary["rows"]],
-        columns=_columns(summary),
-        differences=_differences(summary),
-        charts=_charts(summary, metrics["plan"]["frame_rate"]),
+        parts=[_laid_out(part, pictures) for part in parts],
         panels=PANELS,
-        players=_players(measured, pictures),
-        measured=measured,
         kinds=KINDS,
-        failures=_failures(metrics["windows"]),
-        notes=(*NOTES, LPIPS_NOTES["lpips" in summary["rows"].get("model", ())], FVD_NOTES["fvd" in summary]),
+        notes=notes,
+        numbers=numbers,
         run=_run(metrics, timing),
         css=(ASSETS / "report.css").read_text(),
         js=(ASSETS / "report.js").read_text(),
     )
+
+
+def _laid_out(part: Part, pictures: Callable[[str], Mapping]) -> dict:
+    """What the template draws of a part."""
+    summary = part.summary
+    measured = [window for window in part.windows if "samples" in window]
+    return {
+        **part._asdict(),
+        "mood": _mood(summary),
+        "rows": [row for row in ROWS if row.key in summary["rows"]],
+        "columns": _columns(summary),
+        "differences": _differences(summary),
+        "charts": _charts(summary, part.plan["frame_rate"]),
+        "players": _players(measured, pictures),
+        "measured": measured,
+        "failures": _failures(part.windows),
+    }
 
 
 def _template() -> jinja2.Template:
@@ -235,7 +307,7 @@ def _run(metrics: Mapping, timing: Mapping) -> dict[str, str]:
         "Guardrail": model["guardrail"],
         "Sampling": f"seed {metrics['seed']}, temperature {_or_default(metrics['temperature'])}, "
         f"top-p {_or_default(metrics['top_p'])}",
-        "A window every": f"{metrics['plan']['every_s']:g} s",
+        **({"A window every": f"{metrics['plan']['every_s']:g} s"} if "plan" in metrics else {}),
         "Time per window": per_window or "none was evaluated in this run",
         "Hardware": ", ".join(f"{name} {value}" for name, value in metrics["hardware"].items()),
         "Versions": ", ".join(f"{name} {value}" for name, value in metrics["versions"].items()),

@@ -1,0 +1,188 @@
+"""What a benchmark leaves behind: benchmark.json, windows.csv, timing.json and report.html."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from statistics import mean
+
+from cosmos_ros.benchmarks.aggregate import summarise_clips
+from cosmos_ros.benchmarks.benchmark import Benchmark, Measure
+from cosmos_ros.evaluation.report.report import NOTES, ROWS, Line, Part, Table, render_parts
+from cosmos_ros.evaluation.results import hardware, versions
+from cosmos_ros.evaluation.store import Store
+from cosmos_ros.files import write_whole
+
+SCHEMA = "cosmos_ros/benchmark/1"  # of benchmark.json; the number rises when a reader of the old one would be misled
+RESULT_FILES = ("benchmark.json", "windows.csv", "timing.json", "report.html")
+PACKAGES = ("mujoco", "pycolmap")
+
+
+class BenchmarkResults:
+    """Collects what is said besides the clips' numbers, and writes it all.
+
+    seconds          key -> what the clip took, of the clips of this run
+    bags, skipped    what is said of recordings
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        benchmark: Benchmark,
+        settings: dict,
+        started: datetime,
+        bags: list[dict],
+        skipped: list[dict],
+    ) -> None:
+        self.bags, self.skipped = bags, skipped
+        self.seconds: dict[str, dict[str, float]] = {}
+        self._folder, self._benchmark, self._settings, self._started = folder, benchmark, settings, started
+
+    def write(self, store: Store, trouble: str) -> dict:
+        """All files, from what the store holds; returns the summary. Raises OSError."""
+        records = store.records()
+        summary = summarise_clips(records)
+        # Except for `time`, the same inputs give the same file; what differs from run to run goes to timing.json.
+        content = {
+            **self._settings,
+            "complete": not trouble,
+            "time": {"started": self._started.isoformat(), "finished": datetime.now(timezone.utc).isoformat()},
+            "versions": versions(PACKAGES),
+            "hardware": hardware(),
+            "recordings": self.bags,
+            "skipped": self.skipped,
+            "skipped_by_reason": dict(sorted(Counter(skip["reason"] for skip in self.skipped).items())),
+            "published": [asdict(each) for each in self._benchmark.published],
+            "comparable": dict(self._benchmark.comparable),
+            "summary": summary,
+            "windows": records,
+        }
+        timing = self._timing()
+        contents = (
+            json.dumps(content, indent=1, allow_nan=False),
+            numbers_csv(records),
+            json.dumps(timing, indent=1),
+            self._report(content, timing, store, trouble),
+        )
+        for name, text in zip(RESULT_FILES, contents, strict=True):
+            write_whole(self._folder / name, text)
+        return summary
+
+    def _report(self, content: Mapping, timing: Mapping, store: Store, trouble: str) -> str:
+        benchmark = self._benchmark
+        return render_parts(
+            content,
+            timing,
+            store.pictures,
+            trouble,
+            kicker=f"benchmark · {benchmark.title}",
+            title=f"{content['model']['name']}: {benchmark.title}",
+            parts=[self._part(n, of_n, content) for n, of_n in content["summary"].items()],
+            notes=(benchmark.question, *benchmark.notes, *NOTES),
+            numbers=RESULT_FILES[0],
+        )
+
+    def _part(self, n: str, summary: Mapping, content: Mapping) -> Part:
+        windows = [window for window in content["windows"] if window["n_conditioning"] == int(n)]
+        plan = {
+            "n_conditioning": int(n),
+            "n_future": len(windows[0]["truth_stamps_ns"]),
+            "frame_rate": content["frame_rate"],
+        }
+        title = f"After {n} frames" if int(n) > 1 else "After one image"
+        tables = tables_of(self._benchmark, summary, "video" if int(n) > 1 else "image")
+        return Part(title, summary["evaluation"], plan, windows, tables)
+
+    def verdict(self, summary: Mapping) -> list[str]:
+        """The table, in a line for each row, after each number of frames."""
+        lines = []
+        for n, part in summary.items():
+            lines.append(f"after {n} frames:" if int(n) > 1 else "after one image:")
+            table = tables_of(self._benchmark, part, "video" if int(n) > 1 else "image")[0]
+            lines += [f"  {line.label}: {_words(table.columns, line.cells)}" for line in table.lines]
+        return lines
+
+    def _timing(self) -> dict:
+        timed = [seconds for seconds in self.seconds.values() if seconds]
+        stages = timed[0] if timed else ()
+        return {
+            "seconds_per_window": {stage: round(mean(seconds[stage] for seconds in timed), 3) for stage in stages},
+            "windows": self.seconds,
+        }
+
+
+def tables_of(benchmark: Benchmark, summary: Mapping, conditioning: str) -> list[Table]:
+    """The benchmark's own table, with the published figures in it, and the model's numbers by kind of scene."""
+    columns = [(measure.title, measure.unit, measure.decimals) for measure in benchmark.measures]
+    rows = [
+        Line(row.label, row.key, _cells(benchmark.measures, summary["numbers"][row.key]))
+        for row in ROWS
+        if row.key in summary["numbers"]
+    ]
+    published = [
+        Line(f"{each.model}, published", "", _published(benchmark.measures, each.numbers))
+        for each in benchmark.published
+        if each.conditioning in (None, conditioning)
+    ]
+    titles = {measure.key: measure.title for measure in benchmark.measures}
+    notes = [f"{titles[key]}, published: {why}." for key, why in benchmark.comparable.items()]
+    kinds = [
+        Line(kind.replace("_", " "), "", _cells(benchmark.measures, numbers.get("model", {})))
+        for kind, numbers in summary["kinds"].items()
+    ]
+    return [
+        Table(benchmark.title, columns, [*rows, *published], notes),
+        Table("The model, by kind of scene", columns, kinds),
+    ]
+
+
+def _cells(measures: Sequence[Measure], numbers: Mapping) -> list[dict | None]:
+    return [_scaled(numbers[each.key], each.scale) if each.key in numbers else None for each in measures]
+
+
+def _published(measures: Sequence[Measure], numbers: Mapping[str, float]) -> list[dict | None]:
+    cells = ({"mean": numbers.get(each.key), "low": None, "high": None} for each in measures)
+    return [
+        _scaled(cell, each.scale) if each.key in numbers else None for cell, each in zip(cells, measures, strict=True)
+    ]
+
+
+def _scaled(interval: Mapping, scale: float) -> dict:
+    values = {name: interval[name] for name in ("mean", "low", "high")}
+    return {name: None if value is None else scale * value for name, value in values.items()}
+
+
+def _words(columns: Sequence[tuple[str, str, int]], cells: Sequence[Mapping | None]) -> str:
+    said = [
+        f"{title} {cell['mean']:.{decimals}f}" + ("" if cell["low"] is None else _interval_words(cell, decimals))
+        for (title, _, decimals), cell in zip(columns, cells, strict=True)
+        if cell is not None and cell["mean"] is not None
+    ]
+    return ", ".join(said) or "–"
+
+
+def _interval_words(cell: Mapping, decimals: int) -> str:
+    return f" ({cell['low']:.{decimals}f} to {cell['high']:.{decimals}f})"
+
+
+def numbers_csv(records: Sequence[Mapping]) -> str:
+    """One line per window, with the benchmark's numbers of every row."""
+    flat = [
+        {f"{row}_{key}": value for row, by in record["benchmark"].items() for key, value in by.items()}
+        for record in records
+    ]
+    columns = list(dict.fromkeys(column for numbers in flat for column in numbers))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["key", "kind", "scene_seed", "n_conditioning", "refused", *columns])
+    for record, numbers in zip(records, flat, strict=True):
+        refused = record.get("refused", {}).get("code", "")
+        known = [record["key"], record["bag"], record["scene_seed"], record["n_conditioning"], refused]
+        writer.writerow([*known, *(numbers.get(column, "") for column in columns)])
+    return text.getvalue()
