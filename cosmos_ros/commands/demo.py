@@ -39,15 +39,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where rollout.mp4, contact_sheet.png, comparison.webp and rollout.json go (default: demo_output)",
     )
+    parser.add_argument(
+        "--live",
+        action="store_true",
+        help="predict without end for 30 s instead of once: live.mp4, and live.mcap for Foxglove",
+    )
     parser.add_argument("--seed", type=int, default=0, help="same seed: same rollout (default: 0)")
 
 
 def run(args: argparse.Namespace) -> int:
     began = time.monotonic()
+    bag = share_directory() / "data" / "sample_bag"
     try:
+        if args.live:
+            from cosmos_ros.commands.live_demo import run_live
+
+            run_live(bag, args.out, args.seed)
+            return 0
         for name in OUTPUTS:
             check_place(args.out / name)
-        comparison = predict_over_ros(share_directory() / "data" / "sample_bag", args.seed)
+        comparison = predict_over_ros(bag, args.seed)
         files = write(comparison, args.out)
     except ProcessFailed as failure:
         print(f"{failure.log}cosmos_ros demo: {failure}", file=sys.stderr)
@@ -138,6 +149,7 @@ def _interrupts_held_back() -> Iterator[None]:
 class RecordedImages:
     """The bag's images.
 
+    frames   all of them, in order
     crop     what the model sees of them
     goal_ns  the latest time of a goal whose whole future is in the bag: just before the frame after the goal's last
     """
@@ -148,17 +160,17 @@ class RecordedImages:
         from cosmos_ros.world_model import ModelSpec
         from cosmos_ros.world_model.preprocessing import camera_view
 
-        self._frames = list(Bag(bag).frames(IMAGE_TOPIC))
+        self.frames = list(Bag(bag).frames(IMAGE_TOPIC))
         spec = ModelSpec.of_checkpoint()
         future_s = spec.new_frames(max(spec.conditioning_lengths)) / spec.frame_rate
-        latest_ns = self._frames[-1].stamp_ns - round(future_s * NANOSECONDS)
+        latest_ns = self.frames[-1].stamp_ns - round(future_s * NANOSECONDS)
         # Between two frames, so that no rounding decides which is the goal's last: every run sees the same.
-        self.goal_ns = next(frame.stamp_ns for frame in self._frames if frame.stamp_ns > latest_ns) - 1
-        self.crop = camera_view((self._frames[0].height, self._frames[0].width), spec.frame_size)
+        self.goal_ns = next(frame.stamp_ns for frame in self.frames if frame.stamp_ns > latest_ns) - 1
+        self.crop = camera_view((self.frames[0].height, self.frames[0].width), spec.frame_size)
 
     def clip(self, stamps_ns: tuple[int, ...], frame_rate: float) -> Clip:
         """The images nearest to these times."""
-        nearest = [min(self._frames, key=lambda frame: abs(frame.stamp_ns - stamp)) for stamp in stamps_ns]
+        nearest = [min(self.frames, key=lambda frame: abs(frame.stamp_ns - stamp)) for stamp in stamps_ns]
         return Clip(np.stack([frame.load() for frame in nearest]), stamps_ns, frame_rate)
 
 

@@ -5,27 +5,21 @@ Predicted frames are marked.
 
 from __future__ import annotations
 
-import io
 import json
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import InitVar, dataclass, field
-from fractions import Fraction
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from cosmos_ros.files import write_whole
+from cosmos_ros.recordings import films
 from cosmos_ros.recordings.contact_sheet import contact_sheet
 from cosmos_ros.rollout import NANOSECONDS, Clip, Crop, GuardedRollout
 
 CAMERA = (110, 118, 129)  # the border of frames that the camera took, RGB
 PREDICTED = (242, 112, 36)  # the border of frames that the model predicted
-COMPARISON_WIDTH = 900  # pixels, of an animation
-REST_MS = 1000  # of an animation, before it begins again
-MIN_WIDTH = 320  # pixels; smaller pictures are enlarged by a whole factor, so that their label can be read
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +65,7 @@ def write_mp4(path: str | Path, clip: Clip, rollout: GuardedRollout | PublishedR
     H.264, which every browser plays. The file is there whole or not at all.
     Raises TypeError for any other rollout, OSError where the disk refuses.
     """
-    write_whole(path, _mp4(_marked(clip, rollout), rollout.frame_rate))
+    write_whole(path, films.mp4(_marked(clip, rollout), rollout.frame_rate))
 
 
 def write_contact_sheet(path: str | Path, clip: Clip, rollout: GuardedRollout | PublishedRollout) -> None:
@@ -93,42 +87,7 @@ def write_comparison(path: str | Path, clip: Clip, rollout: GuardedRollout | Pub
     seen = rollout.crop.of(np.concatenate([clip.frames, truth.frames]))
     left = _labelled(seen, (*clip.stamps_ns, *rollout.stamps_ns), now_ns, "camera", CAMERA)
     pairs = [np.concatenate(pair, axis=1) for pair in zip(left, right, strict=True)]
-    write_whole(path, _webp(pairs, rollout.frame_rate))
-
-
-def _webp(frames: Sequence[np.ndarray], frame_rate: float) -> bytes:
-    """Frames uint8 [H, W, 3] RGB as an animation of at most COMPARISON_WIDTH pixels, which rests on the last frame."""
-    height, width = frames[0].shape[:2]
-    size = min(width, COMPARISON_WIDTH), round(height * min(1.0, COMPARISON_WIDTH / width))
-    pictures = [Image.fromarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA)) for frame in frames]
-    file, last = io.BytesIO(), len(frames) - 1
-    durations_ms = [round(1000 / frame_rate) + (REST_MS if i == last else 0) for i in range(len(frames))]
-    pictures[0].save(
-        file, "webp", save_all=True, append_images=pictures[1:], duration=durations_ms, loop=0, quality=80, method=4
-    )
-    return file.getvalue()
-
-
-def _mp4(frames: Sequence[np.ndarray], frame_rate: float) -> bytes:
-    """Frames uint8 [H, W, 3] RGB of even size as an H.264 mp4, colours tagged as BT.709."""
-    # Loaded here: a robot that only runs the node needs no video encoder.
-    import av
-    from av.video.reformatter import ColorRange, Colorspace
-
-    file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=Fraction(frame_rate).limit_denominator(1001))
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": "16", "preset": "fast"}
-        stream.codec_context.colorspace = Colorspace.ITU709
-        stream.codec_context.color_range = ColorRange.MPEG
-        for frame in frames:
-            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-            picture = picture.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
-    return file.getvalue()
+    write_whole(path, films.animated_webp(pairs, rollout.frame_rate))
 
 
 def _png(frames: Sequence[np.ndarray]) -> bytes:
@@ -152,30 +111,6 @@ def _labelled(
     frames: np.ndarray, stamps_ns: Iterable[int], now_ns: int, word: str, colour: tuple[int, int, int]
 ) -> list[np.ndarray]:
     offsets = ((stamp - now_ns) / NANOSECONDS for stamp in stamps_ns)
-    return [_label(frame, f"{word} {offset:+.2f} s", colour) for frame, offset in zip(frames, offsets, strict=True)]
-
-
-def _label(frame: np.ndarray, text: str, colour: tuple[int, int, int]) -> np.ndarray:
-    """The frame, pixels untouched, within a coloured border whose upper side carries the text; of even size."""
-    factor = math.ceil(MIN_WIDTH / frame.shape[1])
-    frame = np.repeat(np.repeat(frame, factor, axis=0), factor, axis=1)
-    height, width = frame.shape[:2]
-    # All even: 4:2:0 video has one colour sample for two pixels by two, which must not mix border and picture.
-    border = 2 * max(2, width // 320)
-    bar = 2 * max(11, width // 44)
-    canvas = np.empty((height + height % 2 + bar + border, width + width % 2 + 2 * border, 3), np.uint8)
-    canvas[:] = colour
-    canvas[bar : bar + height, border : border + width] = frame
-    scale = bar / 40
-    thickness = max(1, round(scale * 1.6))
-    cv2.putText(
-        canvas,
-        text,
-        (2 * border, round(0.72 * bar)),
-        cv2.FONT_HERSHEY_SIMPLEX,
-        scale,
-        (255, 255, 255),
-        thickness,
-        cv2.LINE_AA,
-    )
-    return canvas
+    return [
+        films.labelled(frame, f"{word} {offset:+.2f} s", colour) for frame, offset in zip(frames, offsets, strict=True)
+    ]

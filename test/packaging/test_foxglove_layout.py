@@ -11,7 +11,7 @@ from cosmos_ros.msg import Surprise
 from cosmos_ros.paths import share_directory
 
 CAMERA = {"/camera/image_raw/compressed", "/camera/camera_info"}
-NODE = {"/foresight/image", "/foresight/camera_info", "/foresight/uncertainty", "/foresight/surprise/map"}
+NODE = {"/foresight/image/compressed", "/foresight/camera_info", "/foresight/uncertainty", "/foresight/surprise/map"}
 
 
 @pytest.fixture(scope="module")
