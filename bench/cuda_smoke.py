@@ -24,7 +24,7 @@ from cosmos_ros.device.host_table import HostTable
 from cosmos_ros.device.placement import DeviceMemory
 from cosmos_ros.device.plan import MemoryPlan
 from cosmos_ros.device.tensors import bytes_of
-from cosmos_ros.foresight import PIPELINE
+from cosmos_ros.pipeline import PIPELINE
 from cosmos_ros.world_model import Sampling, Transformer, TransformerConfig
 from cosmos_ros.world_model.decoding.engine import WindowDecoder, completed
 from cosmos_ros.world_model.decoding.window import WindowPass

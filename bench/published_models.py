@@ -37,13 +37,14 @@ from synthetic_checkpoint import LATENT_TOKENIZER, device_name, roomy_folder
 from cosmos_ros import foresight as foresight_module
 from cosmos_ros.device.placement import DeviceMemory
 from cosmos_ros.device.plan import plan_memory
-from cosmos_ros.foresight import PIPELINE, Foresight, ForesightConfig, needs_of
+from cosmos_ros.foresight import Foresight, ForesightConfig
 from cosmos_ros.guardrail import Guardrail
 from cosmos_ros.guardrail.cosmos.aegis import Aegis
 from cosmos_ros.guardrail.cosmos.retinaface_detector import RetinaFaceDetector
 from cosmos_ros.guardrail.cosmos.video_content import VideoContentGuard
 from cosmos_ros.guardrail.face_blur import FaceBlur
 from cosmos_ros.guardrail.guard import Guards
+from cosmos_ros.pipeline import PIPELINE, needs_of
 from cosmos_ros.rollout import Clip
 from cosmos_ros.training.sizes import TokenizerSizes
 from cosmos_ros.world_model import TransformerConfig, load_transformer

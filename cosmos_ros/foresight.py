@@ -15,56 +15,22 @@ import numpy as np
 from cosmos_ros.device.devices import free_memory, resolve_device, resolve_dtype
 from cosmos_ros.device.out_of_memory import out_of_memory_as_error
 from cosmos_ros.device.placement import DeviceMemory
-from cosmos_ros.device.plan import MemoryPlan, Need, Pipeline, plan_memory
+from cosmos_ros.device.plan import MemoryPlan, plan_memory
 from cosmos_ros.errors import InvalidGoal, ModelUnavailable, OutOfMemory
 from cosmos_ros.guardrail import Guardrail
-from cosmos_ros.guardrail.guard import PROMPT_GUARD, VIDEO_GUARD
 from cosmos_ros.guardrail.screening import Screening
 from cosmos_ros.guardrail.stretches import joined
+from cosmos_ros.pipeline import PIPELINE, needs_of
 from cosmos_ros.progress import Progress, Stage, StageClock
 from cosmos_ros.rollout import MAX_FRAMES, MAX_SAMPLES, Clip, Crop, GuardedRollout
 from cosmos_ros.samples import mean_frames
 from cosmos_ros.settings import ForesightConfig
-from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel, world_model
-from cosmos_ros.world_model.diffusion_decoder.decoder import DIFFUSION_DECODER
-from cosmos_ros.world_model.diffusion_decoder.latent_decoder import LATENT_DECODER
+from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel
 from cosmos_ros.world_model.preprocessing import camera_view
-from cosmos_ros.world_model.refiner import REFINER
-from cosmos_ros.world_model.t5 import TEXT_ENCODER
-from cosmos_ros.world_model.tokenizer.video_tokenizer import TOKENIZER
-from cosmos_ros.world_model.transformer import TRANSFORMER
 
 MAX_PROMPT_WORDS = 300  # the published model card's limit
 MAX_PROMPT_CHARACTERS = 4000  # twice what 300 words of English take: guards must not be held up by one endless word
 MAX_SEED = 2**63 - 1
-
-
-# `predict`, as the memory plan sees it: the prompt is judged while frames are tokenized; frames are decoded, refined
-# and judged while later tokens are still being decided. The first to leave the GPU is what works once per new prompt,
-# then what works once per rollout and is small compared with its work, then the transformer.
-def _phases(parked: frozenset[str]) -> tuple[tuple[str, ...], ...]:
-    rest: tuple[tuple[str, ...], ...] = ((TRANSFORMER, TOKENIZER, REFINER, VIDEO_GUARD),)
-    if TOKENIZER in parked:  # then frames are decoded once all tokens are there
-        rest = (TRANSFORMER,), (TOKENIZER, REFINER, VIDEO_GUARD)
-    # The diffusion decoder always is: it sees them all. Frames of one sample are judged while it works on the next.
-    diffusion = (DIFFUSION_DECODER, REFINER, VIDEO_GUARD), (LATENT_DECODER, REFINER, VIDEO_GUARD)
-    return (PROMPT_GUARD, TOKENIZER), (TEXT_ENCODER,), *rest, *diffusion
-
-
-PIPELINE = Pipeline(
-    phases=_phases,
-    parking_order=(
-        TEXT_ENCODER,
-        PROMPT_GUARD,
-        VIDEO_GUARD,
-        REFINER,
-        LATENT_DECODER,
-        TOKENIZER,
-        TRANSFORMER,
-        DIFFUSION_DECODER,  # last: it would come anew, block by block, for each of its steps
-    ),
-    once_per_prompt=(TEXT_ENCODER, PROMPT_GUARD),
-)
 
 
 class Foresight:
@@ -459,25 +425,3 @@ class Foresight:
             raise InvalidGoal(f"{self.spec.name} takes no prompt; leave it empty, or run a Video2World checkpoint")
         if not prompt.strip() and self.spec.takes_prompt:
             raise InvalidGoal(f"{self.spec.name} needs a prompt that describes the scene; it was empty")
-
-
-def needs_of(
-    spec: ModelSpec,
-    *,
-    tokenizer: str | Path = "",
-    guardrail: str | Path = "",
-    bytes_per_weight: int = 2,
-    gpus: int = 1,
-    window: int = 0,
-) -> tuple[Need, ...]:
-    """What a checkpoint and all that runs with it take of the (first) device.
-
-    tokenizer, guardrail, gpus, window  as in ForesightConfig
-    bytes_per_weight                    2 in bfloat16, 4 in float32
-
-    Raises ModelUnavailable or GuardrailUnavailable where a part is missing or damaged.
-    """
-    return (
-        *world_model.needs_of(spec, tokenizer=tokenizer, bytes_per_weight=bytes_per_weight, gpus=gpus, window=window),
-        *Guardrail.needs_for(spec, guardrail),
-    )

@@ -10,9 +10,9 @@ from cosmos_ros import Clip, Foresight
 from cosmos_ros.device.placement import DeviceMemory
 from cosmos_ros.device.plan import plan_memory
 from cosmos_ros.errors import Canceled, GuardrailUnavailable, ModelUnavailable, NotFinite, OutOfMemory, VideoBlocked
-from cosmos_ros.foresight import PIPELINE, needs_of
 from cosmos_ros.guardrail.guard import Judgement
 from cosmos_ros.guardrail_report import Verdict
+from cosmos_ros.pipeline import PIPELINE, needs_of
 from cosmos_ros.progress import Stage
 from cosmos_ros.rollout import NANOSECONDS
 from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel

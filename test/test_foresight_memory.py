@@ -11,8 +11,9 @@ import torch
 from cosmos_ros.device.plan import Need, plan_memory
 from cosmos_ros.device.tensors import bytes_of
 from cosmos_ros.errors import ModelUnavailable, OutOfMemory
-from cosmos_ros.foresight import PIPELINE, Foresight, needs_of
+from cosmos_ros.foresight import Foresight
 from cosmos_ros.guardrail.cosmos.folder import PROMPT_GUARD_WORK, VIDEO_GUARD_WORK
+from cosmos_ros.pipeline import PIPELINE, needs_of
 from cosmos_ros.rollout import Clip
 from cosmos_ros.world_model import ModelSpec, Transformer
 from cosmos_ros.world_model.config import PUBLISHED_KINDS, TransformerConfig

@@ -7,7 +7,7 @@ import pytest
 
 from cosmos_ros.device.placement import DeviceMemory
 from cosmos_ros.device.plan import plan_memory
-from cosmos_ros.foresight import PIPELINE, needs_of
+from cosmos_ros.pipeline import PIPELINE, needs_of
 from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel
 
 SAMPLING = Sampling(seed=3, temperature=1.0, top_p=0.9)

@@ -14,7 +14,7 @@ from cosmos_ros.device.placement import DeviceMemory, Part
 from cosmos_ros.device.plan import MemoryPlan
 from cosmos_ros.device.tensors import bytes_of, tensors_of
 from cosmos_ros.errors import ModelUnavailable
-from cosmos_ros.foresight import PIPELINE
+from cosmos_ros.pipeline import PIPELINE
 
 
 def module() -> nn.Module:

@@ -12,7 +12,7 @@ from cosmos_ros.device.devices import free_memory
 from cosmos_ros.device.placement import DeviceMemory
 from cosmos_ros.device.plan import OVERHEAD, MemoryPlan, Need
 from cosmos_ros.errors import SettingError
-from cosmos_ros.foresight import PIPELINE
+from cosmos_ros.pipeline import PIPELINE
 
 GB = 1_000_000_000
 PARTS = len(PIPELINE.parking_order)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from cosmos_ros.device.placement import DeviceMemory
 from cosmos_ros.device.plan import plan_memory
-from cosmos_ros.foresight import PIPELINE
+from cosmos_ros.pipeline import PIPELINE
 from cosmos_ros.world_model import Transformer
 from cosmos_ros.world_model.config import PUBLISHED_KINDS
 

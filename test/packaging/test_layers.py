@@ -20,6 +20,7 @@ STOREYS = [
     {"node", "evaluation", "training"},
     {"planning"},
     {"foresight"},
+    {"pipeline"},
     {"guardrail", "world_model", "recordings", "metrics"},
 ]
 GROUND = len(STOREYS)  # device, frame_buffer, images, rollout, errors, ...: these may import each other

@@ -16,7 +16,7 @@ from cosmos_ros.device.out_of_memory import out_of_memory_as_error
 from cosmos_ros.device.placement import DeviceMemory, Part
 from cosmos_ros.device.plan import MemoryPlan
 from cosmos_ros.errors import InvalidGoal, ModelUnavailable, OutOfMemory
-from cosmos_ros.foresight import PIPELINE
+from cosmos_ros.pipeline import PIPELINE
 from cosmos_ros.world_model.t5 import T5, find_t5, identity_of, reading_t5, t5_need
 from cosmos_ros.world_model.text_encoder import TextEncoder, write_embeddings
 

@@ -12,9 +12,9 @@ from cosmos_ros.commands.doctor.machine import available_host_memory
 from cosmos_ros.device.devices import free_memory, resolve_device, resolve_dtype
 from cosmos_ros.device.plan import MODES, MemoryPlan, plan_memory
 from cosmos_ros.errors import ForesightError
-from cosmos_ros.foresight import PIPELINE, needs_of
 from cosmos_ros.guardrail import Guardrail
 from cosmos_ros.guardrail.cosmos import folder as cosmos_guardrail
+from cosmos_ros.pipeline import PIPELINE, needs_of
 from cosmos_ros.settings import ForesightConfig
 from cosmos_ros.world_model import ModelSpec, text_encoder
 from cosmos_ros.world_model.diffusion_decoder.decoder import check_diffusion_decoder

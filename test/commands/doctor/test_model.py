@@ -12,7 +12,7 @@ import torch
 from cosmos_ros.commands.doctor import model
 from cosmos_ros.commands.doctor.finding import Finding
 from cosmos_ros.device.plan import MODES, Need, plan_memory
-from cosmos_ros.foresight import PIPELINE
+from cosmos_ros.pipeline import PIPELINE
 from cosmos_ros.settings import ForesightConfig
 from cosmos_ros.world_model import ModelSpec
 
