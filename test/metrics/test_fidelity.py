@@ -95,6 +95,16 @@ def test_sampson_error_has_no_value_where_there_is_nothing_to_tell_it_from(frame
     assert metrics.sampson_error(frames[:4], frames[4:]) == [None] * 4
 
 
+def test_sampson_error_begins_where_there_is_an_earlier_frame_to_hold_against():
+    frames = two_planes(12)
+    whole, after_one = metrics.sampson_error(frames[:4], frames[4:]), metrics.sampson_error(frames[3:4], frames[4:])
+    assert after_one[:3] == [None] * 3 and after_one[3:] == whole[3:] and None not in whole
+
+
+def test_a_single_frame_shows_no_motion_that_could_go_on():
+    assert np.array_equal(constant_flow(panned(1, 3.0), 4), repeat_last(panned(1, 3.0), 4))
+
+
 def test_the_floor_repeats():
     clip = panned(9, 3.0)
     assert np.array_equal(repeat_last(clip, 5), np.stack([clip[-1]] * 5))

@@ -1,0 +1,63 @@
+"""A benchmark's numbers without its clips, and contact sheets of its best, median and worst clip.
+
+python bench/benchmark_sheets.py benchmark_3d bench/results docs
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+COLUMNS = 6
+QUALITY = 82  # JPEG
+LABEL = 16  # pixels of height
+
+
+def main(folder: Path, results: Path, pictures: Path) -> None:
+    content = json.loads((folder / "benchmark.json").read_text())
+    windows = content.pop("windows")
+    name = content["benchmark"]
+    (results / f"benchmark_{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+    longest = max(content["conditioning"])
+    measured = [window for window in windows if "samples" in window and window["n_conditioning"] == longest]
+    ranked = sorted(measured, key=lambda window: gain(window), reverse=True)
+    chosen = {"good": ranked[0], "middling": ranked[len(ranked) // 2], "bad": ranked[-1]}
+    for word, window in chosen.items():
+        shown = json.loads((folder / "windows" / f"{window['key']}.pictures.json").read_text())
+        file = pictures / f"benchmark_{name}_{word}.jpg"
+        cv2.imwrite(str(file), sheet(shown), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+        print(f"{file}: {window['key']}, {gain(window):+.2f} dB against the floor, {file.stat().st_size / 1e3:.0f} kB")
+
+
+def gain(window: dict) -> float:
+    """Over the floor, dB PSNR."""
+    return float(np.mean(window["samples"][0]["psnr"]) - np.mean(window["repeat_last_frame"]["psnr"]))
+
+
+def sheet(shown: dict) -> np.ndarray:
+    """True frames above predicted ones, evenly over the horizon, BGR."""
+    n = len(shown["truth"])
+    steps = np.linspace(0, n - 1, COLUMNS).round().astype(int)
+    rows = [np.hstack([decoded(shown[name][k]) for k in steps]) for name in ("truth", "predicted")]
+    width = rows[0].shape[1]
+    labels = np.full((LABEL, width, 3), 255, np.uint8)
+    for column, k in enumerate(steps):
+        words = f"+{(k + 1) / shown['frame_rate']:.1f} s"
+        place = (column * width // COLUMNS + 4, LABEL - 4)
+        cv2.putText(labels, words, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (60, 60, 60), 1, cv2.LINE_AA)
+    return np.vstack([labels, *rows])
+
+
+def decoded(jpeg: str) -> np.ndarray:
+    picture = cv2.imdecode(np.frombuffer(base64.b64decode(jpeg), np.uint8), cv2.IMREAD_COLOR)
+    scale = min(1.0, 200 / picture.shape[1])
+    return cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+
+
+if __name__ == "__main__":
+    main(*(Path(argument) for argument in sys.argv[1:4]))

@@ -1,0 +1,64 @@
+"""A benchmark's files: what is there of an interrupted run, and published figures beside one's own."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+
+import pytest
+
+from cosmos_ros.benchmarks import failing
+from cosmos_ros.benchmarks.results import RESULT_FILES, SCHEMA, BenchmarkResults, numbers_csv, tables_of
+from cosmos_ros.evaluation.store import Store
+
+SETTINGS = {
+    "schema": SCHEMA,
+    "benchmark": "failures",
+    "model": {"name": "a model", "frame_size": [32, 64], "guardrail": "embedded"},
+    "frame_rate": 10.0,
+    "seed": 0,
+    "samples": 1,
+    "temperature": None,
+    "top_p": None,
+}
+
+
+def share(mean: float) -> dict:
+    return {"mean": mean, "low": mean / 2, "high": 1.0, "clips": 4, "of": 4}
+
+
+@pytest.mark.processes  # Python asks `uname` what the processor is
+def test_a_run_that_was_interrupted_before_its_first_clip_has_a_report_that_says_so(tmp_path):
+    store = Store(tmp_path / "out", SETTINGS, resume=False, results=RESULT_FILES)
+    results = BenchmarkResults(tmp_path / "out", failing.BENCHMARK, SETTINGS, datetime.now(timezone.utc), [], [])
+    assert results.write(store, "interrupted; go on with --resume") == {}
+    found = json.loads((tmp_path / "out" / "benchmark.json").read_text())
+    assert not found["complete"] and found["windows"] == []
+    assert "not complete</b>: interrupted" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_published_figures_stand_in_the_same_table_in_the_same_unit():
+    numbers = {"model": {"failed": share(0.25)}, "truth": {"failed": share(0.0)}}
+    summary = {"numbers": numbers, "kinds": {"free_fall": numbers}}
+    table, by_kind = tables_of(failing.BENCHMARK, summary, "image")
+    lines = {line.label: line.cells[0] for line in table.lines}
+    assert lines["Model"] == {"mean": 25.0, "low": 12.5, "high": 100.0}
+    assert lines["Cosmos AR 4B, published"]["mean"] == 15 and "Constant optical flow" not in lines
+    assert [line.cells for line in table.lines if "12B" in line.label][0][1] is None
+    assert "looked at the rollouts" in " ".join(table.notes)
+    assert [line.label for line in by_kind.lines] == ["free fall"]
+    after_video = {line.label: line.cells[0] for line in tables_of(failing.BENCHMARK, summary, "video")[0].lines}
+    assert after_video["Cosmos AR 4B, published"]["mean"] == 1
+
+
+def test_every_clip_has_a_line_with_all_rows_numbers_and_refused_ones_say_why():
+    known = {"bag": "dominoes", "scene_seed": 3, "n_conditioning": 9}
+    records = [
+        known | {"key": "a", "benchmark": {"model": {"failed": True}, "truth": {"failed": False}}},
+        known | {"key": "b", "benchmark": {}, "refused": {"code": "BLOCKED_VIDEO"}},
+    ]
+    assert numbers_csv(records).splitlines() == [
+        "key,kind,scene_seed,n_conditioning,refused,model_failed,truth_failed",
+        "a,dominoes,3,9,,True,False",
+        "b,dominoes,3,9,BLOCKED_VIDEO,,",
+    ]
