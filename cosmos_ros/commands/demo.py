@@ -18,17 +18,16 @@ from pathlib import Path
 
 import numpy as np
 
+from cosmos_ros.commands.recorded_images import CAMERA_INFO_TOPIC, HISTORY_S, IMAGE_TOPIC, RecordedImages
 from cosmos_ros.commands.ros_processes import Processes, ProcessFailed
 from cosmos_ros.files import check_place, write_whole
 from cosmos_ros.paths import share_directory
 from cosmos_ros.recordings.rollout_writer import PublishedRollout, write_comparison, write_contact_sheet, write_mp4
-from cosmos_ros.rollout import NANOSECONDS, Clip
+from cosmos_ros.rollout import Clip
 from cosmos_ros.scratch import scratch_folder
 
-IMAGE_TOPIC, CAMERA_INFO_TOPIC = "/camera/image_raw/compressed", "/camera/camera_info"
 OUTPUTS = ("rollout.mp4", "contact_sheet.png", "comparison.webp", "rollout.json")
 DEADLINE_S = 180.0  # after which a demo that still has no rollout is given up
-HISTORY_S = 60.0  # the node keeps the whole bag: its model may still be loading at the goal's time
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -144,34 +143,6 @@ def _interrupts_held_back() -> Iterator[None]:
             signal.signal(number, handler)
     if heard:
         signal.raise_signal(heard[0])
-
-
-class RecordedImages:
-    """The bag's images.
-
-    frames   all of them, in order
-    crop     what the model sees of them
-    goal_ns  the latest time of a goal whose whole future is in the bag: just before the frame after the goal's last
-    """
-
-    def __init__(self, bag: Path) -> None:
-        # Loaded here, while the node starts: torch takes its seconds.
-        from cosmos_ros.recordings.bag import Bag
-        from cosmos_ros.world_model import ModelSpec
-        from cosmos_ros.world_model.preprocessing import camera_view
-
-        self.frames = list(Bag(bag).frames(IMAGE_TOPIC))
-        spec = ModelSpec.of_checkpoint()
-        future_s = spec.new_frames(max(spec.conditioning_lengths)) / spec.frame_rate
-        latest_ns = self.frames[-1].stamp_ns - round(future_s * NANOSECONDS)
-        # Between two frames, so that no rounding decides which is the goal's last: every run sees the same.
-        self.goal_ns = next(frame.stamp_ns for frame in self.frames if frame.stamp_ns > latest_ns) - 1
-        self.crop = camera_view((self.frames[0].height, self.frames[0].width), spec.frame_size)
-
-    def clip(self, stamps_ns: tuple[int, ...], frame_rate: float) -> Clip:
-        """The images nearest to these times."""
-        nearest = [min(self.frames, key=lambda frame: abs(frame.stamp_ns - stamp)) for stamp in stamps_ns]
-        return Clip(np.stack([frame.load() for frame in nearest]), stamps_ns, frame_rate)
 
 
 def write(comparison: Comparison, out: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cosmos_ros.commands.demo import CAMERA_INFO_TOPIC, HISTORY_S, IMAGE_TOPIC, RecordedImages
+from cosmos_ros.commands.recorded_images import CAMERA_INFO_TOPIC, HISTORY_S, IMAGE_TOPIC, RecordedImages
 from cosmos_ros.commands.ros_processes import Processes, ProcessFailed
 from cosmos_ros.files import check_place, write_whole
 from cosmos_ros.recordings.live_film import Compared, write_live_film
