@@ -157,11 +157,11 @@ class Foresight:
         """
         sampling = self._sampling(seed, temperature, top_p, n)
         self._check(clip, prompt)
-        return self._stretches(clip, n, prompt, sampling, self.stretch_lengths(clip, frames), on_progress)
+        return self._stretches(clip, n, prompt, sampling, self.stretch_lengths(len(clip.frames), frames), on_progress)
 
-    def stretch_lengths(self, clip: Clip, frames: int | None = None) -> tuple[int, ...]:
-        """How many frames each stretch of a prediction has, whole latent frames. Raises InvalidGoal."""
-        n, after_clip = len(clip.frames), self.spec.new_frames(self.spec.conditioning_lengths[0])
+    def stretch_lengths(self, n: int, frames: int | None = None) -> tuple[int, ...]:
+        """How many frames each stretch of a prediction from n camera frames has. Raises InvalidGoal."""
+        after_clip = self.spec.new_frames(self.spec.conditioning_lengths[0])
         if frames is not None and not 1 <= frames <= MAX_FRAMES:
             raise InvalidGoal(f"frames must lie in 1..{MAX_FRAMES}; got {frames}")
         lengths = self.spec.stretches(n, frames or self.spec.new_frames(n))

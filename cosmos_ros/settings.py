@@ -218,6 +218,13 @@ class NodeConfig(Config):
         when=When.ANY_TIME,
         choices=("reject", "preempt", "queue"),
     )
+    latency_compensation: float = setting(
+        0.0,
+        "Seconds that ~/image_now is ahead of the node's clock: as long as its way to the eye takes.",
+        when=When.ANY_TIME,
+        bounds=(0.0, 60.0),
+        unit="s",
+    )
     max_frames: int = setting(
         96,
         "Frames that a goal may ask for. What is more than the model predicts at once is predicted in stretches, each "

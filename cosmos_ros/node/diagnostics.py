@@ -18,6 +18,7 @@ from cosmos_ros.guardrail_report import Verdict
 from cosmos_ros.msg import GuardrailStatus
 from cosmos_ros.node.camera_subscription import CameraSubscription
 from cosmos_ros.node.continuous import Continuous
+from cosmos_ros.node.image_now import ImageNow
 from cosmos_ros.node.predict_action import PredictAction
 from cosmos_ros.node.timers import steady_timer
 from cosmos_ros.queue import PredictionQueue
@@ -126,6 +127,15 @@ def continuous_status(continuous: Continuous) -> Status:
     if rest := continuous.rests_s:
         summary = f"rests for {rest:.0f} s: {continuous.last_error}"
     return Status("continuous", WARN if rest else OK, summary, counts)
+
+
+def image_now_status(image_now: ImageNow) -> Status:
+    """Whether there is a frame to show for now, and why not; a warning where somebody waits for one."""
+    why_nothing = image_now.why_nothing
+    values = {"seconds ahead": f"{image_now.ahead_s:g}", "listeners": image_now.listeners}
+    if why_nothing:
+        return Status("image_now", WARN if image_now.listeners else OK, f"nothing to show: {why_nothing}", values)
+    return Status("image_now", OK, "a released prediction shows the present", values)
 
 
 def _gpu_memory(device: torch.device) -> dict[str, str]:

@@ -43,9 +43,11 @@ from cosmos_ros.node.diagnostics import (
     continuous_status,
     goals_status,
     guardrail_status,
+    image_now_status,
     model_status,
     node_status,
 )
+from cosmos_ros.node.image_now import ImageNow
 from cosmos_ros.node.log import NodeLogHandler
 from cosmos_ros.node.messages import whole_messages
 from cosmos_ros.node.parameters import Parameters
@@ -77,6 +79,7 @@ class Configured:
     buffer: FrameBuffer
     camera: CameraSubscription
     publisher: RolloutPublisher
+    image_now: ImageNow
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ class Prediction:
     stretches: tuple[list[GuardedRollout], ...]
     n_stretches: int
     camera: Camera
+    epoch: int  # of ~/image_now, when the clip was taken
 
     @property
     def rollouts(self) -> list[GuardedRollout]:
@@ -227,7 +231,8 @@ class ForesightNode(LifecycleNode):
             max_pixels=clips.max_pixels,
             on_frame=self._continuous.frame_came,
         )
-        self._configured = Configured(foresight, buffer, camera, RolloutPublisher(self))
+        image_now = ImageNow(self, frame_rate, lambda: self._settings.of(NodeConfig).latency_compensation)
+        self._configured = Configured(foresight, buffer, camera, RolloutPublisher(self), image_now)
         self.get_logger().info(f"model {foresight.spec.name}, guardrail {foresight.guardrail.posture}")
         self.get_logger().info(f"listening to {camera.topic}, clips at {frame_rate:g} Hz")
 
@@ -239,12 +244,14 @@ class ForesightNode(LifecycleNode):
         self._queue.close("the node was deactivated")
         if self._configured is not None:
             self._configured.publisher.stop()
+            self._configured.image_now.stop()
             self._configured.foresight.unload()
 
     def _forget(self) -> None:
         if self._configured is not None:
             self._configured.camera.destroy()
             self._configured.publisher.destroy()
+            self._configured.image_now.destroy()
             self._configured = None
         self._kept.clear()
 
@@ -254,6 +261,7 @@ class ForesightNode(LifecycleNode):
         request, configured = job.request, self._parts
         n_frames = configured.foresight.spec.conditioning_lengths[1 if request.from_image else 0]
         now_ns = self.get_clock().now().nanoseconds
+        epoch = configured.image_now.epoch
         try:
             clip = configured.buffer.clip(n_frames, until_ns=request.until_ns, now_ns=now_ns)
         except NoFrames as error:
@@ -264,7 +272,7 @@ class ForesightNode(LifecycleNode):
         camera = Camera(
             clip.frame_id, clip.frames.shape[1:3], configured.camera.infos.at(clip.stamps_ns[-1], clip.frame_id)
         )
-        n_stretches = len(configured.foresight.stretch_lengths(clip, request.frames))
+        n_stretches = len(configured.foresight.stretch_lengths(n_frames, request.frames))
         predicted: tuple[list[GuardedRollout], ...] = ()
         stretches = configured.foresight.predict_stretches(
             clip,
@@ -279,13 +287,14 @@ class ForesightNode(LifecycleNode):
         with closing(stretches):
             for rollouts in stretches:
                 predicted += (rollouts,)
-                yield Prediction(predicted, n_stretches, camera)
+                yield Prediction(predicted, n_stretches, camera, epoch)
 
     def _publish(self, job: Job, prediction: Prediction) -> list[Rollout]:
         """Publish a stretch; returns its messages, of a goal's last one those of the whole rollouts."""
         rollouts, camera, parts = prediction.rollouts, prediction.camera, self._parts
         goal_id = UUID(uuid=list(job.id))
         messages = parts.publisher.publish(rollouts, goal_id, camera, prediction.n_stretches)
+        parts.image_now.add(rollouts[0], camera.frame_id, prediction.epoch)
         if any(job.id) and prediction.is_last:  # a continuous prediction has no id by which it could be asked for
             whole = prediction.whole()
             self._kept.add(job.id, whole, camera.size)
@@ -311,6 +320,7 @@ class ForesightNode(LifecycleNode):
                 model_status(configured.foresight),
                 guardrail_status(configured.foresight.guardrail, self._action.last_status),
                 continuous_status(self._continuous),
+                image_now_status(configured.image_now),
             ]
         return statuses
 

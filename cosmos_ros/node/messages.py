@@ -121,11 +121,13 @@ def whole_messages(rollouts: Sequence[GuardedRollout], last: Sequence[Rollout]) 
 
 def frame_messages(rollout: GuardedRollout, frame_id: str) -> list[Image]:
     """Its frames, stamped. Raises TypeError for anything but a GuardedRollout."""
+    return [frame_message(rollout, index, frame_id) for index in range(len(rollout.frames))]
+
+
+def frame_message(rollout: GuardedRollout, index: int, frame_id: str) -> Image:
+    """One of its frames, stamped. Raises TypeError for anything but a GuardedRollout."""
     _require_guarded(rollout)
-    return [
-        _rgb_image(frame, Header(stamp=time_message(stamp), frame_id=frame_id))
-        for frame, stamp in zip(rollout.frames, rollout.stamps_ns, strict=True)
-    ]
+    return _rgb_image(rollout.frames[index], Header(stamp=time_message(rollout.stamps_ns[index]), frame_id=frame_id))
 
 
 def uncertainty_messages(rollouts: Sequence[GuardedRollout], frame_id: str) -> list[Image]:
