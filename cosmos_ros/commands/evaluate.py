@@ -39,6 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"leave out windows in which a smaller share of the pixels changes, such as 0.02 {default}",
     )
     parser.add_argument("--samples", type=int, default=1, metavar="N", help=f"rollouts per window {default}")
+    parser.add_argument(
+        "--frames",
+        type=int,
+        default=0,
+        metavar="N",
+        help="predicted frames per rollout, rounded up to whole latent frames; more than the model predicts at once "
+        "come in stretches (default: as many as it predicts at once)",
+    )
     parser.add_argument("--seed", type=int, default=0, help=f"seed of the first sample {default}")
     parser.add_argument("--prompt", default="", help="text prompt, for models that take one")
     parser.add_argument(
@@ -93,6 +101,7 @@ class Evaluation:
             model,
             seed=args.seed,
             samples=args.samples,
+            frames=args.frames or None,
             temperature=sampling["temperature"],
             top_p=sampling["top_p"],
             prompt=args.prompt,
@@ -103,10 +112,11 @@ class Evaluation:
         foresight = Foresight(self._settings.foresight)
         spec = foresight.spec
         n_conditioning = max(spec.conditioning_lengths)
+        n_frames = sum(foresight.stretch_lengths(n_conditioning, args.frames or None))
         self._plan = Plan(
             frame_rate=clips.frame_rate or spec.frame_rate,
             n_conditioning=n_conditioning,
-            n_future=spec.new_frames(n_conditioning),
+            n_future=max(n_frames, spec.new_frames(n_conditioning)),  # the round trip takes whole chunks
             every_s=args.every,
             max_age_s=clips.max_age,
         )
@@ -118,7 +128,7 @@ class Evaluation:
             "plan": asdict(self._plan),
             "bags": [describe_bag(Path(bag)) for bag in args.bags],
             "image_topic": args.image_topic,
-            **{name: getattr(args, name) for name in ("seed", "samples", "prompt", "min_motion")},
+            **{name: getattr(args, name) for name in ("seed", "samples", "frames", "prompt", "min_motion")},
             **sampling,
             **{each.name: getattr(model, each.name) for each in settings_of(ForesightConfig) if each.decides},
             **{
@@ -169,7 +179,7 @@ class Evaluation:
 
 def _check(args: argparse.Namespace) -> None:
     """Raises SettingError."""
-    require(args, positive=("every", "samples"), not_negative=("workers",))
+    require(args, positive=("every", "samples"), not_negative=("frames", "workers"))
     if not 0 <= args.min_motion <= 1:
         raise SettingError(f"--min-motion is a share, from 0 to 1; got {args.min_motion}")
     if args.ray is not None and importlib.util.find_spec("ray") is None:

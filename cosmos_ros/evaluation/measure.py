@@ -36,6 +36,7 @@ class Settings:
 
     seed     of the first sample; sample i takes seed + i, in every window, as a goal with that seed would
     samples  rollouts per window
+    frames   of each rollout, as Foresight.predict takes them; None: the model's own number
     temperature, top_p  None: what the model's makers recommend
     lpips_weights, fvd_weights  files as Perceptual takes them; empty: without that metric
     metrics  those of METRICS that are computed; both kinds of PSNR always are
@@ -44,6 +45,7 @@ class Settings:
     foresight: ForesightConfig
     seed: int = 0
     samples: int = 1
+    frames: int | None = None
     temperature: float | None = None
     top_p: float | None = None
     prompt: str = ""
@@ -142,13 +144,24 @@ class WindowEvaluator:
             seed=settings.seed + sample,
             temperature=settings.temperature,
             top_p=settings.top_p,
+            frames=settings.frames,
         )
 
-    def _round_trip(self, window: Window) -> GuardedRollout:
-        clip, truth = window.clip, window.truth
-        frames = np.concatenate([clip.frames, truth.frames])
-        whole = Clip(frames, clip.stamps_ns + truth.stamps_ns, clip.frame_rate)
-        return self.foresight.reconstruct(whole, self.settings.prompt)
+    def _round_trip(self, window: Window) -> np.ndarray:
+        """The true frames through the tokenizer, from the second one of the clip on: uint8 [n, H, W, 3].
+
+        Chunk by chunk, each with the frames after a clip's length: as the stretches of a rollout are decoded.
+        """
+        spec, clip, truth = self.foresight.spec, window.clip, window.truth
+        frames, stamps = np.concatenate([clip.frames, truth.frames]), clip.stamps_ns + truth.stamps_ns
+        chunk, step = 1 + spec.new_frames(1), spec.new_frames(spec.conditioning_lengths[0])
+        last = len(frames) - chunk
+        decoded: list[np.ndarray] = []
+        for begin in (min(begin, last) for begin in range(0, last + step, step)):
+            part = slice(begin, begin + chunk)
+            of_chunk = Clip(frames[part], stamps[part], clip.frame_rate)
+            decoded.extend(self.foresight.reconstruct(of_chunk, self.settings.prompt).frames[len(decoded) - begin :])
+        return np.stack(decoded)
 
 
 def _refusal(error: VideoBlocked | NotFinite) -> dict:
@@ -157,23 +170,23 @@ def _refusal(error: VideoBlocked | NotFinite) -> dict:
     return {"code": error.code, "message": str(error), "reasons": reasons}
 
 
-def _videos(window: Window, rollout: GuardedRollout, round_trip: GuardedRollout) -> Videos:
+def _videos(window: Window, rollout: GuardedRollout, round_trip: np.ndarray) -> Videos:
     """Every row's frames, at the camera's pixel scale."""
-    crop, n = rollout.crop, len(window.truth.frames)
+    crop, n, n_camera = rollout.crop, len(rollout.frames), len(window.clip.frames)
     camera = np.ascontiguousarray(crop.of(window.clip.frames))
     # Decoded frames are never as sharp as the camera's. Their motion is measured from the decoded clip on: the step
     # from camera to decoder would count as motion, and as an object that appears. An image's own round trip is not
     # to be had: the first frame of a chunk is the one that a reconstruction goes on from.
-    decoded = round_trip.frames[:-n]
+    decoded = round_trip[: n_camera - 1]
     return Videos(
         camera=camera,
         decoded_camera=decoded if len(decoded) else camera,
-        truth=np.ascontiguousarray(crop.of(window.truth.frames)),
+        truth=np.ascontiguousarray(crop.of(window.truth.frames[:n])),
         rows={
             "model": rollout.frames,
             "repeat_last_frame": repeat_last(camera, n),
             "constant_flow": constant_flow(camera, n),
-            "tokenizer_round_trip": round_trip.frames[-n:],
+            "tokenizer_round_trip": round_trip[n_camera - 1 : n_camera - 1 + n],
         },
         crop=crop,
     )
@@ -192,6 +205,7 @@ def _measured(
     still = repeat_last(camera, len(camera))
     return {
         "crop": asdict(videos.crop),
+        "seams": list(rollouts[0].seams),
         "moving_share": round(float(moving.any(axis=0).mean()), 5),
         "samples": [
             measure.row(decoded_camera, rollout.frames)
@@ -277,7 +291,7 @@ def _rounded(values: Sequence[float | None]) -> list[float | None]:
 
 def _pictures(window: Window, rollout: GuardedRollout) -> str:
     """What the report's player shows of a window, as JSON with JPEG frames in base64."""
-    truth = rollout.crop.of(window.truth.frames)
+    truth = rollout.crop.of(window.truth.frames[: len(rollout.frames)])
     difference = np.abs(rollout.frames.astype(np.int16) - truth) * DIFFERENCE_GAIN
     return json.dumps(
         {

@@ -142,6 +142,23 @@ def test_samples_give_mean_and_best(evaluate, bag):
     assert rows["model_best_of_n"]["psnr"]["mean"] >= rows["model"]["psnr"]["mean"]
 
 
+def test_another_horizon_is_measured_over_its_steps_with_the_seams_named(evaluate, bag, whole, tmp_path):
+    status, metrics, said = evaluate(bag, options=("--frames", "40", "--every", "10"))
+    assert status == 0, said
+    (window,) = metrics["windows"]
+    assert metrics["frames"] == 40 and window["seams"] == [25]
+    expected = metrics_of(whole)["windows"][0]
+    assert window["samples"][0]["psnr"][:24] == expected["samples"][0]["psnr"]
+    assert len(metrics["summary"]["rows"]["model"]["psnr"]["per_step"]["mean"]) == 40
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count('class="seam"') == page.count('class="card chart"')
+
+
+def test_a_horizon_that_cannot_be_is_refused(evaluate, bag):
+    status, _, said = evaluate(bag, options=("--frames", "10001"))
+    assert status == 1 and "frames must lie in 1..10000; got 10001" in said
+
+
 def test_many_bags_of_which_one_is_damaged_and_one_is_none(evaluate, bag, tmp_path, write_bag, moving_scene):
     damaged = write_bag(tmp_path / "damaged", moving_scene(60, 96, 128), stamps(60), encoding="png")
     file = next(damaged.glob("*.mcap"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,10 @@ import pytest
 import torch
 
 from cosmos_ros.commands import cli
+from cosmos_ros.evaluation.measure import Settings, WindowEvaluator
+from cosmos_ros.recordings.windows import Window
+from cosmos_ros.rollout import Clip
+from cosmos_ros.settings import ForesightConfig
 
 START = 1_700_000_000_000_000_000
 
@@ -36,6 +41,33 @@ def breaking_checkpoint(tiny_checkpoint, tmp_path) -> Path:
     decoder = torch.jit.load(str(checkpoint / "decoder.jit"))
     torch.jit.script(BreaksOnGrey(decoder)).save(str(checkpoint / "decoder.jit"))
     return checkpoint
+
+
+@pytest.fixture(scope="module")
+def measured(tiny_checkpoint, moving_scene):
+    """measured(frames): the record of one window of 9 + 48 frames, measured over so many."""
+    scene = moving_scene(57)
+    stamps = tuple(START + k * 10**8 for k in range(57))
+    window = Window("key", "bag", stamps[8], Clip(scene[:9], stamps[:9], 10.0), Clip(scene[9:], stamps[9:], 10.0))
+    config = ForesightConfig(checkpoint=str(tiny_checkpoint), device="cpu")
+    evaluator = WindowEvaluator(Settings(config, metrics=()))
+
+    def measure(frames: int | None) -> dict:
+        evaluator.settings = replace(evaluator.settings, frames=frames)
+        return evaluator(window).record
+
+    return measure
+
+
+@pytest.mark.parametrize(("frames", "n", "seams"), [(8, 8, []), (None, 24, []), (33, 40, [25]), (48, 48, [25])])
+def test_every_horizon_is_measured_on_the_same_frames(measured, frames, n, seams):
+    record, longest = measured(frames), measured(48)
+    assert record["seams"] == seams
+    for row in ("repeat_last_frame", "constant_flow", "tokenizer_round_trip"):
+        assert len(record[row]["psnr"]) == n
+        assert record[row]["psnr"] == longest[row]["psnr"][:n]
+    assert record["samples"][0]["psnr"] == longest["samples"][0]["psnr"][:n]
+    assert min(record["tokenizer_round_trip"]["psnr"]) > max(record["samples"][0]["psnr"]), "the ceiling"
 
 
 @pytest.mark.processes

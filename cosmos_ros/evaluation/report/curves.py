@@ -55,7 +55,10 @@ class Curve(NamedTuple):
 
 @dataclass(frozen=True)
 class Chart:
-    """One metric's curves. `pointer` is what the page's script shows under the pointer; without curves it is None."""
+    """One metric's curves. `pointer` is what the page's script shows under the pointer; without curves it is None.
+
+    seams  where a stretch begins that was predicted from predicted frames
+    """
 
     title: str
     unit: str
@@ -63,12 +66,21 @@ class Chart:
     y: Sequence[tuple[str, str]] = ()
     curves: Sequence[Curve] = ()
     pointer: Mapping | None = None
+    seams: Sequence[str] = ()
     width, height, left, right, top, bottom = WIDTH, HEIGHT, LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM
 
 
-def chart(title: str, unit: str, rows: Sequence[Row], per_step: Mapping[str, Mapping], frame_rate: float) -> Chart:
+def chart(
+    title: str,
+    unit: str,
+    rows: Sequence[Row],
+    per_step: Mapping[str, Mapping],
+    frame_rate: float,
+    seams: Sequence[int] = (),
+) -> Chart:
     """Mean and interval per step, for the rows that have any.
 
+    seams     steps, from 1 on, with which a later stretch begins
     per_step  row key -> {"mean": [...], "low": [...], "high": [...]}, None where a step has no number
     """
     rows = [row for row in rows if row.key in per_step and _there(per_step[row.key]["mean"])]
@@ -88,6 +100,7 @@ def chart(title: str, unit: str, rows: Sequence[Row], per_step: Mapping[str, Map
         y.labels(),
         [_curve(row.key, per_step[row.key], places, y) for row in rows],
         {"x": [round(place, 1) for place in places], "tips": tips, "rows": [row.key for row in rows]},
+        [f"{x((seam - 0.5) / frame_rate):.1f}" for seam in seams],
     )
 
 

@@ -183,13 +183,15 @@ def _laid_out(part: Part, pictures: Callable[[str], Mapping]) -> dict:
     """What the template draws of a part."""
     summary = part.summary
     measured = [window for window in part.windows if "samples" in window]
+    seams = measured[0].get("seams", ()) if measured else ()
     return {
         **part._asdict(),
         "mood": _mood(summary),
         "rows": [row for row in ROWS if row.key in summary["rows"]],
         "columns": _columns(summary),
         "differences": _differences(summary),
-        "charts": _charts(summary, part.plan["frame_rate"]),
+        "charts": _charts(summary, part.plan["frame_rate"], seams),
+        "seams": seams,
         "players": _players(measured, pictures),
         "measured": measured,
         "failures": _failures(part.windows),
@@ -249,13 +251,13 @@ def _differences(summary: Mapping) -> dict:
     return {"columns": list(columns.values()), "lines": lines}
 
 
-def _charts(summary: Mapping, frame_rate: float) -> list:
+def _charts(summary: Mapping, frame_rate: float, seams: Sequence[int]) -> list:
     curves = {
         metric: {row: by[metric]["per_step"] for row, by in summary["rows"].items() if metric in by}
         for metric in METRICS
     }
     return [
-        chart(title, unit, ROWS, curves[metric], frame_rate)
+        chart(title, unit, ROWS, curves[metric], frame_rate, seams)
         for metric, (title, unit, _) in METRICS.items()
         if metric in summary["rows"].get("model", ())
     ]
