@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cosmos_ros.commands.flags import add_flags, config_of
+from cosmos_ros.commands.flags import add_flags, config_of, require
 from cosmos_ros.device.threads import set_cpu_threads
 from cosmos_ros.errors import ForesightError, GuardrailUnavailable, ModelUnavailable
 from cosmos_ros.files import check_place, write_whole
@@ -43,6 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", default="", help="text prompt, for models that take one")
     parser.add_argument("--image-topic", default="", help="image topic of recordings; default: the only one of each")
     parser.add_argument("--seed", type=int, default=0, help="same seed: same rollout (default: 0)")
+    parser.add_argument(
+        "--frames",
+        type=int,
+        default=0,
+        metavar="N",
+        help="frames to predict, rounded up to whole latent frames; more than the model predicts at once come in "
+        "stretches (default: as many as it predicts at once)",
+    )
     add_flags(parser, "clips", [SETTINGS["frame_rate"], SETTINGS["max_pixels"]])
     add_flags(parser, "sampling", settings_of(SamplingConfig))
     add_flags(parser, "model", [*settings_of(ForesightConfig), SETTINGS["cpu_threads"]])
@@ -79,7 +87,8 @@ class _Run:
     def __init__(self, args: argparse.Namespace, inputs: Iterable[Path]) -> None:
         self._inputs = identities(inputs)
         self._out, self._image_topic = args.out, args.image_topic
-        self._sampling = config_of(args, SamplingConfig).chosen() | {"seed": args.seed}
+        require(args, not_negative=("frames",))
+        self._asked = config_of(args, SamplingConfig).chosen() | {"seed": args.seed, "frames": args.frames or None}
         clips = config_of(args, ClipConfig)
         self._max_pixels = clips.max_pixels
         set_cpu_threads(config_of(args, NodeConfig).cpu_threads)
@@ -96,7 +105,7 @@ class _Run:
         name = free_name(job.path, self._out, self._taken, self._inputs)
         for suffix in OUTPUTS:
             check_place(self._out / f"{name}{suffix}")
-        rollout = self.foresight.predict(clip, job.prompt, **self._sampling, on_progress=on_progress)
+        rollout = self.foresight.predict(clip, job.prompt, **self._asked, on_progress=on_progress)
         self._taken.add(name.lower())
         write_mp4(self._out / f"{name}.mp4", clip, rollout)
         write_contact_sheet(self._out / f"{name}.png", clip, rollout)

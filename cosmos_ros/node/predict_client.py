@@ -192,6 +192,7 @@ def _arguments(args: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--condition", choices=CONDITIONS, default="video", help="on 9 frames or on one image")
     parser.add_argument("--prompt", default="", help="for models that take text")
     parser.add_argument("--seed", type=int, default=-1, help="same seed, same frames: same rollout (default: drawn)")
+    parser.add_argument("--frames", type=int, default=0, help="how many to predict (default: the model's own number)")
     parser.add_argument("--temperature", type=float, default=-1.0, help="0: greedy (default: the node's)")
     parser.add_argument("--top-p", type=float, default=-1.0, help="in (0, 1] (default: the node's)")
     parser.add_argument(
@@ -219,6 +220,7 @@ def _goal(options: argparse.Namespace) -> Predict.Goal:
         seed=options.seed,
         temperature=options.temperature,
         top_p=options.top_p,
+        frames=options.frames,
         until=time_message(options.until),
         include_frames=options.out is not None,
     )

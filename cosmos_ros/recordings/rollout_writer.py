@@ -19,7 +19,8 @@ from cosmos_ros.recordings.contact_sheet import contact_sheet
 from cosmos_ros.rollout import NANOSECONDS, Clip, Crop, GuardedRollout
 
 CAMERA = (110, 118, 129)  # the border of frames that the camera took, RGB
-PREDICTED = (242, 112, 36)  # the border of frames that the model predicted
+PREDICTED = (242, 112, 36)  # the border of frames that the model predicted from the camera's
+LATER = (136, 72, 168)  # of those that it predicted from predicted ones, in later stretches
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,10 @@ class PublishedRollout:
     @property
     def stamps_ns(self) -> tuple[int, ...]:
         return tuple(self.summary["stamps_ns"])
+
+    @property
+    def seams(self) -> tuple[int, ...]:
+        return tuple(self.summary["seams"])
 
     @property
     def frame_rate(self) -> float:
@@ -101,9 +106,11 @@ def _marked(clip: Clip, rollout: GuardedRollout | PublishedRollout) -> list[np.n
     if not isinstance(rollout, (GuardedRollout, PublishedRollout)):
         raise TypeError(f"only a GuardedRollout may be written, from Foresight.predict; got {type(rollout).__name__}")
     now_ns = clip.stamps_ns[-1]
+    n = min(rollout.seams, default=len(rollout.frames) + 1) - 1  # frames of the first stretch
     return [
         *_labelled(rollout.crop.of(clip.frames), clip.stamps_ns, now_ns, "camera", CAMERA),
-        *_labelled(rollout.frames, rollout.stamps_ns, now_ns, "predicted", PREDICTED),
+        *_labelled(rollout.frames[:n], rollout.stamps_ns[:n], now_ns, "predicted", PREDICTED),
+        *_labelled(rollout.frames[n:], rollout.stamps_ns[n:], now_ns, "predicted", LATER),
     ]
 
 

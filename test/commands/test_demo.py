@@ -36,6 +36,7 @@ def comparison(tmp_path_factory) -> demo.Comparison:
         "stamps_ns": [(9 + k) * 10**8 for k in range(24)],
         "timing_s": {"tokenizing": 0.25, "prompt_guard": 0.0, "generating": 3.5},
         "frame_rate": RATE,
+        "seams": [],
         "seed": 7,
     }
     seen, truth = clip(summary["conditioning_stamps_ns"]), clip(summary["stamps_ns"])

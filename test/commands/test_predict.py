@@ -54,6 +54,22 @@ def n_frames(path: Path) -> int:
         return sum(1 for _ in container.decode(video=0))
 
 
+@pytest.mark.parametrize(("asked", "n", "seams"), [(7, 8, []), (49, 56, [33])])
+def test_as_many_frames_are_written_as_are_asked_for_with_the_seams_named(
+    predict, tmp_path, moving_scene, asked, n, seams
+):
+    status, said = predict(write_image(tmp_path / "a.png", moving_scene(1)[0]), options=("--frames", str(asked)))
+    assert status == 0, said
+    told = facts(tmp_path, "a")
+    assert len(told["stamps_ns"]) == n and n_frames(tmp_path / "out" / "a.mp4") == 1 + n
+    assert told["seams"] == seams and told["first_frame"] == 0
+
+
+def test_a_negative_number_of_frames_is_refused(predict, tmp_path, moving_scene):
+    status, said = predict(write_image(tmp_path / "a.png", moving_scene(1)[0]), options=("--frames", "-8"))
+    assert status == 1 and "--frames must not be negative; got -8" in said
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "avi"])
 def test_a_video_goes_on_from_its_last_frames_at_the_models_rate(predict, tmp_path, moving_scene, suffix):
     video = write_video(tmp_path / f"drive.{suffix}", moving_scene(60), rate=30)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from cosmos_ros.recordings.rollout_writer import (
     CAMERA,
+    LATER,
     PREDICTED,
     PublishedRollout,
     write_comparison,
@@ -36,6 +37,23 @@ def test_the_video_plays_the_camera_then_the_prediction_each_marked(tmp_path, gu
     # Border and bar aside, the pixels are those of the rollout.
     middle = frames[20][22:118, 4:324]
     assert np.abs(middle.mean(axis=-1) - rollout.frames[11].mean(axis=-1)).mean() < 4
+
+
+def test_later_stretches_have_a_mark_of_their_own(tmp_path, guarded):
+    clip, rollout = guarded(96, 320)
+    summary = {
+        "conditioning_stamps_ns": clip.stamps_ns,
+        "stamps_ns": rollout.stamps_ns,
+        "frame_rate": 10,
+        "seams": [9, 17],
+    }
+    np.save(tmp_path / "frames.npy", rollout.frames)
+    (tmp_path / "rollout.json").write_text(json.dumps(summary))
+    write_mp4(tmp_path / "rollout.mp4", clip, PublishedRollout(tmp_path, rollout.crop))
+    with av.open(str(tmp_path / "rollout.mp4")) as video:
+        frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in video.decode(video=0)]
+    for mark, part in ((CAMERA, frames[:9]), (PREDICTED, frames[9:17]), (LATER, frames[17:])):
+        assert all(np.abs(frame[:, 0] - mark).max() < 12 for frame in part)
 
 
 def test_small_and_odd_pictures_are_enlarged_and_fit_the_codec(tmp_path, guarded):
@@ -80,7 +98,7 @@ def published(tmp_path_factory, guarded):
     clip, rollout = guarded(crop=Crop(3, 1, 55, 43))
     folder = tmp_path_factory.mktemp("client")
     np.save(folder / "frames.npy", rollout.frames)
-    times = {name: getattr(rollout, name) for name in ("conditioning_stamps_ns", "stamps_ns", "frame_rate")}
+    times = {name: getattr(rollout, name) for name in ("conditioning_stamps_ns", "stamps_ns", "frame_rate", "seams")}
     (folder / "rollout.json").write_text(json.dumps(times))
     return clip, rollout, folder
 
