@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from cosmos_ros.child_processes import end_with_parent
+from cosmos_ros.child_processes import end_with_parent, fresh_processes
 from cosmos_ros.device.threads import set_cpu_threads
 from cosmos_ros.evaluation.measure import Outcome, Settings, WindowEvaluator
 from cosmos_ros.settings import ForesightConfig
@@ -42,7 +42,7 @@ def over_processes(
 
     evaluator  made by each worker, once, of the settings; gives the outcome of a window
     """
-    context = multiprocessing.get_context("spawn")
+    context = fresh_processes(__name__)
     started = context.Value("i", 0)
     others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(workers, context, initializer=_start, initargs=(evaluator, settings, started)) as pool:

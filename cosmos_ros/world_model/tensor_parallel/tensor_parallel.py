@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import multiprocessing
 import signal
 import weakref
 from collections.abc import Generator, Sequence
@@ -21,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from cosmos_ros.child_processes import fresh_processes
 from cosmos_ros.errors import ForesightError, RankLost, SettingError
 from cosmos_ros.scratch import scratch_folder
 from cosmos_ros.world_model.checkpoints.transformer_weights import Checkpoint, open_checkpoint
@@ -134,9 +134,9 @@ class _Group:
     """The processes of all ranks, from their start to their end."""
 
     def __init__(self, shares: Sequence[Share]) -> None:
-        spawning = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+        processes = fresh_processes(serve.__module__)
         self._shares = shares
-        self._stop_sign = StopSign(spawning)
+        self._stop_sign = StopSign(processes)
         self._goals = 0
         self._connections: list[Connection] = []
         self._processes: list[BaseProcess] = []
@@ -145,8 +145,8 @@ class _Group:
         self.end = weakref.finalize(self, _end, self._processes, self._connections, scratch)
         threads = max(1, torch.get_num_threads() // len(shares))
         for share in shares:
-            ours, theirs = spawning.Pipe()
-            process = spawning.Process(
+            ours, theirs = processes.Pipe()
+            process = processes.Process(
                 target=serve,
                 args=(share, folder / "store", theirs, self._stop_sign, threads),
                 daemon=True,
