@@ -64,10 +64,10 @@ def middleware() -> str:
     return rclpy.utilities.get_rmw_implementation_identifier()
 
 
-def image_topics(seconds: float = DISCOVERY_S) -> list[str]:
-    """Topics that carry images, as far as discovery found them in this time."""
+def image_topics() -> list[str]:
+    """Topics that carry images, as far as discovery found them in its time."""
     with _node() as (node, executor):
-        _spin(executor, seconds)
+        _spin(executor, DISCOVERY_S)
         return sorted(topic for topic, types in node.get_topic_names_and_types() if TYPE_NAMES.keys() & set(types))
 
 

@@ -12,8 +12,17 @@ import pytest
 import torch
 
 from cosmos_ros.commands import cli
+from cosmos_ros.node import camera_probe
 
 pytestmark = pytest.mark.processes
+
+# No camera is there, so that every look for one would take its whole time.
+HURRIED = "from cosmos_ros.node import camera_probe; camera_probe.DISCOVERY_S = 0.1; "
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch):
+    monkeypatch.setattr(camera_probe, "DISCOVERY_S", 0.1)
 
 
 def lines(capsys, *arguments: str) -> tuple[int, list[str]]:
@@ -34,7 +43,8 @@ def test_a_machine_that_can_run_the_model_has_no_fault(tiny_checkpoint, capsys):
 @pytest.mark.parametrize(("missing", "word"), [("torch", "PyTorch"), ("rclpy", "ROS")])
 def test_it_runs_where_torch_or_ros_is_missing_and_says_how_to_get_it(missing, word, tmp_path):
     hide = f"import sys; sys.modules[{missing!r}] = None"
-    program = f"{hide}; from cosmos_ros.commands import cli; sys.exit(cli.main(['doctor']))"
+    hurried = HURRIED if missing != "rclpy" else ""
+    program = f"{hide}; {hurried}from cosmos_ros.commands import cli; sys.exit(cli.main(['doctor']))"
     ended = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 1, ended.stderr
     (line,) = (line for line in ended.stdout.splitlines() if line.startswith("FAIL"))
@@ -53,9 +63,15 @@ def test_it_runs_where_torch_or_ros_is_missing_and_says_how_to_get_it(missing, w
 def test_a_package_that_is_broken_is_a_fault_of_one_line_and_not_the_end(package, raised, subject, tmp_path):
     (tmp_path / package).mkdir()
     (tmp_path / package / "__init__.py").write_text(f"raise {raised!r}")
+    hurried = HURRIED if package != "cv2" else ""  # without which no camera is looked for
     places = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
     ended = subprocess.run(
-        [sys.executable, "-c", "from cosmos_ros.commands.cli import main; raise SystemExit(main())", "doctor"],
+        [
+            sys.executable,
+            "-c",
+            f"{hurried}from cosmos_ros.commands.cli import main; raise SystemExit(main())",
+            "doctor",
+        ],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": places},
         capture_output=True,
