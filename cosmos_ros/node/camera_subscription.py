@@ -168,14 +168,13 @@ class CameraSubscription:
         try:
             frame = frame_of(message, self._max_pixels)
         except BadImage as bad:
-            self.counts[bad.cause] += 1
             self._last_fault = str(bad)
             self._complaints.say(bad.cause, f"images on {self.topic} are ignored: {bad}")
+            self.counts[bad.cause] += 1
             return
         added = self._buffer.add(frame)
         if added is Added.DUPLICATE and self._last_arrival < self._settled:
             return  # the outgoing subscription had it
-        self.counts[added.name.lower()] += 1
         if added in (Added.DUPLICATE, Added.UNSTAMPED):
             self._last_fault = added.value
         else:
@@ -186,6 +185,7 @@ class CameraSubscription:
             if added in RESTARTS:
                 self._last_restart = what
                 self._restarts.append(self._last_arrival)
+        self.counts[added.name.lower()] += 1  # last: whoever sees it counted finds all that came of it
         if added in (Added.ADDED, *RESTARTS):
             self._on_frame(frame.stamp_ns)
 

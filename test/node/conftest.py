@@ -1,4 +1,4 @@
-"""A robot around the node under test: its own DDS domain, a camera, a client, an ear on the log. All of it real."""
+"""A robot around the node under test: its own DDS domain, a camera, a client. All of it real."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import domain_coordinator
 import numpy as np
@@ -18,13 +19,13 @@ from action_msgs.msg import GoalStatus
 from builtin_interfaces.msg import Time
 from cosmos_ros.action import Predict
 from lifecycle_msgs.srv import ChangeState, GetState
-from rcl_interfaces.msg import Log
 from rclpy.action import ActionClient
 from rclpy.context import Context
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from cosmos_ros import images
@@ -47,6 +48,35 @@ def wait_for(condition: Callable[[], object], what: str) -> object:
     return value
 
 
+class Said(NamedTuple):
+    """A line of a log."""
+
+    level: int
+    name: str
+    msg: str
+
+
+LOG: list[Said] = []  # of all nodes of this process
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ear() -> Iterator[None]:
+    """Hears what is logged as it is handed to rcl, which writes it and publishes it on /rosout.
+
+    Nothing here waits for /rosout: Fast DDS sometimes gives a reader that comes late nothing of a transient-local topic
+    (its issue 3822).
+    """
+    hand_over = rclpy_implementation.rclpy_logging_rcutils_log
+
+    def heard(severity: int, name: str, message: str, *place: object) -> None:
+        LOG.append(Said(int(severity), name, message))
+        hand_over(severity, name, message, *place)
+
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(rclpy_implementation, "rclpy_logging_rcutils_log", heard)
+        yield
+
+
 class Robot:
     """Everything around the node, in one namespace: publishers, clients and what they heard."""
 
@@ -55,9 +85,7 @@ class Robot:
         self.context = Context()
         rclpy.init(context=self.context, domain_id=domain)
         self.ros = rclpy.create_node("robot", namespace=namespace, context=self.context)
-        self.logged: list[Log] = []
-        latched = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self.ros.create_subscription(Log, "/rosout", self.logged.append, latched)
+        self._log_begins = len(LOG)
         self.images = image_type and self.ros.create_publisher(image_type, "image", 50)
         self.infos = self.ros.create_publisher(CameraInfo, "camera_info", 10)
         self.action = ActionClient(self.ros, Predict, "foresight/predict")
@@ -181,12 +209,13 @@ class Robot:
         assert answer.result.error_msg
         return answer.result
 
+    def logged(self, node: ForesightNode) -> list[Said]:
+        """What the node has logged so far, since this robot is there."""
+        return [said for said in LOG[self._log_begins :] if said.name.startswith(node.get_logger().name)]
+
     def warnings(self, node: ForesightNode, text: str) -> list[str]:
         """All that the node has logged so far with this text in it, warnings and worse."""
-        mark = f"mark {time.monotonic_ns()}"
-        node.get_logger().info(mark)  # the log comes in order: what came before the mark is all there is
-        wait_for(lambda: any(log.msg == mark for log in list(self.logged)), "the log")
-        return [log.msg for log in list(self.logged) if log.level >= 30 and text in log.msg]
+        return [said.msg for said in self.logged(node) if said.level >= 30 and text in said.msg]
 
 
 @pytest.fixture(scope="module")

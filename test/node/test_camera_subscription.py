@@ -73,6 +73,7 @@ def test_a_subscription_that_goes_while_it_is_about_to_be_waited_for_is_no_error
 
     monkeypatch.setattr(event, "add_to_wait_set", add_or_be_gone)
     wait_for(lambda: gone, "the wait")
+    photograph(robot, node, robot.ros.create_publisher(Image, "image", 10), wait_for)  # it goes on
     assert not robot.warnings(node, "a callback failed")
 
 

@@ -216,7 +216,7 @@ def test_what_the_package_logs_stands_in_the_nodes_log(rig, ready, wait_for, tin
     DeviceMemory("cpu", plan_memory((), PIPELINE, free=0, mode="low"))
 
     def heard(level: int, text: str) -> list:
-        return [log for log in list(robot.logged) if log.level == level and text in log.msg and "foresight" in log.name]
+        return [said for said in robot.logged(node) if said.level == level and text in said.msg]
 
     wait_for(lambda: heard(20, "memory fast: expected peak"), "the plan")
     wait_for(lambda: heard(30, "memory low: expected peak"), "the plan that does not fit, as a warning")

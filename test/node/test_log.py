@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rcl_interfaces.msg import Log
+
 from cosmos_ros.node.log import MOST_TEXTS, WELL_S, Complaints
 
 
@@ -58,3 +60,19 @@ def test_a_fault_that_differs_from_frame_to_frame_does_not_fill_the_log():
     assert n <= MOST_TEXTS * (1 + 1000 * 0.03 / WELL_S)
     complain.say("encoding", "unknown")
     assert len(said) == n + 1, "another cause is heard"
+
+
+def test_what_each_part_of_the_node_logs_is_on_rosout(rig, wait_for):
+    robot, node = rig(autostart=False)
+    heard = []
+    robot.ros.create_subscription(Log, "/rosout", heard.append, 1000)
+    logger = node.get_logger()
+    parts = [logger, logger.get_child("camera"), node._action._log]
+
+    def all_heard() -> bool:
+        """Said again, as the first may go before the subscription is known."""
+        for part in parts:
+            part.info("here")
+        return {said.name for said in heard if said.msg == "here"} >= {part.name for part in parts}
+
+    wait_for(all_heard, "every part")
