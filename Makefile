@@ -6,8 +6,9 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# A file's tests share fixtures, so they stay on one worker; test/conftest.py has the long files come first.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --timeout 600
+# A file's tests share fixtures, so they stay on one worker; test/conftest.py has the long files come first. Three workers
+# on two cores: many tests wait for other processes.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --timeout 600
 # Directories too: their time changes when a file goes away.
 PACKAGE := CMakeLists.txt package.xml pyproject.toml setup.cfg setup.py requirements/core.txt README.md LICENSE NOTICE \
 	$(shell find action config cosmos_ros data foxglove launch models msg rviz scripts srv -not -name '*.pyc' -not -name __pycache__)
@@ -15,6 +16,8 @@ PACKAGE := CMakeLists.txt package.xml pyproject.toml setup.cfg setup.py requirem
 # The environment is complete: what a sourced ROS left in the shell must not mix with it.
 unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH PYTHONPATH RMW_IMPLEMENTATION
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
+# pytest compiles every test anew where it may not keep the result.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo install lint test test-fast clean
 .DELETE_ON_ERROR:

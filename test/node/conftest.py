@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +33,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from cosmos_ros import images
 from cosmos_ros.commands.ros_processes import free_domain
 from cosmos_ros.node.foresight_node import ForesightNode, spin
+from cosmos_ros.paths import executable
 
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 
@@ -349,3 +352,32 @@ def parameter() -> Callable[..., contextlib.AbstractContextManager]:
             node.set_parameters([Parameter(name, value=before)])
 
     return changed
+
+
+@pytest.fixture
+def start(domain, tmp_path):
+    """start(program, *arguments, through=()) -> the process, ended with the test; `said()` is all its output so far.
+
+    through  a command in front of it
+    """
+    processes = []
+
+    def run(program, *arguments, through=()):
+        log = tmp_path / f"{program}.log"
+        environment = os.environ | {
+            "ROS_DOMAIN_ID": str(domain),
+            "ROS_LOG_DIR": str(tmp_path / "ros"),
+            "PYTHONWARNINGS": "ignore",
+            "OMP_NUM_THREADS": "1",
+        }
+        command = [*through, sys.executable, executable(program), *map(str, arguments)]
+        with log.open("wb") as out:
+            process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
+        process.said = log.read_text
+        processes.append(process)
+        return process
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.wait()

@@ -21,7 +21,7 @@ def test_the_buffer_loses_no_image_while_predictions_run(tiny_checkpoint, tmp_pa
             "--size",
             "240x320",
             "--seconds",
-            "6",
+            "3",
             "--checkpoint",
             tiny_checkpoint,
             "--out",
@@ -32,5 +32,5 @@ def test_the_buffer_loses_no_image_while_predictions_run(tiny_checkpoint, tmp_pa
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(out.read_text())
-    assert (result["published"], result["lost"]) == (90, 0), result
+    assert (result["published"], result["lost"]) == (45, 0), result
     assert result["goals_with_a_rollout"] >= 1, "predictions ran meanwhile"

@@ -53,7 +53,18 @@ def test_the_same_bag_seed_and_goal_time_give_the_same_clip_and_the_same_rollout
         robot.images.publish(message)
         wait_for(lambda stamp=stamp: node._configured.buffer.state().newest_ns == stamp, "a frame in the buffer")
 
-    arguments = ["--checkpoint", str(tiny_checkpoint), "--device", "cpu", "--dtype", "float32", "--seed", str(SEED)]
+    arguments = [
+        "--checkpoint",
+        str(tiny_checkpoint),
+        "--device",
+        "cpu",
+        "--dtype",
+        "float32",
+        "--seed",
+        str(SEED),
+        "--workers",
+        "1",
+    ]
     assert cli.main(["evaluate", str(tmp_path / "bag"), "--out", str(tmp_path / "out"), *arguments]) == 0
     evaluated = json.loads((tmp_path / "out" / "metrics.json").read_text())["windows"]
     assert len(evaluated) == 3

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pickle import UnpicklingError
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-pytest.importorskip("transformers", reason="needs requirements/guardrail.txt")
-pytest.importorskip("peft", reason="needs requirements/guardrail.txt")
+from cosmos_ros.device.placement import DeviceMemory
+from cosmos_ros.errors import GuardrailUnavailable
+from cosmos_ros.guardrail.cosmos import aegis as aegis_module
+from cosmos_ros.guardrail.cosmos.aegis import Aegis, judgement_of
+from cosmos_ros.guardrail.cosmos.aegis_policy import CATEGORIES, question
+from cosmos_ros.guardrail_report import Verdict
 
-from safetensors.torch import load_file, save_file  # noqa: E402
-
-from cosmos_ros.device.placement import DeviceMemory  # noqa: E402
-from cosmos_ros.errors import GuardrailUnavailable  # noqa: E402
-from cosmos_ros.guardrail.cosmos import aegis as aegis_module  # noqa: E402
-from cosmos_ros.guardrail.cosmos.aegis import Aegis, judgement_of  # noqa: E402
-from cosmos_ros.guardrail.cosmos.aegis_policy import CATEGORIES, question  # noqa: E402
-from cosmos_ros.guardrail_report import Verdict  # noqa: E402
+# Looked for, not imported: they take seconds, and every worker collects every test.
+pytestmark = pytest.mark.skipif(
+    not (find_spec("transformers") and find_spec("peft")), reason="needs requirements/guardrail.txt"
+)
 
 
 @pytest.fixture(scope="module")
