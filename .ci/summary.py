@@ -1,4 +1,4 @@
-"""The closing lines of CI, from the reports of its pytest runs: what was skipped and why, then the counts.
+"""The closing line of CI, from the reports of its pytest runs: how many tests passed, failed and were skipped, and why.
 
 A test counts once: failed where it failed in any run, skipped where it passed in none.
 """
@@ -38,9 +38,9 @@ def main(reports: list[str]) -> int:
     tests = merged(reports)
     counts = Counter(kind for kind, _ in tests.values())
     reasons = Counter(re.sub(r"^Skipped: ", "", reason) for kind, reason in tests.values() if kind == "skipped")
-    for reason, times in reasons.most_common():
-        print(f"skipped {times}: {reason}")
-    print(f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")
+    why = "; ".join(f"{times}: {reason}" for reason, times in reasons.most_common())
+    skipped = f"{counts['skipped']} skipped" + (f" ({why})" if why else "")
+    print(f"{counts['passed']} passed, {counts['failed']} failed, {skipped}")
     return int(not counts["passed"] or bool(counts["failed"]))
 
 
