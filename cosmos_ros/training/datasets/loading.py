@@ -23,7 +23,7 @@ def loaded(dataset: Dataset, n_workers: int) -> Iterator[Any]:
 
     Raises WorkerLost where a worker was killed, and whatever the dataset raises.
     """
-    if not (n_items := len(dataset)):  # type: ignore[arg-type]
+    if not (n_items := len(dataset)):
         return
     n_workers = min(n_workers, n_items)
     options: dict[str, Any] = {}

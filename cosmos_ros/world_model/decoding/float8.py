@@ -7,6 +7,7 @@ prompt is projected by stay in bfloat16. Needs a GPU with such units (compute ca
 from __future__ import annotations
 
 import logging
+from typing import TypeAlias
 
 import torch
 import triton
@@ -17,7 +18,7 @@ from cosmos_ros.world_model.decoding.dependent_launch import overlap, take_turn
 from cosmos_ros.world_model.transformer import Transformer
 
 FLOAT8 = torch.float8_e4m3fn
-Rows = Tensor | tuple[Tensor, Tensor]  # [M, N], or in float8 with scales [M, 1]
+Rows: TypeAlias = Tensor | tuple[Tensor, Tensor]  # [M, N], or in float8 with scales [M, 1]
 LARGEST = 448.0  # of float8_e4m3fn
 
 logger = logging.getLogger(__name__)

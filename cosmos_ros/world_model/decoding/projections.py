@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from cosmos_ros.world_model.decoding import layer_kernels, products
 from cosmos_ros.world_model.decoding.float8 import Float8Linear, Rows, multiply_rows, quantise
 
-Layer = nn.Linear | Float8Linear
+Layer: TypeAlias = nn.Linear | Float8Linear
 
 
 class Projection:

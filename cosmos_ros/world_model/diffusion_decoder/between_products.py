@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 EPS = 1e-6  # of every norm in this network
-Rows = Tensor | tuple[Tensor, Tensor]  # [M, N], or in float8 with scales [M, 1]
+Rows: TypeAlias = Tensor | tuple[Tensor, Tensor]  # [M, N], or in float8 with scales [M, 1]
 
 
 class Branch(NamedTuple):
