@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from ast import literal_eval
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,10 @@ PARENT = """
 import multiprocessing, os, sys, time
 sys.path.insert(0, sys.argv[1])
 import test_child_processes as program
+from cosmos_ros.child_processes import fresh_processes
 
 if __name__ == "__main__":
-    context = multiprocessing.get_context("spawn")
+    context = fresh_processes("colorsys") if sys.argv[2] == "fresh" else multiprocessing.get_context(sys.argv[2])
     ours, theirs = context.Pipe()
     context.Process(target=program.child, args=(theirs,), daemon=True).start()
     print(ours.recv(), flush=True)
@@ -32,15 +34,20 @@ def child(connection):
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
-    connection.send(os.getpid())
+    connection.send((os.getpid(), "colorsys" in sys.modules))
     time.sleep(600)
 
 
-def test_a_child_ends_with_its_killed_parent(tmp_path):
+@pytest.mark.parametrize("context", ["spawn", "fresh"])
+def test_a_child_ends_with_its_killed_parent(tmp_path, context):
+    """And a fresh one begins with the modules that it was to have."""
     program = tmp_path / "parent.py"
     program.write_text(PARENT)
-    parent = subprocess.Popen([sys.executable, program, Path(__file__).parent], stdout=subprocess.PIPE, text=True)
-    pid = int(parent.stdout.readline())
+    parent = subprocess.Popen(
+        [sys.executable, program, Path(__file__).parent, context], stdout=subprocess.PIPE, text=True
+    )
+    pid, loaded = literal_eval(parent.stdout.readline())
+    assert loaded is (context == "fresh")
     status = Path(f"/proc/{pid}/status")
     assert status.exists()
     parent.kill()

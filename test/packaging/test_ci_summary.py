@@ -14,7 +14,7 @@ MAIN = """<testsuites><testsuite>
 <testcase classname="a" name="breaks"><error message="x"/></testcase>
 <testcase classname="a" name="no_gpu"><skipped message="needs a GPU"/></testcase>
 <testcase classname="a" name="no_gpu_either"><skipped message="Skipped: needs a GPU"/></testcase>
-<testcase classname="" name="whole"><skipped message="collection skipped">('b.py', 3, 'Skipped: no Triton here')</skipped>
+<testcase classname="" name="whole"><skipped message="collection skipped">('b.py', 3, 'Skipped: no Triton')</skipped>
 </testcase>
 <testcase classname="a" name="bridge"><skipped message="no cv_bridge"/></testcase>
 </testsuite></testsuites>"""
@@ -37,13 +37,13 @@ def closing(tmp_path, capsys):
 
 def test_it_says_how_many_were_skipped_and_why_in_one_line(closing):
     status, said = closing(MAIN)
-    why = "2: needs a GPU; 1: no Triton here; 1: no cv_bridge"
+    why = "2: needs a GPU; 1: no Triton; 1: no cv_bridge"
     assert (status, said) == (1, f"1 passed, 2 failed, 4 skipped ({why})\n")
 
 
 def test_a_test_that_passes_in_one_run_is_not_skipped_by_the_other(closing):
     _, said = closing(MAIN, AGAIN)
-    assert said == "2 passed, 2 failed, 3 skipped (2: needs a GPU; 1: no Triton here)\n"
+    assert said == "2 passed, 2 failed, 3 skipped (2: needs a GPU; 1: no Triton)\n"
 
 
 def test_a_run_without_a_single_test_is_a_failure(closing):
