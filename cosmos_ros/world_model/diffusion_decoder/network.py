@@ -235,11 +235,12 @@ def takes_float8(layer: nn.Module) -> bool:
 
 def product(layer: nn.Module, x: Rows) -> Tensor:
     """What a linear layer makes of rows, which are in float8 where it takes them so."""
-    if isinstance(x, Tensor):
+    if not isinstance(x, tuple):
         return layer(x)
     from cosmos_ros.world_model.decoding.float8 import multiply_rows  # needs Triton, as whoever made the rows did
 
-    return multiply_rows(*x, cast("Tensor", layer.weight), cast("Tensor", layer.scale))
+    rows, scales = x
+    return multiply_rows(rows, scales, cast("Tensor", layer.weight), cast("Tensor", layer.scale))
 
 
 def to_patches(video: Tensor) -> Tensor:
