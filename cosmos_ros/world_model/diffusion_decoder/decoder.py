@@ -19,6 +19,7 @@ from cosmos_ros.device.threads import cpu_threads
 from cosmos_ros.errors import NotFinite
 from cosmos_ros.reading import reading
 from cosmos_ros.torchscript import require_sound
+from cosmos_ros.world_model.checkpoints.weight_files import is_directory
 from cosmos_ros.world_model.diffusion_decoder.config import CHUNK, COMPRESSION, DiffusionDecoderConfig, tensor_shapes
 from cosmos_ros.world_model.diffusion_decoder.files import (
     FAMILIES,
@@ -194,7 +195,7 @@ def load_diffusion_decoder(
 ) -> DiffusionDecoder:
     """A diffusion decoder for inference.
 
-    source     the folder that holds model.pt and aux_vars.pt, or what `find_diffusion_decoder` found
+    source     the folder that holds model.pt and aux_vars.pt, or model.pt in it, or what `find_diffusion_decoder` found
     config     of a folder; None: from the tensors' shapes
     tokenizer  of a folder: the one with decoder.jit and mean_std.pt; "": latents are all that it gives
     solver     of a folder; None: by its name, and Cosmos 1.0's where that says nothing
@@ -205,6 +206,7 @@ def load_diffusion_decoder(
     """
     if not isinstance(source, DiffusionDecoderFolders):
         folder = Path(source).absolute()
+        folder = folder if is_directory(folder) else folder.parent
         solver = solver or next((each.solver for each in FAMILIES if each.decoder == folder.name), FAMILIES[0].solver)
         source = open_diffusion_decoder(folder, Path(tokenizer) if tokenizer else None, solver, config)
     memory = memory or DeviceMemory(device)

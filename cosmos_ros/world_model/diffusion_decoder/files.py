@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cosmos_ros.device.tensors import not_finite
 from cosmos_ros.errors import ModelUnavailable
+from cosmos_ros.files import check_regular
 from cosmos_ros.reading import reading
 from cosmos_ros.world_model.checkpoints.recognition import listed, shape_problems
 from cosmos_ros.world_model.checkpoints.weight_files import (
@@ -133,9 +134,16 @@ def open_diffusion_decoder(
 
     config  None: from the tensors' shapes
 
-    Raises ModelUnavailable.
+    Raises ModelUnavailable, also where one of the other files is missing.
     """
     weights = decoder / WEIGHTS
+    for file in (
+        weights,
+        decoder / TEXT,
+        *([] if tokenizer is None else [tokenizer / PROGRAM, tokenizer / STATISTICS]),
+    ):
+        with reading(file, remedy=REMEDY):
+            check_regular(file)
     headers = read_headers(weights)
     return DiffusionDecoderFolders(weights, tokenizer, solver, config or _recognised(weights, headers), headers)
 

@@ -59,6 +59,19 @@ def test_what_is_missing_is_named_with_where_it_was_looked_for_and_how_to_fetch_
         find_diffusion_decoder(tmp_path / "model")
 
 
+@pytest.mark.parametrize(
+    "part", ["decoder/model.pt", "decoder/aux_vars.pt", "tokenizer/decoder.jit", "tokenizer/mean_std.pt"]
+)
+def test_a_folder_without_one_of_its_files_is_refused_before_anything_is_loaded(
+    part, write_diffusion_decoder, tmp_path
+):
+    write_diffusion_decoder(tmp_path)
+    kind, name = part.split("/")
+    (tmp_path / getattr(COSMOS_1, kind) / name).unlink()
+    with pytest.raises(ModelUnavailable, match=f"{name} does not exist; .*hf download"):
+        find_diffusion_decoder(tmp_path / "model")
+
+
 def test_a_config_comes_from_the_shapes_and_the_published_one_is_known():
     published = tensor_shapes(PUBLISHED)
     assert config_from_shapes(published) == PUBLISHED

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from cosmos_ros.world_model.diffusion_decoder.decoder import load_diffusion_decoder
+from cosmos_ros.world_model.diffusion_decoder.files import FAMILIES
 from cosmos_ros.world_model.diffusion_decoder.windows import put_together, windows
 
 
@@ -40,3 +42,18 @@ def test_where_two_chunks_overlap_one_fades_into_the_other():
     video = put_together([torch.zeros(3, 57, 1, 1), torch.ones(3, 57, 1, 1)], 14)[0, :, 0, 0]
     assert video[:49].sum() == 0 and (video[56:] == 1).all()
     assert torch.allclose(video[48:57], torch.linspace(0, 1, 9))
+
+
+@pytest.mark.parametrize("length", [2, 5, 9])
+def test_a_video_of_any_length_is_decoded_and_every_evaluation_counts(length, diffusion_decoder):
+    tokenizer = diffusion_decoder.parent / FAMILIES[0].tokenizer
+    decoder = load_diffusion_decoder(diffusion_decoder / "model.pt", tokenizer=tokenizer, steps=2)
+    steps = decoder.pixels(torch.zeros(length, 2, 3, dtype=torch.long), None, seed=0)
+    reports = 0
+    try:
+        while True:
+            next(steps)
+            reports += 1
+    except StopIteration as end:
+        assert end.value.shape == (3, 1 + 8 * (length - 1), 32, 48)
+    assert reports == decoder.evaluations(length) == (3 if length <= 8 else 6)
