@@ -56,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--windows", type=int, default=50000, help=f"tokenized for the world model {default}")
     parser.add_argument("--rollouts", type=int, default=8192, help=f"for the refiner to learn from {default}")
     parser.add_argument("--seed", type=int, default=0, help=f"of everything that is random {default}")
+    parser.add_argument("--pictures", type=int, default=4, metavar="N", help=f"how often in a stage {default}")
     parser.add_argument("--tensorboard", action="store_true", help="write for TensorBoard into DIR/tensorboard")
     parser.add_argument(
         "--workers",
@@ -100,6 +101,7 @@ def train(args: argparse.Namespace, sizes: Sizes, ranks: Ranks) -> None:
         rollouts=args.rollouts,
         init=args.init,
         seed=args.seed,
+        pictures=args.pictures,
     )
     this_run = Run(args.out, sizes, options, ranks, unfinished, journal)
     corpus = Corpus(
@@ -147,7 +149,7 @@ def check(args: argparse.Namespace) -> None:
         args.episodes = 0 if args.bags else SIMULATED_EPISODES
     positive = ("tokenizer_batch", "world_model_batch", "windows", "rollouts", "workers")
     steps = tuple(f"{_name(stage)}_steps" for stage in STAGES)
-    require(args, positive=positive, not_negative=("episodes", "film_minutes", "seed", *steps))
+    require(args, positive=positive, not_negative=("episodes", "film_minutes", "seed", "pictures", *steps))
     if not args.bags and not args.episodes:
         raise SettingError("there is nothing to train on: give --bags, or a positive --episodes")
     if twice := sorted({str(bag) for bag in args.bags} & {str(bag) for bag in args.held_out}):

@@ -37,8 +37,6 @@ from cosmos_ros.world_model import Sampling, Transformer, TransformerConfig, loa
 
 logger = logging.getLogger(__name__)
 
-PICTURES_PER_STAGE = 4
-
 
 @dataclass(frozen=True)
 class Options:
@@ -49,6 +47,7 @@ class Options:
     windows   that are tokenized for the transformer, on each rank
     rollouts  for the refiner to learn from, on each rank
     init      directory of an exported model to go on from, or None
+    pictures  how often in a stage to draw what is predicted
     """
 
     steps: dict[str, int]
@@ -57,6 +56,7 @@ class Options:
     rollouts: int
     init: Path | None
     seed: int
+    pictures: int
 
 
 class Run:
@@ -116,7 +116,7 @@ class Run:
             if self.ranks.is_first:
                 self.export(name)
                 self._keep({"stage": name, **state()})
-                if (part := PICTURES_PER_STAGE * step // recipe.steps) > shown:
+                if (part := self.options.pictures * step // recipe.steps) > shown:
                     shown = part
                     self.show(corpus.held_out, f"{name}-{step:06d}")
             self.ranks.wait()
