@@ -18,6 +18,7 @@ from cosmos_ros.rollout import NANOSECONDS
 if TYPE_CHECKING:
     import av
     from av.buffer import Buffer
+    from av.video.reformatter import VideoReformatter
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".ts", ".mts", ".mpg", ".mpeg")
 # FFmpeg goes by content: a playlist under any of these names would have it open other files, and addresses.
@@ -34,7 +35,10 @@ class Video(Recording):
 
     def _frames(self, topic: str) -> Iterator[StampedFrame]:
         from av.error import FFmpegError
+        from av.video.reformatter import VideoReformatter
 
+        # One for all frames: a frame that converts itself starts a thread per core and keeps them as long as it lives.
+        converter = VideoReformatter()
         n, damaged, reason = 0, 0, ""
         with self._open() as (container, stream):
             packets = container.demux(stream)
@@ -57,14 +61,16 @@ class Video(Recording):
                     except BadImage as error:
                         self.losses.append(f"the video was read up to frame {n}: there {error}")
                         return
-                    yield self._frame(frame, n, stream)
+                    yield self._frame(frame, n, stream, converter)
                     n += 1
         if not n:
             raise BadRecording(f"{self.path} cannot be decoded: {reason or 'it holds no frames'}")
         if damaged:
             self.losses.append(f"{damaged} packets of the video are damaged and were passed over: {reason}")
 
-    def _frame(self, frame: av.VideoFrame, index: int, stream: av.VideoStream) -> StampedFrame:
+    def _frame(
+        self, frame: av.VideoFrame, index: int, stream: av.VideoStream, converter: VideoReformatter
+    ) -> StampedFrame:
         time = frame.time
         if frame.pts is None:  # a bare stream of frames, without a container's times
             time = index / float(stream.average_rate or stream.guessed_rate or 25)
@@ -72,7 +78,7 @@ class Video(Recording):
         height, width = (frame.width, frame.height) if turn.transposed else (frame.height, frame.width)
         # A second later than the file says: a stamp of zero means that there is none.
         stamp_ns = NANOSECONDS + round(time * NANOSECONDS)
-        load = functools.partial(_pixels, frame, turn)
+        load = functools.partial(_pixels, frame, turn, converter)
         n_bytes = sum(plane.buffer_size for plane in frame.planes)
         return StampedFrame(stamp_ns, "", height, width, "video", load, n_bytes=n_bytes)
 
@@ -132,8 +138,8 @@ def _turn_of(frame: av.VideoFrame) -> _Turn:
     return _Turn(True, c < 0, b < 0) if abs(b) + abs(c) > abs(a) + abs(d) else _Turn(False, a < 0, d < 0)
 
 
-def _pixels(frame: av.VideoFrame, turn: _Turn) -> np.ndarray:
-    pixels = frame.to_ndarray(format="rgb24")
+def _pixels(frame: av.VideoFrame, turn: _Turn, converter: VideoReformatter) -> np.ndarray:
+    pixels = converter.reformat(frame, format="rgb24").to_ndarray()
     pixels = pixels.swapaxes(0, 1) if turn.transposed else pixels
     pixels = pixels[:, ::-1] if turn.left_right else pixels
     return np.ascontiguousarray(pixels[::-1] if turn.up_down else pixels)

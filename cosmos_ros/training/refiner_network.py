@@ -6,7 +6,8 @@ first frame in place; the decoded frame), and a small residual. The plan is enla
 carried out there, so that what is copied stays as sharp as the camera. Flow and choice in one network: DMVFN
 (arXiv:2303.09875); a decoder that sees the context: iVideoGPT (arXiv:2405.15223).
 
-Everything here can be scripted with torch.jit.script.
+Everything here can be scripted with torch.jit.script, and what comes of it runs in older releases of PyTorch: hence the
+operators below F.interpolate, which takes all that it could call into the program, the newest ones too.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class Refiner(nn.Module):
         for back in (0, 1, 3, n - 1):
             frame = conditioning[:, :, max(n - 1 - back, 0)]
             if frame.shape[2] != h or frame.shape[3] != w:
-                frame = F.interpolate(frame, size=(h, w), mode="bilinear", antialias=True, align_corners=False)
+                frame = torch._C._nn._upsample_bilinear2d_aa(frame, [h, w], False, None, None)
             seen.append(frame)
         group = decoded[:, :, m - self.group :].transpose(1, 2).flatten(1, 2)
         last = seen[0]
@@ -134,9 +135,7 @@ class Refiner(nn.Module):
         flat = plan.flatten(0, 1)
         moving = group.transpose(1, 2).flatten(0, 1)  # [B*8, 3, h, w]
         if h != height or w != width:
-            both = F.interpolate(
-                torch.cat([flat, moving], 1), size=(height, width), mode="bilinear", align_corners=False
-            )
+            both = torch._C._nn.upsample_bilinear2d(torch.cat([flat, moving], 1), [height, width], False, None, None)
             flat, moving = both[:, : self.per_frame], both[:, self.per_frame :]
         weight = flat[:, 2 * self.flows : 2 * self.flows + self.choices].softmax(1)
         y = torch.linspace(-1 + 1.0 / height, 1 - 1.0 / height, height, device=plan.device)
@@ -155,7 +154,7 @@ class Refiner(nn.Module):
 
 
 def grown(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+    return torch._C._nn.upsample_nearest2d(x, [2 * x.shape[2], 2 * x.shape[3]], None, None)
 
 
 def repeated(x: Tensor, n: int) -> Tensor:

@@ -142,3 +142,14 @@ def test_sound_alone_is_no_video(tmp_path):
         container.mux(stream.encode(None))
     with pytest.raises(BadRecording, match="holds no video stream"):
         open_recording(tmp_path / "sound.mp4")
+
+
+def test_frames_that_are_kept_keep_no_threads(tmp_path):
+    def threads() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    video = open_recording(write_video(tmp_path / "video.mp4", scene()))
+    frames = list(video.frames(""))
+    before = threads()
+    pixels = [frame.load() for frame in frames]
+    assert len(pixels) == N and threads() - before < N, "two per frame, on two cores, ran a machine out of threads"

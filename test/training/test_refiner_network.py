@@ -1,5 +1,9 @@
 """The refiner's network: what it begins as, what it may depend on, and that it can be scripted."""
 
+import io
+import re
+import zipfile
+
 import pytest
 import torch
 
@@ -59,3 +63,16 @@ def test_gradients_reach_the_decoded_frames(refiner):
     decoded = pictures(17, 32, 48, 8).requires_grad_()
     refiner(decoded, pictures(9, 40, 60, 9)).square().mean().backward()
     assert decoded.grad[:, :, 9:].abs().sum() > 0
+
+
+def test_its_program_needs_no_operator_of_the_newest_pytorch():
+    """Of what F.interpolate could call all would be in the program, and older releases would refuse to load it."""
+    buffer = io.BytesIO()
+    torch.jit.save(torch.jit.script(Refiner((4, 4, 4, 4)).eval()), buffer)
+    with zipfile.ZipFile(buffer) as archive:
+        code = "".join(archive.read(name).decode() for name in archive.namelist() if name.endswith(".py"))
+    assert set(re.findall(r"torch\.(_?upsample\w+)", code)) == {
+        "_upsample_bilinear2d_aa",
+        "upsample_bilinear2d",
+        "upsample_nearest2d",
+    }
