@@ -1,6 +1,6 @@
 """What a driver sees over a slow link: the delayed camera image and ~/image_now, against what is there at that moment.
 
-    python bench/latency_compensation.py [--link 0.2] [--rate 5] [--latencies 0.1 0.25 0.5 1.0] [--bag BAG]
+    python bench/latency_compensation.py [--links 0.2 0.5] [--rate 5] [--latencies 0.1 0.25 0.5 1.0] [--bag BAG]
                                          [--checkpoint DIR] [--device cpu] [--out FILE.json]
 
 The bag is gone through by its stamps. A prediction is made of every clip that `continuous_rate` makes due, and counts
@@ -100,6 +100,7 @@ def compare(
     moved = np.stack([fidelity.moving(a, b[None])[0] for a, b in zip(delayed, truth, strict=True)])
     ahead = [one.stamp_ns - one.rollout.conditioning_stamps_ns[-1] for _, one in covered]
     return {
+        "link_s": link_s,
         "latency_s": latency_s,
         "moments": len(present),
         "covered": round(len(covered) / len(present), 4),
@@ -114,7 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bag", type=Path, default=share_directory() / "data" / "sample_bag")
     parser.add_argument("--image-topic", default="")
-    parser.add_argument("--link", type=float, default=0.2, metavar="S", help="delay of the link, one way")
+    parser.add_argument("--links", type=float, nargs="+", default=[0.2], metavar="S", help="delays of links, one way")
     parser.add_argument("--rate", type=float, default=5.0, metavar="HZ", help="continuous_rate")
     parser.add_argument("--latencies", type=float, nargs="+", default=[0.1, 0.25, 0.5, 1.0], metavar="S")
     parser.add_argument("--seed", type=int, default=0)
@@ -127,18 +128,17 @@ def main() -> None:
     foresight = Foresight.from_config({"checkpoint": args.checkpoint, "device": args.device})
     recording = open_recording(args.bag)
     frames = list(recording.frames(recording.image_topic(args.image_topic)))
-    horizon_s = args.link + max(args.latencies) + 1 / args.rate + 1 / foresight.spec.frame_rate
+    horizon_s = max(args.links) + max(args.latencies) + 1 / args.rate + 1 / foresight.spec.frame_rate
     rollouts = predictions(foresight, frames, args.rate, horizon_s, args.seed)
     results = {
         "bag": args.bag.name,
         "model": foresight.spec.name,
-        "link_s": args.link,
         "continuous_rate_hz": args.rate,
         "seed": args.seed,
         "predictions": len(rollouts),
         "hardware": hardware(),
         "versions": versions(),
-        "by_latency": [compare(rollouts, frames, args.link, latency) for latency in args.latencies],
+        "comparisons": [compare(rollouts, frames, link, latency) for link in args.links for latency in args.latencies],
     }
     text = json.dumps(results, indent=1)
     print(text)
