@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import secrets
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +24,13 @@ from cosmos_ros.guardrail.screening import Screening
 from cosmos_ros.guardrail.stretches import joined
 from cosmos_ros.pipeline import PIPELINE, needs_of
 from cosmos_ros.progress import Progress, Stage, StageClock
-from cosmos_ros.rollout import MAX_FRAMES, MAX_SAMPLES, Clip, Crop, GuardedRollout
+from cosmos_ros.rollout import MAX_FRAMES, MAX_SAMPLES, Clip, Crop, GuardedRollout, Likelihood
 from cosmos_ros.samples import mean_frames
 from cosmos_ros.settings import ForesightConfig
 from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel
+from cosmos_ros.world_model.checkpoints.weight_files import fingerprint, model_files
 from cosmos_ros.world_model.preprocessing import camera_view
+from cosmos_ros.world_model.tokenizer.programs import find_tokenizer
 
 MAX_PROMPT_WORDS = 300  # the published model card's limit
 MAX_PROMPT_CHARACTERS = 4000  # twice what 300 words of English take: guards must not be held up by one endless word
@@ -60,6 +64,13 @@ class Foresight:
     @property
     def loaded(self) -> bool:
         return self._model is not None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over what decides what the model computes: tells models apart, whatever they are called."""
+        folders = (self.spec.directory, find_tokenizer(self.spec.directory, self.config.tokenizer))
+        files = sorted({file for folder in folders for file in model_files(folder)})
+        return hashlib.sha256("".join(file.name + fingerprint(file) for file in files).encode()).hexdigest()
 
     def load(self) -> None:
         """Load and warm up the world model and the guards. Raises ModelUnavailable, OutOfMemory."""
@@ -284,6 +295,31 @@ class Foresight:
                     decoding=first.decoding,
                     timing=tuple,
                 )
+
+    def likelihood(self, clip: Clip, frames: np.ndarray, prompt: str = "") -> Likelihood:
+        """How likely the model finds the frames that truly followed the clip, in nats per token, by one pass.
+
+        frames  uint8 [n, H, W, 3], as the camera gave them, at the clip's rate; n is a multiple of 8, at most 24 after
+                9 frames and 32 after an image
+
+        Numbers alone leave, so that no guard is asked. All NaN with `gpus` above 1. Raises InvalidGoal,
+        ModelUnavailable where the model is not loaded, OutOfMemory.
+        """
+        self._check(clip, prompt)
+        given, n, step = len(clip.frames), len(frames), self.spec.compression[0]
+        if frames.shape[1:] != clip.frames.shape[1:] or n % step or not 0 < n <= self.spec.new_frames(given):
+            raise InvalidGoal(
+                f"the frames after a clip of {given} must be {step} to {self.spec.new_frames(given)}, a multiple of "
+                f"{step}, and of its size {clip.frames.shape[1:]}; got {frames.shape}"
+            )
+        with self._busy, out_of_memory_as_error("computing a likelihood"):
+            if (model := self._model) is None:  # loading it here would undo an `unload` that came first
+                raise ModelUnavailable("the model is not loaded: call `load`, or predict first")
+            found = model.surprisal(np.concatenate([clip.frames, frames]), model.encode_text(prompt), given)
+        if found is None:
+            unknown = np.full((n // step, *self.spec.config.latent_shape[1:]), np.nan, np.float32)
+            return Likelihood(unknown, unknown, unknown)
+        return Likelihood(*found)
 
     def reconstruct(self, frames: Clip, prompt: str = "") -> GuardedRollout:
         """True frames through tokenizer and refiner: the best that a rollout of this model could look like.

@@ -133,12 +133,13 @@ class FrameBuffer:
         self.history_ns = round(history_s * NANOSECONDS)
         # Whole nanoseconds, as all stamps: a float64 holds a stamp of today to 256 ns only.
         self.period_ns = math.ceil(NANOSECONDS / frame_rate)
-        self._reach_ns = math.ceil(NANOSECONDS / frame_rate / 2)
+        self.reach_ns = math.ceil(NANOSECONDS / frame_rate / 2)
         self._max_frames = math.ceil(history_s * max(FASTEST_CAMERA_HZ, 2 * frame_rate))
         self._max_bytes = max_bytes
         self._frames: list[StampedFrame] = []  # stamps rise
         self._n_bytes = 0
         self._full = ""
+        self.restarts = 0  # how often it has started afresh: what was known before says nothing of what comes after
         self._lock = threading.Lock()
 
     def add(self, frame: StampedFrame) -> Added:
@@ -146,6 +147,7 @@ class FrameBuffer:
         with self._lock:
             happened = self._judge(frame)
             if happened in RESTARTS:
+                self.restarts += 1
                 self._keep([frame])
             elif happened in (Added.ADDED, Added.LATE):
                 bisect.insort(self._frames, frame, key=_stamp)
@@ -161,6 +163,7 @@ class FrameBuffer:
     def clear(self) -> None:
         """Forget all frames, as after a jump of the clock."""
         with self._lock:
+            self.restarts += 1
             self._keep([])
 
     def state(self) -> BufferState:
@@ -213,6 +216,13 @@ class FrameBuffer:
             ideals = [stamp_ns + self._periods_ns(k) for k in range(n, 0, -1)]
             if (clip := self._load(self._pick(frames, ideals, "frame"))) is not None:
                 return clip
+
+    def near(self, stamp_ns: int) -> StampedFrame | None:
+        """The frame nearest to this time, within half a period; the later of two equally near."""
+        with self._lock:
+            at = _nearest(self._frames, len(self._frames), stamp_ns)
+            near = None if at is None else self._frames[at]
+        return near if near is not None and abs(near.stamp_ns - stamp_ns) <= self.reach_ns else None
 
     def _periods_ns(self, n: int) -> int:
         return round(n * NANOSECONDS / self.frame_rate)
@@ -283,7 +293,7 @@ class FrameBuffer:
         free = len(frames)  # frames[:free] are older than every chosen one
         for ideal in ideals:
             at = _nearest(frames, free, ideal)
-            if at is None or abs(frames[at].stamp_ns - ideal) > self._reach_ns:
+            if at is None or abs(frames[at].stamp_ns - ideal) > self.reach_ns:
                 which = f"{what} {len(ideals) - len(chosen)} of {len(ideals)} is missing at {self.frame_rate:g} Hz"
                 raise UnevenFrames(f"{which}: {self._why_missing(frames, free, ideals, ideal)}")
             chosen.append(frames[at])
@@ -300,7 +310,7 @@ class FrameBuffer:
         nearest = min(abs(frame.stamp_ns - ideal) for frame in frames[:free])
         return (
             f"the nearest free frame is {_seconds(nearest)} from its time {ideal} ns, half a period is "
-            f"{_seconds(self._reach_ns)}; the camera gives {_rate(frames):.1f} Hz"
+            f"{_seconds(self.reach_ns)}; the camera gives {_rate(frames):.1f} Hz"
         )
 
     def _load(self, chosen: list[StampedFrame]) -> Clip | None:

@@ -88,6 +88,25 @@ class Decoding:
     denoising_steps: int = 0
 
 
+@dataclass(frozen=True)
+class Likelihood:
+    """How likely the model finds true frames after a clip, each of their tokens given the true ones before it.
+
+    nats      float32 [latent frames, h, w], negative log-likelihood of each token; NaN where it cannot be had
+    expected  of the same shape: what `nats` would be on average if the world went as the model believes (the entropy)
+    variance  of the same shape: of `nats`, likewise
+    """
+
+    nats: np.ndarray
+    expected: np.ndarray
+    variance: np.ndarray
+
+    @property
+    def nats_per_token(self) -> np.ndarray:
+        """[latent frames]"""
+        return self.nats.mean(axis=(1, 2))
+
+
 # Held by the guardrail alone: whoever cannot present it cannot make a GuardedRollout.
 _GUARDRAIL_SEAL = object()
 

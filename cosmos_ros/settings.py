@@ -8,6 +8,7 @@ tables, and one check judges a value wherever it comes from. A setting belongs t
     ClipConfig        how frames are picked from a camera or a recording
     NodeConfig        the rest of the node
     ContinuousConfig  what the node predicts by itself
+    SurpriseConfig    when frames that went another way than predicted are surprising
 
 To add one, write one line in the class of its reader, and renew the file that ships:
 
@@ -278,7 +279,39 @@ class ContinuousConfig(Config):
     )
 
 
-TABLES = (ForesightConfig, SamplingConfig, ClipConfig, NodeConfig, ContinuousConfig)
+@dataclass(frozen=True)
+class SurpriseConfig(Config):
+    """When frames that went another way than predicted are surprising."""
+
+    surprise_calibration: str = setting(
+        "",
+        "What `cosmos_ros calibrate` wrote for this model. Empty: scores are uncalibrated, and nothing is surprising.",
+        path=True,
+    )
+    surprise_alpha: float = setting(
+        0.02,
+        "Share of nominal predictions of which any frame may be called surprising.",
+        bounds=(0.0001, 0.5),
+    )
+    surprise_frames: int = setting(
+        2,
+        "Frames in a row that must be surprising for the alarm.",
+        bounds=(1, 100),
+    )
+    surprise_clear_after: float = setting(
+        3.0,
+        "Seconds of the camera's time without a surprising frame after which the alarm ends.",
+        bounds=(0.0, 3600.0),
+        unit="s",
+    )
+    surprise_likelihood: bool = setting(
+        True,
+        "Ask the model how likely the frames are that came, by a pass over their tokens every eight frames; it takes "
+        "its turn with predictions. False: the pixels alone are compared.",
+    )
+
+
+TABLES = (ForesightConfig, SamplingConfig, ClipConfig, NodeConfig, ContinuousConfig, SurpriseConfig)
 SETTINGS = {each.name: each for table in TABLES for each in settings_of(table)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -369,3 +370,40 @@ def test_tokens_are_the_models_own_of_the_camera_frames_alone(foresight):
 def test_no_tokens_of_a_broken_latent_frame(foresight, n):
     with pytest.raises(InvalidGoal, match=f"takes 1 frame and whole steps of 8, up to 33; got {n}"):
         foresight.tokens(np.zeros((n, 32, 64, 3), np.uint8))
+
+
+def test_likelihood_is_of_the_tokens_of_the_true_frames(foresight):
+    """Latent frame by latent frame, each given all before it."""
+    given = clip()
+    foresight.load()
+    noise = np.random.default_rng(8).integers(0, 256, (24, 48, 64, 3), dtype=np.uint8)
+    whole = foresight.likelihood(given, noise)
+    assert whole.nats.shape == whole.expected.shape == whole.variance.shape == (3, 2, 4)
+    assert whole.nats_per_token == pytest.approx(whole.nats.mean(axis=(1, 2)))
+    assert whole.expected.min() > 0 and whole.expected.max() <= math.log(64) + 1e-5
+    # Given what came before and nothing after: fewer frames change nothing about the first.
+    first = foresight.likelihood(given, noise[:8])
+    assert np.allclose(first.nats, whole.nats[:1], atol=1e-5)
+
+
+@pytest.mark.parametrize("n", [0, 7, 32])
+def test_likelihood_takes_whole_latent_frames_of_the_clips_size(foresight, n):
+    foresight.load()
+    with pytest.raises(InvalidGoal, match="a multiple of 8"):
+        foresight.likelihood(clip(), np.zeros((n, 48, 64, 3), np.uint8))
+    with pytest.raises(InvalidGoal, match="of its size"):
+        foresight.likelihood(clip(), np.zeros((8, 32, 64, 3), np.uint8))
+
+
+def test_likelihood_does_not_load_the_model_again(tiny_checkpoint):
+    unloaded = Foresight.from_config({"checkpoint": str(tiny_checkpoint), "device": "cpu"})
+    with pytest.raises(ModelUnavailable, match="not loaded"):
+        unloaded.likelihood(clip(), np.zeros((8, 48, 64, 3), np.uint8))
+
+
+def test_a_fingerprint_is_that_of_the_weights(foresight, tiny_checkpoint, tmp_path):
+    same = shutil.copytree(tiny_checkpoint, tmp_path / "under another name")
+    assert Foresight.from_config({"checkpoint": str(same), "device": "cpu"}).fingerprint == foresight.fingerprint
+    weights = same / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert Foresight.from_config({"checkpoint": str(same), "device": "cpu"}).fingerprint != foresight.fingerprint

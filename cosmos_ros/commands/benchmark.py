@@ -19,7 +19,7 @@ from cosmos_ros.commands.flags import add_flags, config_of, require
 from cosmos_ros.errors import ForesightError, SettingError
 from cosmos_ros.evaluation.measure import Outcome
 from cosmos_ros.evaluation.recorded import Choice, RecordedWindows
-from cosmos_ros.evaluation.results import describe_model, fingerprint
+from cosmos_ros.evaluation.results import describe_model
 from cosmos_ros.evaluation.running import Spread, measure_all
 from cosmos_ros.evaluation.store import OtherEvaluation, Store
 from cosmos_ros.foresight import Foresight
@@ -27,6 +27,7 @@ from cosmos_ros.metrics.perceptual import LPIPS_FILE, BadWeights, Perceptual
 from cosmos_ros.progress_bar import ProgressBar
 from cosmos_ros.recordings.windows import Plan
 from cosmos_ros.settings import ClipConfig, ForesightConfig, SamplingConfig, settings_of
+from cosmos_ros.world_model.checkpoints.weight_files import fingerprint
 from cosmos_ros.world_model.refiner import MOST_TIMES_THE_MODEL
 from cosmos_ros.world_model.refiner import PROGRAM as REFINER_PROGRAM
 

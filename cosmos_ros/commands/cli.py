@@ -22,6 +22,7 @@ COMMANDS = {
         "cosmos_ros.commands.benchmark",
         "is the predicted world consistent, does it obey physics, does it fail",
     ),
+    "calibrate": ("cosmos_ros.commands.calibrate", "learn from nominal recordings when a frame is surprising"),
     "train": ("cosmos_ros.commands.train", "train a tokenizer and a world model of your own"),
     "doctor": ("cosmos_ros.commands.doctor.doctor", "say what this machine, robot and checkpoint lack"),
 }

@@ -11,17 +11,19 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from cosmos_ros.commands.flags import add_flags, config_of, require
+from cosmos_ros.commands.watching import evaluate_surprise
 from cosmos_ros.errors import ForesightError, SettingError
 from cosmos_ros.evaluation.measure import Outcome, Settings, WindowEvaluator
 from cosmos_ros.evaluation.recorded import Choice, RecordedWindows
-from cosmos_ros.evaluation.results import SCHEMA, Results, describe_bag, describe_model, fingerprint
+from cosmos_ros.evaluation.results import SCHEMA, Results, describe_bag, describe_model
 from cosmos_ros.evaluation.running import Spread, measure_all
 from cosmos_ros.evaluation.store import OtherEvaluation, Store
 from cosmos_ros.foresight import Foresight
 from cosmos_ros.metrics.perceptual import FVD_CLIPS, FVD_FILE, LPIPS_FILE, BadWeights, Perceptual
 from cosmos_ros.progress_bar import ProgressBar
 from cosmos_ros.recordings.windows import Plan
-from cosmos_ros.settings import ClipConfig, ForesightConfig, SamplingConfig, settings_of
+from cosmos_ros.settings import ClipConfig, ForesightConfig, SamplingConfig, SurpriseConfig, settings_of
+from cosmos_ros.world_model.checkpoints.weight_files import fingerprint
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,6 +65,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ray", metavar="ADDRESS", help='spread the windows over a Ray cluster: its address, "auto", or "local"'
     )
+    group = parser.add_argument_group("surprise instead of fidelity")
+    group.add_argument(
+        "--labels", metavar="CSV", help="recording,start,end,label: how soon an alarm notices what happens there"
+    )
+    group.add_argument(
+        "--frames", type=int, default=0, metavar="N", help="frames of a prediction; 0: the model's number"
+    )
+    add_flags(parser, "surprise, with --labels", settings_of(SurpriseConfig))
     group = parser.add_argument_group("metrics that need trained networks, which are not part of this package")
     group.add_argument(
         "--lpips-weights",
@@ -85,6 +95,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     try:
         _check(args)
+        if args.labels:
+            return evaluate_surprise(args)
         return Evaluation(args).run()
     except (ForesightError, BadWeights, OtherEvaluation, OSError) as error:
         return _failed(str(error))

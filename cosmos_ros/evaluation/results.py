@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import platform
@@ -21,10 +20,9 @@ from cosmos_ros.evaluation.report.report import render
 from cosmos_ros.evaluation.store import RESULT_FILES, Store
 from cosmos_ros.files import write_whole
 from cosmos_ros.foresight import Foresight
-from cosmos_ros.world_model.checkpoints.weight_files import size_and_ends
+from cosmos_ros.world_model.checkpoints.weight_files import fingerprint, model_files
 
 SCHEMA = "cosmos_ros/evaluation/2"  # of metrics.json; the number rises when a reader of the old one would be misled
-MODEL_FILES = (".safetensors", ".pt", ".jit", ".json")
 PACKAGES = ("cosmos_ros", "torch", "numpy", "opencv-python-headless", "scikit-image", "rosbags")
 
 
@@ -85,7 +83,7 @@ def _without_features(record: dict) -> dict:
 def describe_model(foresight: Foresight) -> dict:
     """What identifies the model and its guardrail."""
     spec = foresight.spec
-    files = sorted(file for file in spec.directory.rglob("*") if file.suffix in MODEL_FILES)
+    files = model_files(spec.directory)
     return {
         "name": spec.name,
         "frame_size": list(spec.frame_size),
@@ -93,12 +91,6 @@ def describe_model(foresight: Foresight) -> dict:
         "fingerprints": {str(file.relative_to(spec.directory)): fingerprint(file) for file in files},
         "guardrail": foresight.guardrail.posture,
     }
-
-
-def fingerprint(file: Path) -> str:
-    """SHA-256 over the file's size, first and last MiB: tells weights apart without reading gigabytes of them."""
-    size, ends = size_and_ends(file)
-    return hashlib.sha256(str(size).encode() + ends).hexdigest()
 
 
 def describe_bag(path: Path) -> dict:

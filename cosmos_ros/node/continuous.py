@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
+from cosmos_ros.cadence import Cadence
 from cosmos_ros.errors import ForesightError, NoFrames, NotActive, Preempted, StaleFrames, UnevenFrames
 from cosmos_ros.node.log import Complaints
 from cosmos_ros.queue import Job, PredictionQueue, Request
@@ -32,8 +33,7 @@ class Continuous:
     def __init__(self, queue: PredictionQueue, settings: Callable[[], ContinuousConfig], log: RcutilsLogger) -> None:
         self._queue, self._settings = queue, settings
         self._complaints = Complaints(log.warning)
-        self._due_ns: int | None = None
-        self._newest_ns = 0
+        self._cadence = Cadence()
         self._used = ContinuousConfig()  # the settings of the last prediction
         self._rest_s = self._resting_until = 0.0  # after a refusal; the latter by time.monotonic()
         self.counts: Counter[str] = Counter()  # of what became of each prediction that was due
@@ -53,21 +53,13 @@ class Continuous:
         """A frame with this stamp is in the buffer. Returns at once."""
         settings = self._settings()
         if settings != self._used:  # whatever was refused may pass now
-            self._used, self._due_ns = settings, None
+            self._used = settings
+            self._cadence.restart()
             self._rest_s = self._resting_until = 0.0
-        if settings.continuous_rate and self._is_due(stamp_ns, round(NANOSECONDS / settings.continuous_rate)):
+        if not settings.continuous_rate:
+            return
+        if self._cadence.is_due(stamp_ns, round(NANOSECONDS / settings.continuous_rate)):
             self._offer(stamp_ns, settings)
-
-    def _is_due(self, stamp_ns: int, period_ns: int) -> bool:
-        jumped_back = stamp_ns < self._newest_ns - period_ns
-        self._newest_ns = stamp_ns if jumped_back else max(stamp_ns, self._newest_ns)
-        if jumped_back or self._due_ns is None:
-            self._due_ns = stamp_ns
-        if stamp_ns < self._due_ns:
-            return False
-        periods = (stamp_ns - self._due_ns) // period_ns + 1
-        self._due_ns += periods * period_ns
-        return True
 
     def _offer(self, stamp_ns: int, settings: ContinuousConfig) -> None:
         if self.rests_s:

@@ -20,6 +20,7 @@ from cosmos_ros.node.camera_subscription import CameraSubscription
 from cosmos_ros.node.continuous import Continuous
 from cosmos_ros.node.image_now import ImageNow
 from cosmos_ros.node.predict_action import PredictAction
+from cosmos_ros.node.surprise import SurpriseWatch
 from cosmos_ros.node.timers import steady_timer
 from cosmos_ros.queue import PredictionQueue
 from cosmos_ros.rollout import NANOSECONDS
@@ -136,6 +137,24 @@ def image_now_status(image_now: ImageNow) -> Status:
     if why_nothing:
         return Status("image_now", WARN if image_now.listeners else OK, f"nothing to show: {why_nothing}", values)
     return Status("image_now", OK, "a released prediction shows the present", values)
+
+
+def surprise_status(watch: SurpriseWatch) -> Status:
+    """Whether the alarm stands, since when, what raised it last, and how many frames were compared."""
+    alarm, calibration = watch.alarm, watch.calibration
+    values: dict[str, object] = {
+        "calibration": "none" if calibration is None else f"{calibration.predictions} predictions"
+    }
+    values |= {"alarm stands": alarm.standing, "alarms": alarm.count}
+    if alarm.count:
+        values["last alarm began at"] = f"{alarm.began_ns / NANOSECONDS:.3f} s"
+        values["last alarm ended at"] = "not yet" if alarm.standing else f"{alarm.ended_ns / NANOSECONDS:.3f} s"
+        values["greatest score of the last alarm"] = f"{alarm.greatest:.4f}"
+    values |= {fate: count for fate, count in sorted(watch.counts.items())}
+    if alarm.standing:
+        began = f"{alarm.began_ns / NANOSECONDS:.3f} s"
+        return Status("surprise", ERROR, f"the world goes another way than foreseen since {began}", values)
+    return Status("surprise", OK, "nominal" if calibration else "uncalibrated: no alarm can come", values)
 
 
 def _gpu_memory(device: torch.device) -> dict[str, str]:

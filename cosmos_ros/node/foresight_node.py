@@ -46,6 +46,7 @@ from cosmos_ros.node.diagnostics import (
     image_now_status,
     model_status,
     node_status,
+    surprise_status,
 )
 from cosmos_ros.node.image_now import ImageNow
 from cosmos_ros.node.log import NodeLogHandler
@@ -60,10 +61,19 @@ from cosmos_ros.node.rclpy_internals import (
 )
 from cosmos_ros.node.rollout_publisher import Camera, RolloutPublisher
 from cosmos_ros.node.score_rollouts import KeptRollouts, ScoreService
+from cosmos_ros.node.surprise import Origin, SurpriseWatch
 from cosmos_ros.node.timers import steady_timer
+from cosmos_ros.planning.calibration import Way
 from cosmos_ros.queue import Job, PredictionQueue
 from cosmos_ros.rollout import GuardedRollout
-from cosmos_ros.settings import ClipConfig, ContinuousConfig, ForesightConfig, NodeConfig, SamplingConfig
+from cosmos_ros.settings import (
+    ClipConfig,
+    ContinuousConfig,
+    ForesightConfig,
+    NodeConfig,
+    SamplingConfig,
+    SurpriseConfig,
+)
 
 # One for the camera, one that waits for the running goal's end, one for a transition; the rest for all that is brief.
 EXECUTOR_THREADS = 6
@@ -80,6 +90,7 @@ class Configured:
     camera: CameraSubscription
     publisher: RolloutPublisher
     image_now: ImageNow
+    surprise: SurpriseWatch
 
 
 @dataclass(frozen=True)
@@ -94,6 +105,7 @@ class Prediction:
     n_stretches: int
     camera: Camera
     epoch: int  # of ~/image_now, when the clip was taken
+    origin: Origin
 
     @property
     def rollouts(self) -> list[GuardedRollout]:
@@ -223,16 +235,22 @@ class ForesightNode(LifecycleNode):
             max(config.history, longest_clip_s),
             conditioning_lengths=foresight.spec.conditioning_lengths,
         )
+        surprise = SurpriseWatch(self, buffer, foresight, frame_rate, parameters.of(SurpriseConfig))
         camera = CameraSubscription(
             self,
             buffer,
             transport=config.image_transport,
             reliability=config.image_reliability,
             max_pixels=clips.max_pixels,
-            on_frame=self._continuous.frame_came,
+            on_frame=self._frame_came,
         )
-        image_now = ImageNow(self, frame_rate, lambda: self._settings.of(NodeConfig).latency_compensation)
-        self._configured = Configured(foresight, buffer, camera, RolloutPublisher(self), image_now)
+        image_now = ImageNow(
+            self,
+            frame_rate,
+            lambda: self._settings.of(NodeConfig).latency_compensation,
+            lambda: surprise.alarm.standing,
+        )
+        self._configured = Configured(foresight, buffer, camera, RolloutPublisher(self), image_now, surprise)
         self.get_logger().info(f"model {foresight.spec.name}, guardrail {foresight.guardrail.posture}")
         self.get_logger().info(f"listening to {camera.topic}, clips at {frame_rate:g} Hz")
 
@@ -245,6 +263,7 @@ class ForesightNode(LifecycleNode):
         if self._configured is not None:
             self._configured.publisher.stop()
             self._configured.image_now.stop()
+            self._configured.surprise.stop()
             self._configured.foresight.unload()
 
     def _forget(self) -> None:
@@ -252,6 +271,7 @@ class ForesightNode(LifecycleNode):
             self._configured.camera.destroy()
             self._configured.publisher.destroy()
             self._configured.image_now.destroy()
+            self._configured.surprise.destroy()
             self._configured = None
         self._kept.clear()
 
@@ -261,7 +281,7 @@ class ForesightNode(LifecycleNode):
         request, configured = job.request, self._parts
         n_frames = configured.foresight.spec.conditioning_lengths[1 if request.from_image else 0]
         now_ns = self.get_clock().now().nanoseconds
-        epoch = configured.image_now.epoch
+        epoch, compared = configured.image_now.epoch, configured.surprise.epoch
         try:
             clip = configured.buffer.clip(n_frames, until_ns=request.until_ns, now_ns=now_ns)
         except NoFrames as error:
@@ -272,6 +292,9 @@ class ForesightNode(LifecycleNode):
         camera = Camera(
             clip.frame_id, clip.frames.shape[1:3], configured.camera.infos.at(clip.stamps_ns[-1], clip.frame_id)
         )
+        temperature = self._or_default("temperature", request.temperature)
+        top_p = self._or_default("top_p", request.top_p)
+        origin = Origin(clip, Way.of(configured.foresight.spec, n_frames, temperature, top_p), compared)
         n_stretches = len(configured.foresight.stretch_lengths(n_frames, request.frames))
         predicted: tuple[list[GuardedRollout], ...] = ()
         stretches = configured.foresight.predict_stretches(
@@ -279,15 +302,20 @@ class ForesightNode(LifecycleNode):
             request.samples,
             request.prompt,
             seed=request.seed,
-            temperature=self._or_default("temperature", request.temperature),
-            top_p=self._or_default("top_p", request.top_p),
+            temperature=temperature,
+            top_p=top_p,
             frames=request.frames,
             on_progress=job.report,
         )
         with closing(stretches):
             for rollouts in stretches:
                 predicted += (rollouts,)
-                yield Prediction(predicted, n_stretches, camera, epoch)
+                yield Prediction(predicted, n_stretches, camera, epoch, origin)
+
+    def _frame_came(self, stamp_ns: int) -> None:
+        self._continuous.frame_came(stamp_ns)
+        if self._configured is not None:
+            self._configured.surprise.wake()
 
     def _publish(self, job: Job, prediction: Prediction) -> list[Rollout]:
         """Publish a stretch; returns its messages, of a goal's last one those of the whole rollouts."""
@@ -295,6 +323,7 @@ class ForesightNode(LifecycleNode):
         goal_id = UUID(uuid=list(job.id))
         messages = parts.publisher.publish(rollouts, goal_id, camera, prediction.n_stretches)
         parts.image_now.add(rollouts[0], camera.frame_id, prediction.epoch)
+        parts.surprise.expect(rollouts[0], prediction.origin, job.id)
         if any(job.id) and prediction.is_last:  # a continuous prediction has no id by which it could be asked for
             whole = prediction.whole()
             self._kept.add(job.id, whole, camera.size)
@@ -321,6 +350,7 @@ class ForesightNode(LifecycleNode):
                 guardrail_status(configured.foresight.guardrail, self._action.last_status),
                 continuous_status(self._continuous),
                 image_now_status(configured.image_now),
+                surprise_status(configured.surprise),
             ]
         return statuses
 

@@ -133,7 +133,7 @@ def frame_message(rollout: GuardedRollout, index: int, frame_id: str) -> Image:
 def uncertainty_messages(rollouts: Sequence[GuardedRollout], frame_id: str) -> list[Image]:
     """32FC1 images: the standard deviation over the samples, in grey levels, frame by frame."""
     return [
-        _float_image(spread, Header(stamp=time_message(stamp), frame_id=frame_id))
+        float_image(spread, Header(stamp=time_message(stamp), frame_id=frame_id))
         for spread, stamp in zip(uncertainty(rollouts), rollouts[0].stamps_ns, strict=True)
     ]
 
@@ -221,7 +221,7 @@ def _rgb_image(frame: np.ndarray, header: Header) -> Image:
     return Image(header=header, height=height, width=width, encoding="rgb8", step=3 * width, data=frame.tobytes())
 
 
-def _float_image(values: np.ndarray, header: Header) -> Image:
+def float_image(values: np.ndarray, header: Header) -> Image:
     """float32 [H, W] as a 32FC1 image."""
     height, width = values.shape
     data = values.astype("<f4").tobytes()

@@ -1,4 +1,4 @@
-"""Training, validation, the sample bag and the benchmarks: random streams that never meet."""
+"""Training, validation, the sample bag, benchmarks, labelled recordings: random streams that never meet."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ class Split(enum.IntEnum):
     VALIDATION = 1
     SAMPLE = 2
     BENCHMARK = 3  # never trained on: the benchmarks' own scenes alone are drawn from it
+    LABELLED = 4
 
 
 def episode_stream(split: Split, index: int) -> np.random.Generator:

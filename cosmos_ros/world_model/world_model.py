@@ -256,6 +256,23 @@ class WorldModel:
                 self._engine.passes(tokens.expand(samples, -1), sampling, context, n_tokens), cpu_threads
             )
 
+    def surprisal(self, frames: np.ndarray, context: Tensor | None, given: int) -> np.ndarray | None:
+        """How unlikely true frames are, as WindowDecoder.surprisal has it: float32 [3, latent frames, h, w].
+
+        frames   uint8 [n, H, W, 3], n is 1 + 8k, of which the first `given` are the clip
+        context  as `encode_text` gives it
+
+        None where the engine has no single pass over true tokens: its transformer lies in other processes.
+        """
+        if not isinstance(self._engine, WindowDecoder):
+            return None
+        tokens = self.tokenize(frames)
+        chunking = self.spec.chunking
+        known = chunking.latent_frames(given) * chunking.tokens_per_latent_frame
+        with self._transformer.in_use(), cpu_threads():
+            found = self._engine.surprisal(tokens, known, context)
+        return found.unflatten(1, (-1, *chunking.latent_shape[1:])).numpy()
+
     def roll_out(
         self,
         tokens: Tensor,

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import time
+from pathlib import Path
 
 import numpy as np
+import pytest
+from cosmos_ros.msg import Rollout, Surprise
 from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
+from sensor_msgs.msg import Image
 
 from cosmos_ros import images
 from cosmos_ros.commands import cli
+from cosmos_ros.evaluation.surprise import RecordingWatcher, Task, WatchSettings
 from cosmos_ros.foresight import Foresight
 from cosmos_ros.metrics import fidelity
+from cosmos_ros.planning.calibration import Calibration, Nominal, Scale, Validity, Way
 from cosmos_ros.recordings.bag import Bag
 from cosmos_ros.recordings.windows import Plan, Window, WindowMaker
+from cosmos_ros.settings import ForesightConfig
+from cosmos_ros.world_model.preprocessing import camera_view
 
 SEED = 41
 TOPIC = "/camera/image_raw"
@@ -36,6 +45,88 @@ def record(path, stamped_messages) -> None:
         connection = writer.add_connection(TOPIC, "sensor_msgs/msg/Image", typestore=types)
         for stamp, message in stamped_messages:
             writer.write(connection, stamp, serialize_message(message))
+
+
+def picture(i: int, stamp: int, template: Image) -> Image:
+    """Noise, another one each time, that fades."""
+    pixels = np.random.default_rng(i).integers(0, 255 - i, (48, 100, 3), dtype=np.uint8)
+    message = copy.deepcopy(template)
+    message.data = pixels.tobytes()
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
+    message.header.frame_id = "camera_optical"
+    return message
+
+
+def calibrated_by(comparisons: list[dict], checkpoint: Path, path: Path) -> Nominal:
+    """A calibration by which half of these are surprising."""
+    foresight = Foresight.from_config({"checkpoint": str(checkpoint), "device": "cpu"})
+    middle = float(np.median([each["model"]["whole"] for each in comparisons]))
+    scales = {"whole": Scale(tuple(range(1, 25)), (0.0,) * 24, (1.0,) * 24)}
+    nominal = Nominal(scales, ((0.0, 0.0), (2 * middle, 0.9)), (middle,) * 50)
+    validity = Validity("tiny", foresight.fingerprint, foresight.spec.frame_size, 10.0)
+    Calibration(validity, Way.of(foresight.spec, 9, None, None), nominal, nominal, 1, 100, {}).save(path)
+    return nominal
+
+
+def test_the_same_bag_seed_and_stamps_give_the_same_surprise(
+    rig, ready, wait_for, listening, tmp_path, tiny_checkpoint
+):
+    template = Image(height=48, width=100, encoding="rgb8", step=300)
+    recorded = [(stamp, picture(i, stamp, template)) for i, stamp in enumerate(jittered_stamps(160))]
+    record(tmp_path / "bag", recorded)
+    settings = WatchSettings(
+        ForesightConfig(checkpoint=str(tiny_checkpoint), device="cpu", dtype="float32"),
+        seed=SEED,
+        frame_rate=10.0,
+        every_s=1.0,
+    )
+    offline = RecordingWatcher(settings)(Task(0, str(tmp_path / "bag"))).record["comparisons"]
+    nominal = calibrated_by(offline, tiny_checkpoint, tmp_path / "calibration.json")
+    robot, node = rig(
+        checkpoint=str(tiny_checkpoint),
+        device="cpu",
+        dtype="float32",
+        max_age=0.0,
+        continuous_rate=1.0,
+        continuous_seed=SEED,
+        surprise_calibration=str(tmp_path / "calibration.json"),
+    )
+    ready(node, robot)
+    heard, maps, rollouts = [], [], []
+    with (
+        listening(robot, node, Surprise, f"{node.get_fully_qualified_name()}/surprise", heard.append, 200),
+        listening(robot, node, Image, f"{node.get_fully_qualified_name()}/surprise/map", maps.append, 200),
+        listening(robot, node, Rollout, f"{node.get_fully_qualified_name()}/rollout", rollouts.append),
+    ):
+        for stamp, message in recorded:
+            robot.images.publish(message)
+            wait_for(lambda stamp=stamp: node._configured.buffer.state().newest_ns == stamp, "a frame in the buffer")
+            wait_for(lambda: node._queue.idle, "the prediction")
+        wait_for(lambda: len(heard) >= len(offline) and len(maps) >= len(offline), "every comparison")
+    assert len(heard) == len(offline) > 30
+    for live, each in zip(heard, offline, strict=True):
+        assert (live.step, stamps_of([live.header.stamp, live.predicted_from]), live.seed) == (
+            each["step"],
+            [each["stamp_ns"], each["from_ns"]],
+            SEED,
+        )
+        for name in ("psnr", "ssim", "floor_psnr", "floor_ssim"):
+            assert getattr(live, name) == pytest.approx(each[name], abs=1e-4)
+        value = nominal.on_scale(each["step"], each["model"])
+        assert live.calibrated and live.score == np.float32(nominal.score(value))
+        assert live.surprising == (value > nominal.limit(0.02))
+        assert live.nats_per_token == pytest.approx(each["nats_per_token"] or np.nan, abs=1e-4, nan_ok=True)
+    assert {live.surprising for live in heard} == {True, False}
+    assert any(each["nats_per_token"] for each in offline)
+    # The map is the error against the published, guarded frame, at its pixels.
+    live, drawn = heard[3], maps[3]
+    rollout = next(each for each in rollouts if each.header.stamp == live.predicted_from)
+    predicted = images.to_rgb(rollout.frames[live.step - 1])
+    camera = images.to_rgb(next(message for _, message in recorded if message.header.stamp == live.header.stamp))
+    seen = camera_view(camera.shape[:2], (32, 64)).of(camera)
+    expected = np.sqrt(np.square(predicted.astype(np.float32) - seen).mean(axis=-1))
+    assert drawn.encoding == "32FC1" and drawn.header == live.header
+    assert np.frombuffer(bytes(drawn.data), np.float32).reshape(expected.shape) == pytest.approx(expected, abs=1e-3)
 
 
 def stamps_of(times) -> list[int]:

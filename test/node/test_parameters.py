@@ -105,7 +105,9 @@ def other(setting: Setting) -> Value:
         return next(choice for choice in setting.choices if choice != setting.default)
     if isinstance(setting.default, str):
         return {"device": "cpu", "frame_size": "320x512"}.get(setting.name, "elsewhere")
-    return setting.default + 1
+    if isinstance(setting.default, bool):
+        return not setting.default
+    return setting.default + 1 if setting.default + 1 <= setting.bounds[1] else setting.bounds[1]
 
 
 @pytest.mark.parametrize("name", [each.name for each in SETTINGS.values() if each.when is When.CONFIGURE])

@@ -6,6 +6,7 @@ Reading runs no code from the file, and whatever is wrong with it comes out as M
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import mmap
 import pickle
@@ -34,6 +35,7 @@ WEIGHT_DTYPES = ("float64", "float32", "float16", "bfloat16")
 SAFETENSORS_DTYPES = dict(zip(("F64", "F32", "F16", "BF16"), WEIGHT_DTYPES, strict=True))
 
 SAFETENSORS = ".safetensors"
+MODEL_FILES = (".safetensors", ".pt", ".jit", ".json")
 SAMPLE = 1 << 20
 MAX_HEADER = 100_000_000  # bytes, as in the safetensors library
 REMEDY = "download it again"
@@ -104,6 +106,17 @@ def size_and_ends(file: Path) -> tuple[int, bytes]:
         head = opened.read(SAMPLE)
         opened.seek(max(size - SAMPLE, 0))
         return size, head + opened.read(SAMPLE)
+
+
+def model_files(directory: Path) -> list[Path]:
+    """All that decides what a checkpoint computes."""
+    return sorted(file for file in directory.rglob("*") if file.suffix in MODEL_FILES)
+
+
+def fingerprint(file: Path) -> str:
+    """SHA-256 over the file's size, first and last MiB: tells weights apart without reading gigabytes of them."""
+    size, ends = size_and_ends(file)
+    return hashlib.sha256(str(size).encode() + ends).hexdigest()
 
 
 def drop_pages(tensor: Tensor) -> None:

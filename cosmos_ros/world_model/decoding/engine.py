@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cosmos_ros.errors import NotFinite
@@ -25,6 +26,7 @@ T = TypeVar("T")
 
 PREFILL_TOKENS = 1024  # of one pass over the prompt: larger ones are little faster, and their activations grow
 PASSES_AHEAD = 2  # that may be queued on a GPU before the oldest is reported: hides the launching, not a cancel
+LOGIT_ROWS = 128  # that are held at once where every token's logits are needed: 64,000 numbers each
 CPU_WINDOW, CUDA_WINDOW = 32, 128  # positions of a pass: a CPU is soon bound by arithmetic, a GPU by reading weights
 
 
@@ -105,6 +107,48 @@ class WindowDecoder:
     ) -> Generator[Pass, None, None]:
         device = self.transformer.output.weight.device
         return stepwise(self._passes(prompts, sampling, context, n_tokens), lambda: at_work_on(device))
+
+    def surprisal(self, tokens: Tensor, given: int, context: Tensor | None = None) -> Tensor:
+        """How unlikely the tokens of a video are, each given all before it: one pass over them, teacher forced.
+
+        tokens   int64 [N] in raster order, without BOV
+        given    how many of them are not asked about: the prompt
+        context  text embedding [1, M, context_dim], for a model with text
+
+        Returns float32 [3, N - given] on the CPU: the negative log-likelihood of each token in nats, then what it would
+        be on average if the token were drawn from the model's distribution (its entropy), and the variance of that.
+        None of them knows a temperature. Raises NotFinite.
+        """
+        transformer, config = self.transformer, self.transformer.config
+        device = transformer.output.weight.device
+        with at_work_on(device):
+            if self._pass is None:
+                self._pass = make_pass(transformer, 1, self.window, self.one_by_one)
+            cache = self._pass.cache.sample(0)
+            keys = None if context is None else transformer.project_context(context.to(device))
+            sequence = tokens.to(device)
+            if config.bov is not None:
+                sequence = torch.cat([sequence.new_tensor([config.bov]), sequence])
+            first, end = given + config.has_text, len(sequence)
+            found: list[Tensor] = []
+            for begin in range(0, end - 1, PREFILL_TOKENS):
+                upto = cache.reach = min(begin + PREFILL_TOKENS, end - 1)
+                positions = torch.arange(begin, upto, device=device)
+                hidden = transformer.hidden(sequence[None, begin:upto], positions, cache, keys)[0]
+                asked = max(begin, first - 1)
+                for row in range(asked, upto, LOGIT_ROWS):
+                    rows = slice(row, min(row + LOGIT_ROWS, upto))
+                    logits = transformer.output(hidden[rows.start - begin : rows.stop - begin]).float()
+                    logs = F.log_softmax(logits, dim=-1)
+                    after = sequence[rows.start + 1 : rows.stop + 1]
+                    nats = -logs.gather(1, after[:, None])[:, 0]
+                    shares, entropy = logs.exp(), -(logs.exp() * logs).sum(dim=1)
+                    variance = (shares * (logs + entropy[:, None]).square()).sum(dim=1)
+                    found.append(torch.stack([nats, entropy, variance]).cpu())
+            surprisal = torch.cat(found, dim=1)
+        if not bool(torch.isfinite(surprisal).all()):
+            raise NotFinite("the transformer gave logits that are no finite numbers; its weights may be damaged")
+        return surprisal
 
     def release(self) -> None:
         self._pass = None

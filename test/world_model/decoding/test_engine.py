@@ -183,3 +183,39 @@ def test_logits_that_are_no_numbers_end_the_goal(damage, temperature):
         completed(decoder.passes(prompts(), Sampling(3, temperature, 0.9)))
     model.output.weight.copy_(sound)
     assert torch.equal(completed(decoder.passes(prompts(), SAMPLING)), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("prefill", [1024, 7])
+def test_surprisal_is_that_of_the_transformer_alone(kind, prefill, monkeypatch):
+    """In one pass or in pieces, after a rollout that left its own keys and values behind."""
+    monkeypatch.setattr(engine, "PREFILL_TOKENS", prefill)
+    monkeypatch.setattr(engine, "LOGIT_ROWS", 5)
+    model = transformer(**KINDS[kind])
+    text = context(1) if model.config.has_text else None
+    decoder = WindowDecoder(model, window=4)
+    completed(decoder.passes(prompts(seed=2), SAMPLING, text))
+    video = prompts(seed=3, n=48)[0]
+    nats, entropy, variance = decoder.surprisal(video, 16, text)
+
+    bov = [model.config.bov] if model.config.has_text else []
+    sequence = torch.tensor([bov + video.tolist()])
+    with torch.no_grad():
+        logs = model(sequence, torch.arange(sequence.shape[1]), None, text)[0, 16 + len(bov) - 1 : -1].log_softmax(-1)
+    assert torch.allclose(nats, -logs.gather(1, video[16:, None])[:, 0], atol=1e-5)
+    assert torch.allclose(entropy, -(logs.exp() * logs).sum(-1), atol=1e-5)
+    assert torch.allclose(variance, (logs.exp() * (logs + entropy[:, None]) ** 2).sum(-1), atol=1e-5)
+
+
+def test_surprisal_leaves_the_next_rollout_as_it_is():
+    decoder = WindowDecoder(transformer(), window=4)
+    before = completed(decoder.passes(prompts(batch=2), SAMPLING))
+    decoder.surprisal(prompts(seed=3, n=48)[0], 16)
+    assert torch.equal(completed(decoder.passes(prompts(batch=2), SAMPLING)), before)
+
+
+def test_surprisal_of_damaged_weights_is_refused():
+    model = transformer()
+    model.output.weight[0, 0] = float("nan")
+    with pytest.raises(NotFinite):
+        WindowDecoder(model).surprisal(prompts(n=48)[0], 16)

@@ -1,0 +1,337 @@
+"""Arriving camera frames, held against the newest prediction that covers them; and the alarm that comes of it. No ROS.
+
+Only stamps decide. The camera frame nearest to a predicted frame's stamp, within half a period, is held against it,
+once no frame that is still to come could be nearer: so late frames and lost ones change nothing. A step is left out
+where a newer prediction covers its time too. A prediction that took longer to make than its horizon is held against
+frames that have come already, as long as the buffer has them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from cosmos_ros.errors import ForesightError, UnevenFrames
+from cosmos_ros.frame_buffer import FrameBuffer, StampedFrame
+from cosmos_ros.images import BadImage
+from cosmos_ros.planning.calibration import Nominal
+from cosmos_ros.planning.surprise import FULL, Measured, Pair, Past, error_map, measure, reduced
+from cosmos_ros.rollout import NANOSECONDS, Clip, GuardedRollout, Likelihood
+
+MOST_EXPECTATIONS = 8  # that are held: one of 640x1024 takes 65 MB
+
+Likely = Callable[[Clip, np.ndarray, str], Likelihood]
+
+
+@dataclass(frozen=True, eq=False)
+class Expectation:
+    """A guarded prediction, and what it was made from.
+
+    goal_id     16 bytes, as the message carries it; zeros for the continuous mode
+    calibrated  whether it was made as the calibration's were. False: its score says nothing of nominal frames
+    """
+
+    rollout: GuardedRollout
+    clip: Clip
+    goal_id: bytes = bytes(16)
+    calibrated: bool = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.rollout, GuardedRollout):
+            raise TypeError(f"only guarded frames are held against the camera's; got {type(self.rollout).__name__}")
+
+    @property
+    def from_ns(self) -> int:
+        """Stamp of the last conditioning frame."""
+        return self.clip.stamps_ns[-1]
+
+    @property
+    def first_step(self) -> int:
+        """Of the rollout's first frame: 1, unless it is a later stretch of a longer prediction."""
+        return round((self.rollout.stamps_ns[0] - self.from_ns) * self.rollout.frame_rate / NANOSECONDS)
+
+    @cached_property
+    def past(self) -> Past:
+        return Past.of([np.ascontiguousarray(frame) for frame in self.rollout.crop.of(self.clip.frames)])
+
+
+@dataclass(frozen=True, eq=False)
+class Surprise:
+    """What the comparison of one camera frame came to.
+
+    step        from the last conditioning frame on, 1..n
+    decided_ns  the newest stamp when it was known which frame it is
+    value       on the calibration's common scale; None where it is not calibrated
+    nats_per_token  NaN where the frame's tokens are not complete, or were not asked for
+    """
+
+    expectation: Expectation
+    step: int
+    stamp_ns: int
+    frame_id: str
+    decided_ns: int
+    measured: Measured
+    nats_per_token: float
+    value: float | None
+    score: float
+    threshold: float
+    surprising: bool
+    pair: Pair = field(repr=False)
+    seen: np.ndarray = field(repr=False)
+
+    @property
+    def calibrated(self) -> bool:
+        return self.value is not None
+
+    @property
+    def horizon_s(self) -> float:
+        return (self.stamp_ns - self.expectation.from_ns) / NANOSECONDS
+
+    def error_map(self) -> np.ndarray:
+        """float32 [H, W], levels of 255, of the prediction's pixels. It shows none of the camera's."""
+        return error_map(self.expectation.rollout.frames[self.step - self.expectation.first_step], self.seen)
+
+
+class Alarm:
+    """Stands from the frame at which `after` frames in a row were surprising until none has been for `clear_s`.
+
+    Both by the frames' stamps. `count` alarms have been raised; `began_ns` and `greatest` are of the last one.
+    """
+
+    def __init__(self, after: int, clear_s: float) -> None:
+        self.after, self.clear_ns = after, round(clear_s * NANOSECONDS)
+        self.standing = False
+        self.count = 0
+        self.began_ns = self.ended_ns = 0
+        self.greatest = 0.0  # score
+        self._in_a_row = 0
+        self._greatest = 0.0  # score of these, or since the alarm stands
+        self._last_ns = 0  # of a surprising frame
+
+    def take(self, stamp_ns: int, score: float, surprising: bool) -> bool:
+        """One more comparison; whether it raised the alarm."""
+        raised = False
+        if surprising:
+            self._in_a_row += 1
+            self._last_ns = max(stamp_ns, self._last_ns)
+            self._greatest = max(self._greatest, score) if self._in_a_row > 1 or self.standing else score
+            raised = not self.standing and self._in_a_row >= self.after
+            if raised:
+                self.standing, self.began_ns = True, stamp_ns
+                self.count += 1
+            if self.standing:
+                self.greatest = self._greatest
+        else:
+            self._in_a_row = 0
+            if self.standing and stamp_ns - self._last_ns >= self.clear_ns:
+                self.standing, self.ended_ns = False, stamp_ns
+        return raised
+
+    def jumped(self, stamp_ns: int) -> None:
+        """The stamps begin anew here: the time until it clears counts from now on."""
+        self._in_a_row, self._last_ns = 0, stamp_ns
+
+    def clear(self) -> None:
+        self.standing, self._in_a_row = False, 0
+
+
+@dataclass(frozen=True)
+class _Due:
+    """A predicted frame whose camera frame is certain.
+
+    index       in the rollout, from 0
+    before      the camera's frame of the step before, if it was compared
+    decided_ns  the newest stamp
+    """
+
+    expectation: Expectation
+    index: int
+    frame: StampedFrame
+    before: StampedFrame | None
+    decided_ns: int
+
+
+class _Live:
+    """An expectation, and how far it has been held against the camera's frames."""
+
+    def __init__(self, expectation: Expectation) -> None:
+        self.expectation, self.stamps_ns = expectation, expectation.rollout.stamps_ns
+        self.index = 0  # of the next predicted frame
+        self.last: tuple[int, StampedFrame] | None = None  # what was compared last
+
+    @property
+    def over(self) -> bool:
+        return self.index == len(self.stamps_ns)
+
+    def is_certain(self, buffer: FrameBuffer, newest_ns: int) -> bool:
+        """Whether the camera's frame for the next predicted one cannot change any more."""
+        ideal_ns = self.stamps_ns[self.index]
+        frame = buffer.near(ideal_ns)
+        off_ns = buffer.reach_ns if frame is None else abs(frame.stamp_ns - ideal_ns)
+        # A frame that is further behind the newest than a period would be a jump back, and no late one.
+        return not off_ns or newest_ns > ideal_ns + off_ns + buffer.period_ns
+
+    def take(self, frame: StampedFrame, decided_ns: int) -> _Due:
+        before = self.last[1] if self.last and self.last[0] == self.index - 1 else None
+        self.last = self.index, frame
+        return _Due(self.expectation, self.index, frame, before, decided_ns)
+
+
+class SurpriseMonitor:
+    """Holds what a buffer gets against what was expected. Thread-safe; `comparisons` is for one thread.
+
+    nominal     of the calibration; None: scores are uncalibrated
+    threshold   on the calibration's common scale, as Nominal.limit gives it
+    likelihood  how likely the model finds frames that followed a clip with a prompt; None: not asked
+    latent      frames that share tokens: these are complete with each such frame
+    counts      of what became of each predicted frame
+    """
+
+    def __init__(
+        self,
+        buffer: FrameBuffer,
+        alarm: Alarm,
+        nominal: Nominal | None = None,
+        threshold: float = 0.0,
+        likelihood: Likely | None = None,
+        latent: int = 8,
+    ) -> None:
+        self.alarm = alarm
+        self.counts: Counter[str] = Counter()
+        self._buffer, self._nominal, self._threshold = buffer, nominal, threshold
+        self._likelihood, self._latent = likelihood, latent
+        self._live: list[_Live] = []  # the oldest first
+        self._restarts = buffer.restarts
+        self._lock = threading.Lock()
+
+    @property
+    def epoch(self) -> int:
+        """Changes where the stamps begin anew: what was predicted before says nothing of what comes after."""
+        return self._buffer.restarts
+
+    def expect(self, expectation: Expectation, epoch: int | None = None) -> None:
+        """Hold frames against this prediction from now on.
+
+        epoch  when its clip was taken; None: now. One from before the stamps began anew is not taken
+        """
+        with self._lock:
+            self._follow_restart()
+            if epoch is not None and epoch != self._restarts:
+                self.counts["predictions from before the stamps began anew"] += 1
+                return
+            self._live.append(_Live(expectation))
+            self._live.sort(key=lambda live: live.expectation.from_ns)  # stable: of two alike the later one counts
+            del self._live[:-MOST_EXPECTATIONS]
+
+    def forget(self) -> None:
+        """Drop every prediction, and clear the alarm."""
+        with self._lock:
+            self._live.clear()
+            self.alarm.clear()
+
+    def comparisons(self) -> Iterator[Surprise]:
+        """All that have become due, the oldest prediction's first. To be called whenever a frame or prediction came."""
+        while (due := self._next()) is not None:
+            try:
+                surprise = self._compare(due)
+            except BadImage:
+                self.counts["frames that could not be read or had another size"] += 1
+                continue
+            self.counts["frames compared"] += 1
+            if surprise.calibrated:
+                self.alarm.take(surprise.stamp_ns, surprise.score, surprise.surprising)
+            yield surprise
+
+    def _next(self) -> _Due | None:
+        with self._lock:
+            self._follow_restart()
+            newest_ns = self._buffer.state().newest_ns
+            if newest_ns is None:
+                return None
+            for live in self._live:
+                while not live.over and live.is_certain(self._buffer, newest_ns):
+                    due, frame = None, self._buffer.near(live.stamps_ns[live.index])
+                    if frame is None:
+                        self.counts["frames that never came, or are kept no longer"] += 1
+                    elif self._is_covered(live):
+                        self.counts["left to a newer prediction"] += 1
+                    else:
+                        due = live.take(frame, newest_ns)
+                    live.index += 1
+                    if due is not None:
+                        return due
+            self._live = [live for live in self._live if not live.over]
+            return None
+
+    def _is_covered(self, live: _Live) -> bool:
+        """Whether a newer prediction has a frame for the time of this one's next."""
+        ideal_ns, half_ns = live.stamps_ns[live.index], self._buffer.reach_ns
+        newer = self._live[self._live.index(live) + 1 :]
+        return any(other.stamps_ns[0] - half_ns <= ideal_ns <= other.stamps_ns[-1] + half_ns for other in newer)
+
+    def _follow_restart(self) -> None:
+        if (restarts := self._buffer.restarts) != self._restarts:
+            self._restarts = restarts
+            self._live.clear()
+            self.alarm.jumped(self._buffer.state().newest_ns or 0)
+
+    def _compare(self, due: _Due) -> Surprise:
+        """Raises BadImage."""
+        expectation, frames = due.expectation, due.expectation.rollout.frames
+        past, step = expectation.past, expectation.first_step + due.index
+        seen = self._pixels(expectation, due.frame)
+        predicted_before = seen_before = None
+        if step == 1:
+            predicted_before = seen_before = past.floor
+        else:
+            predicted_before = reduced(frames[due.index - 1]) if due.index else None
+            with suppress(BadImage):
+                seen_before = None if due.before is None else reduced(self._pixels(expectation, due.before))
+        likelihood = self._likelihood_at(expectation, step)
+        pair = Pair(reduced(frames[due.index]), predicted_before, reduced(seen), seen_before)
+        measured = measure(past, pair, likelihood)
+        value = None
+        if self._nominal is not None and expectation.calibrated:
+            value = self._nominal.on_scale(step, measured.signs)
+        score, threshold = measured.error / FULL, 1.0
+        if self._nominal is not None and value is not None:
+            score, threshold = self._nominal.score(value), self._nominal.score(self._threshold)
+        return Surprise(
+            expectation=expectation,
+            step=step,
+            stamp_ns=due.frame.stamp_ns,
+            frame_id=due.frame.frame_id,
+            decided_ns=due.decided_ns,
+            measured=measured,
+            nats_per_token=float("nan") if likelihood is None else float(likelihood.nats_per_token[-1]),
+            value=value,
+            score=score,
+            threshold=threshold,
+            surprising=value is not None and value > self._threshold,
+            pair=pair,
+            seen=seen,
+        )
+
+    def _pixels(self, expectation: Expectation, frame: StampedFrame) -> np.ndarray:
+        """What the prediction shows of the frame. Raises BadImage, also where it is of another size than the clip."""
+        pixels, wanted = frame.load(), expectation.clip.frames.shape[1:]
+        if pixels.shape != wanted:
+            raise BadImage("size", f"the clip's frames are {wanted}, this one is {pixels.shape}")
+        return np.ascontiguousarray(expectation.rollout.crop.of(pixels))
+
+    def _likelihood_at(self, expectation: Expectation, step: int) -> Likelihood | None:
+        """Of the frames up to this step, where their tokens are complete with it and every one of them came."""
+        if self._likelihood is None or step % self._latent:
+            return None
+        clip, rollout = expectation.clip, expectation.rollout
+        try:
+            frames = self._buffer.following(expectation.from_ns, step).frames
+            return self._likelihood(clip, frames, rollout.prompt)
+        except (UnevenFrames, ForesightError):
+            return None
