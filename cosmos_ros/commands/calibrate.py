@@ -26,9 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--every", type=float, default=1.0, metavar="S", help=f"seconds from one prediction to the next {default}"
     )
-    parser.add_argument(
-        "--frames", type=int, default=0, metavar="N", help="frames of a prediction; 0: the model's number"
-    )
+    parser.add_argument("--frames", type=int, default=0, metavar="N", help="predicted frames; 0: the model's number")
     parser.add_argument("--seed", type=int, default=0, help=f"seed of every prediction {default}")
     parser.add_argument("--prompt", default="", help="text prompt, for models that take one")
     parser.add_argument(

@@ -69,9 +69,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--labels", metavar="CSV", help="recording,start,end,label: how soon an alarm notices what happens there"
     )
-    group.add_argument(
-        "--frames", type=int, default=0, metavar="N", help="frames of a prediction; 0: the model's number"
-    )
     add_flags(parser, "surprise, with --labels", settings_of(SurpriseConfig))
     group = parser.add_argument_group("metrics that need trained networks, which are not part of this package")
     group.add_argument(

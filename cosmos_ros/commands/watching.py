@@ -39,8 +39,6 @@ class Watching:
         self.foresight = Foresight(model)
         spec = self.foresight.spec
         frame_rate = clips.frame_rate or spec.frame_rate
-        if args.frames > (most := spec.new_frames(max(spec.conditioning_lengths))):
-            raise SettingError(f"--frames must lie in 0 (all) .. {most}; got {args.frames}")
         sampling = config_of(args, SamplingConfig).chosen()
         self.settings = WatchSettings(
             model,
@@ -50,7 +48,7 @@ class Watching:
             top_p=sampling["top_p"],
             frame_rate=frame_rate,
             every_s=args.every,
-            frames=args.frames,
+            frames=args.frames or None,
             max_age_s=clips.max_age,
             likelihood=surprise.surprise_likelihood,
             image_topic=args.image_topic,

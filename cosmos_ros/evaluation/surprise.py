@@ -36,12 +36,10 @@ class WatchSettings(Settings):
 
     frame_rate  Hz, of clips and predictions
     every_s     from one prediction to the next, seconds of stamp time
-    frames      of a prediction; 0: the model's own number
     """
 
     frame_rate: float = 0.0
     every_s: float = 1.0
-    frames: int = 0
     max_age_s: float = 0.0
     likelihood: bool = True
     image_topic: str = ""
@@ -85,7 +83,7 @@ class RecordingWatcher:
     def _surprises(self, frames: Iterable[StampedFrame], counts: Counter[str]) -> Iterator[Surprise]:
         settings, spec = self.settings, self.foresight.spec
         n_conditioning = max(spec.conditioning_lengths)
-        n_frames = settings.frames or spec.new_frames(n_conditioning)
+        n_frames = sum(self.foresight.stretch_lengths(n_conditioning, settings.frames))
         span_s = (n_conditioning + n_frames + 4) / settings.frame_rate + settings.every_s
         buffer = FrameBuffer(
             settings.frame_rate, settings.max_age_s, span_s, conditioning_lengths=spec.conditioning_lengths
