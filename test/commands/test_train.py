@@ -45,6 +45,13 @@ TINY_TRANSFORMER = TransformerConfig(
 )
 
 
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory, write_bag, moving_scene):
+    """A small camera's ten seconds: what a large one adds is decoding."""
+    stamps = [1_700_000_000_000_000_000 + i * 100_000_000 for i in range(97)]
+    return str(write_bag(tmp_path_factory.mktemp("bags") / "drive", moving_scene(97, 64, 96), stamps))
+
+
 @pytest.fixture
 def config(tmp_path):
     file = tmp_path / "tiny.yaml"
@@ -58,9 +65,9 @@ def same_weights(one, other) -> bool:
 
 
 @pytest.mark.slow
-def test_from_a_bag_to_a_model_that_predicts_and_on_from_there(tmp_path, config, capsys):
+def test_from_a_bag_to_a_model_that_predicts_and_on_from_there(tmp_path, bag, config, capsys):
     out = tmp_path / "model"
-    assert cli.main(["train", "all", "--out", str(out), "--bags", str(BAG), "--config", config, *FEW]) == 0
+    assert cli.main(["train", "all", "--out", str(out), "--bags", bag, "--config", config, *FEW]) == 0
     spec = ModelSpec.of_checkpoint(out)
     assert (spec.name, spec.frame_size, spec.frame_rate, spec.compression) == ("model", (32, 48), 10.0, (8, 8, 8))
     assert (spec.temperature, spec.top_p, spec.published) == (0.8, 0.7, False)
@@ -82,7 +89,7 @@ def test_from_a_bag_to_a_model_that_predicts_and_on_from_there(tmp_path, config,
     assert rollout.frames.shape[0] == 24 and rollout.decoding.refined
 
     again = tmp_path / "again"
-    options = ["--out", str(again), "--init", str(out), "--bags", str(BAG), "--config", config, *FEW]
+    options = ["--out", str(again), "--init", str(out), "--bags", bag, "--config", config, *FEW]
     assert cli.main(["train", "refiner", *options]) == 0
     kept, trained = (same_weights(out / name, again / name) for name in ("encoder.jit", "refiner.jit"))
     assert kept and not trained
@@ -146,12 +153,12 @@ def test_a_spoilt_film_is_the_same_scene_and_the_same_camera_throughout():
 
 @pytest.mark.slow
 def test_a_run_that_was_killed_in_each_stage_ends_with_the_losses_and_the_bytes_of_one_that_was_not(
-    tmp_path, config, monkeypatch, capsys
+    tmp_path, bag, config, monkeypatch, capsys
 ):
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
     monkeypatch.setattr(loop, "NOTE_EVERY", 1)
     monkeypatch.setattr(run, "write_pictures", lambda *_: None)
-    options = ["--bags", str(BAG), "--config", config, *FEW]
+    options = ["--bags", bag, "--config", config, *FEW]
     whole, broken = tmp_path / "a" / "model", tmp_path / "b" / "model"
     assert cli.main(["train", "all", "--out", str(whole), *options]) == 0
     resume: list[str] = []
