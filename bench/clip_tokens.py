@@ -2,17 +2,14 @@
 
     PYTHONPATH=. python bench/clip_tokens.py --out clips.npz [--clips 100] RECORDING...
 
-A recording is a bag folder or a video file. Clips of 9 frames at about 10 Hz are spread evenly over each of them: every
-second frame of a bag (20 Hz in the sample bag), every third of a video (of 24 to 30 Hz).
+A recording is a bag folder or a video file. Clips of 9 frames at about 10 Hz are spread evenly over each of them.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from cosmos_ros.recordings.opening import open_recording
@@ -21,16 +18,10 @@ from cosmos_ros.world_model import WorldModel
 
 def frames_of(path: Path) -> list[np.ndarray]:
     """uint8 [H, W, 3] RGB, about 10 a second."""
-    if path.is_dir():
-        recording = open_recording(path)
-        return [frame.load() for frame in recording.frames(recording.image_topic())][::2]
-    return [cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) for frame in _video(path)][::3]
-
-
-def _video(path: Path) -> Iterator[np.ndarray]:
-    video = cv2.VideoCapture(str(path))
-    while (read := video.read())[0]:
-        yield read[1]
+    recording = open_recording(path)
+    frames = list(recording.frames(recording.image_topic()))
+    between_s = (frames[-1].stamp_ns - frames[0].stamp_ns) / 1e9 / (len(frames) - 1)
+    return [frame.load() for frame in frames[:: max(1, round(0.1 / between_s))]]
 
 
 def main() -> None:

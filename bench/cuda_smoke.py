@@ -11,6 +11,7 @@ import argparse
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from unittest.mock import patch
@@ -21,12 +22,15 @@ from torch import Tensor, nn
 
 from cosmos_ros.device.devices import free_memory
 from cosmos_ros.device.host_table import HostTable
+from cosmos_ros.device.out_of_memory import out_of_memory_as_error
 from cosmos_ros.device.placement import DeviceMemory
 from cosmos_ros.device.plan import MemoryPlan
 from cosmos_ros.device.tensors import bytes_of
+from cosmos_ros.errors import OutOfMemory
 from cosmos_ros.pipeline import PIPELINE
 from cosmos_ros.world_model import Sampling, Transformer, TransformerConfig
 from cosmos_ros.world_model.decoding.engine import WindowDecoder, completed
+from cosmos_ros.world_model.decoding.fused_pass import FusedPass
 from cosmos_ros.world_model.decoding.window import WindowPass
 from cosmos_ros.world_model.t5 import T5, TEXT_ENCODER, t5_need
 
@@ -80,6 +84,42 @@ def without_a_graph_it_draws_the_same() -> None:
     with patch.object(torch.cuda, "graph", side_effect=RuntimeError("not supported")):
         assert torch.equal(generate(decoder, SAMPLED), expected)
     assert decoder._pass._graph is None
+
+
+def without_triton_it_draws_the_same() -> None:
+    model = transformer(TINY, torch.float32)
+    expected = generate(WindowDecoder(model), SAMPLED)
+    decoder = WindowDecoder(model)
+    with patch.dict(sys.modules, {"cosmos_ros.world_model.decoding.fused_pass": None}):
+        assert torch.equal(generate(decoder, SAMPLED), expected)
+    assert type(decoder._pass) is WindowPass
+
+
+def too_little_memory_for_the_capture_ends_the_goal_and_not_the_engine() -> None:
+    model = transformer(MIDDLE, torch.bfloat16)
+    expected = generate(WindowDecoder(model), SAMPLED)
+    torch.cuda.empty_cache()
+    decoder, capture, filling = WindowDecoder(model), FusedPass._capture, []
+
+    def capture_in_a_full_memory(current: FusedPass) -> None:
+        for size in (2**30, 2**26, 2**21):
+            with suppress(torch.OutOfMemoryError):
+                while True:
+                    filling.append(torch.empty(size, dtype=torch.uint8, device=DEVICE))
+        capture(current)
+
+    try:
+        with patch.object(FusedPass, "_capture", capture_in_a_full_memory), out_of_memory_as_error("predicting"):
+            generate(decoder, SAMPLED)
+        raise AssertionError("there was memory left")
+    except OutOfMemory:
+        pass
+    finally:
+        filling.clear()
+        decoder.release()
+        torch.cuda.empty_cache()
+    assert torch.equal(generate(decoder, SAMPLED), expected)
+    assert decoder._pass._graph is not None
 
 
 def a_seed_gives_its_tokens_again() -> None:
@@ -160,6 +200,8 @@ def a_t5_that_comes_block_by_block_gives_the_same() -> None:
 CHECKS = (
     the_fused_pass_draws_what_the_plain_one_draws,
     without_a_graph_it_draws_the_same,
+    without_triton_it_draws_the_same,
+    too_little_memory_for_the_capture_ends_the_goal_and_not_the_engine,
     a_seed_gives_its_tokens_again,
     a_cancel_is_answered_and_leaves_the_engine_fit,
     parts_come_and_go,

@@ -163,15 +163,16 @@ class Bench:
         }
 
     def exactness(self) -> dict:
-        """Seeds whose tokens in windows are those of one by one."""
-        found = {}
+        """Seeds whose tokens in windows are those of one by one; of batches also samples that are those alone."""
+        found: dict[str, dict] = {}
         config = replace(MIDDLE, latent_shape=(3, 8, 10)) if not self.args.tiny else SMALL
         wanted = self.args.seeds
         for precision in self.precisions(config):
             model = self.model(config, precision)
             for window, batch in ((64, 1), (128, 1), (64, 3)):
                 fast, slow = (WindowDecoder(model, window, one_by_one) for one_by_one in (False, True))
-                same = share = passes = 0
+                alone = WindowDecoder(model, window)
+                same = share = passes = same_as_alone = 0
                 seeds = max(1, wanted if batch == 1 and window == 64 else wanted // 5)
                 for seed in range(seeds):
                     sampling = Sampling(seed, (0.0, 0.5, 1.0)[seed % 3] * 0.3, (0.5, 0.8, 1.0)[seed // 3 % 3])
@@ -181,6 +182,9 @@ class Bench:
                     same += torch.equal(last.tokens, expected)
                     share += float((last.tokens == expected).float().mean())
                     passes += last.number
+                    for sample in range(batch if batch > 1 else 0):
+                        single = completed(alone.passes(given[:1], replace(sampling, seed=seed + sample)))
+                        same_as_alone += torch.equal(last.tokens[sample], single[0])
                 found[f"{precision}_window_{window}_batch_{batch}"] = {
                     "seeds": seeds,
                     "same": same,
@@ -188,6 +192,9 @@ class Bench:
                     "passes": round(passes / seeds, 1),
                     "new_tokens": config.n_tokens - given.shape[1],
                 }
+                if batch > 1:
+                    key = f"{precision}_window_{window}_batch_{batch}"
+                    found[key] |= {"samples": seeds * batch, "samples_as_alone": same_as_alone}
         return found
 
     def attention(self) -> dict:
@@ -206,8 +213,22 @@ class Bench:
                 row["sdpa"] = milliseconds(captured(lambda: attend_grouped(queries, keys, values, mask)))  # noqa: B023
                 row["bytes"] = round(2 * keys.nbytes / self.bandwidth() / 1e6, 4)
                 found[f"{rows}_{window}"] = row
-        if self.args.flex:
-            found |= flex_times()
+        return found
+
+    def flex(self) -> dict:
+        """The same by FlexAttention, which compiles for a while."""
+        from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+        compiled, found = torch.compile(flex_attention, dynamic=False), {}
+        for rows, window in ((12_928, 64), (12_928, 128)):
+            keys, values = (torch.randn(1, 8, rows, 128, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
+            queries = torch.randn(1, 32, window, 128, device=DEVICE, dtype=torch.bfloat16)
+            first = torch.tensor(rows - window - 1, device=DEVICE)
+            mask = create_block_mask(lambda b, h, q, k: k <= first + q, None, None, window, rows, device=DEVICE)  # noqa: B023
+            run = partial(compiled, queries, keys, values, block_mask=mask, enable_gqa=True)
+            # Left to itself it takes its kernel for few queries, of which none is compiled for these sizes.
+            run = partial(run, kernel_options={"BACKEND": "TRITON"})
+            found[f"{rows}_{window}"] = milliseconds(captured(run))
         return found
 
     def passes(self) -> dict:
@@ -550,21 +571,6 @@ def fused_logits_deviate(model: Transformer) -> float:
     return deviation
 
 
-def flex_times() -> dict:
-    """FlexAttention over the same caches."""
-    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-
-    compiled, found = torch.compile(flex_attention, dynamic=False), {}
-    for rows, window in ((12_928, 64), (12_928, 128), (3_328, 64)):
-        keys, values = (torch.randn(1, 8, rows, 128, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
-        queries = torch.randn(1, 32, window, 128, device=DEVICE, dtype=torch.bfloat16)
-        first = torch.tensor(rows - window - 1, device=DEVICE)
-        mask = create_block_mask(lambda b, h, q, k: k <= first + q, None, None, window, rows, device=DEVICE)  # noqa: B023
-        run = lambda: compiled(queries, keys, values, block_mask=mask, enable_gqa=True)  # noqa: B023, E731
-        found[f"flex_{rows}_{window}"] = milliseconds(captured(run))
-    return found
-
-
 def model_bytes(model: Transformer) -> int:
     """What a pass reads of the weights: all but the embedding table."""
     from cosmos_ros.device.tensors import tensors_of
@@ -621,6 +627,7 @@ PARTS = (
     "shipped_exactness",
     "rollout",
     "tokenizer",
+    "flex",
 )
 
 
@@ -631,7 +638,6 @@ def main() -> int:
     parser.add_argument("--kinds", default="4B", type=lambda text: text.split(","))
     parser.add_argument("--windows", default=[1, 16, 64, 128, 256], type=lambda text: [int(n) for n in text.split(",")])
     parser.add_argument("--seeds", type=int, default=200)
-    parser.add_argument("--flex", action="store_true", help="measure FlexAttention too, which compiles for minutes")
     parser.add_argument("--clips", type=Path, help="tokenized clips, from bench/clip_tokens.py")
     parser.add_argument("--most-clips", type=int, default=100)
     parser.add_argument("--clip-windows", default=[32, 64, 160], type=lambda text: [int(n) for n in text.split(",")])

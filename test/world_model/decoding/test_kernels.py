@@ -13,7 +13,7 @@ pytest.importorskip(
 
 from cosmos_ros.world_model import Sampling, Transformer, TransformerConfig
 from cosmos_ros.world_model.config import Yarn
-from cosmos_ros.world_model.decoding import sampling_kernels
+from cosmos_ros.world_model.decoding import products, sampling_kernels
 from cosmos_ros.world_model.decoding.cache_attention import attend_to_cache
 from cosmos_ros.world_model.decoding.fused_pass import FusedPass
 from cosmos_ros.world_model.decoding.noise import gumbel, words_of
@@ -80,6 +80,19 @@ def test_draws_are_those_of_the_definition(sampling):
     assert torch.equal(draws.draw(logits, 3), expected)
     logits[1, 5] = float("nan")
     assert (draws.draw(logits, 3) == NOT_FINITE).tolist() == [False, True, False, False, False, False]
+
+
+@pytest.mark.parametrize("gate", [False, True], ids=["plain", "gated"])
+@pytest.mark.parametrize("rows", [5, 70])
+def test_a_product_is_pytorchs_and_a_gated_one_is_gated(rows, gate):
+    torch.manual_seed(0)
+    x, weight = (torch.randn(n, 512, device=DEVICE) for n in (rows, 256))
+    expected = x @ weight.t()
+    if gate:
+        opening, value = expected.split(128, dim=1)
+        expected = torch.nn.functional.silu(opening) * value
+    found = products.multiply(x, weight, gate=gate).float()
+    assert ((found - expected).norm() / expected.norm()) < 0.01
 
 
 @pytest.mark.parametrize("text", [False, True], ids=["base", "text"])
