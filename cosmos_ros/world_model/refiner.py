@@ -61,10 +61,11 @@ class Refiner:
     def conditioning(self, frames: np.ndarray, whole: bool = False) -> Tensor:
         """What the refiner sees of camera frames uint8 [n, H, W, 3]: float32 [1, 3, n, H', W'], on the device.
 
-        whole  they are refined ones, which show what the model sees and no more
+        whole  they are refined ones, which show what the model sees and no more; they stay on the CPU until they are
+               used, for each sample has its own
         """
         if whole:
-            return resized(frames, frames.shape[1:3]).to(self.device)
+            return resized(frames, frames.shape[1:3])
         model_size = self.chunking.frame_size
         crop = camera_view(frames.shape[1:3], model_size)
         pixels = torch.from_numpy(np.ascontiguousarray(crop.of(frames))).to(self.device)
@@ -81,7 +82,7 @@ class Refiner:
         decoded       float [3, m, h, w] in [-1, 1], up to the group
         conditioning  as `conditioning` gives it
         """
-        refined = self._run(decoded[None].float(), conditioning)[0]
+        refined = self._run(decoded[None].float(), conditioning.to(self.device))[0]
         if not refined.isfinite().all():
             raise NotFinite("the refiner gave pixels that are no finite numbers; its weights may be damaged")
         return to_levels(refined).permute(1, 2, 3, 0).contiguous().cpu()

@@ -92,6 +92,25 @@ def test_a_rollout_says_that_it_was_refined(refined_checkpoint, tiny_checkpoint)
     )
 
 
+@pytest.mark.parametrize("size", [SIZE, (75, 131)])
+def test_in_a_later_stretch_the_refined_frames_stand_for_the_cameras_at_their_own_size(
+    refined_checkpoint, monkeypatch, size
+):
+    """The larger camera's view is not quite of the model's aspect: cutting it again would take off a row each time."""
+    foresight = Foresight.from_config({"checkpoint": str(refined_checkpoint), "device": "cpu"})
+    foresight.load()
+    refiner, seen = foresight._model._refiner, []
+    refine = refiner.refine
+    monkeypatch.setattr(refiner, "refine", lambda decoded, camera: seen.append(camera) or refine(decoded, camera))
+    clip = clip_of(camera_frames(9, size))
+    rollouts = foresight.predict_samples(clip, 2, seed=3, temperature=1.0, frames=32)
+    assert len(seen) == 2 * (3 + 1)
+    levels = [((camera[0] + 1) * 127.5).round().byte().permute(1, 2, 3, 0).numpy() for camera in seen[-2:]]
+    assert {frames.tobytes() for frames in levels} == {rollout.frames[15:24].tobytes() for rollout in rollouts}
+    alone = foresight.predict(clip, seed=4, temperature=1.0, frames=32)
+    assert np.array_equal(alone.frames, rollouts[1].frames)
+
+
 def test_a_round_trip_is_refined_as_a_rollout_is(refined_checkpoint):
     whole = camera_frames(33)
     foresight = Foresight.from_config({"checkpoint": str(refined_checkpoint), "device": "cpu"})
