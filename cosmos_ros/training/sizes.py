@@ -67,7 +67,7 @@ class Sizes:
     key_value_heads: int = 2
     ffn_hidden: int = 1024
     refiner_channels: tuple[int, int, int, int] = (48, 96, 144, 176)
-    temperature: float = 0.9
+    temperature: float = 0.8
     top_p: float = 0.8
 
     def __post_init__(self) -> None:

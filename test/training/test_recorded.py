@@ -27,6 +27,9 @@ def test_the_end_of_a_single_recording_is_kept_for_validation_and_its_future_nev
     long = torch.arange(800).view(800, 1, 1, 1)
     trained, (held_out,) = split_single([film, long])
     assert [len(each) for each in trained] == [65, 709] and held_out.flatten().tolist() == list(range(700, 800))
+    windows = [torch.arange(first, first + 33).view(33, 1, 1, 1) for first in range(0, 72, 8)]  # no two joined
+    trained, (held_out,) = split_single(windows)
+    assert held_out.min() == 64 and max(int(film.max()) for film in trained[:-1]) < 64
     with pytest.raises(BadFootage, match="a single recording of 56 frames .* that takes 57"):
         split_single([film[:56]])
 

@@ -64,6 +64,9 @@ def split_single(films: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     *others, last = films
     n_future = CLIP_FRAMES - CONDITIONING_FRAMES
     length = max(CLIP_FRAMES, len(last) // HELD_OUT_OF)
+    overlap = CLIP_FRAMES - EVERY  # of a film's beginning with the end of the one before, at most
+    if len(last) < length + overlap:
+        others = others[: -(CLIP_FRAMES // EVERY)]
     before = last[: len(last) - length + CONDITIONING_FRAMES]
     if not others and len(before) < CLIP_FRAMES:
         raise BadFootage(
