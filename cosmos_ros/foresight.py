@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
-import secrets
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -19,22 +17,19 @@ from cosmos_ros.device.out_of_memory import out_of_memory_as_error
 from cosmos_ros.device.placement import DeviceMemory
 from cosmos_ros.device.plan import MemoryPlan, plan_memory
 from cosmos_ros.errors import InvalidGoal, ModelUnavailable, OutOfMemory
+from cosmos_ros.goal_checks import check_goal, check_prompt, sampling_of
 from cosmos_ros.guardrail import Guardrail
 from cosmos_ros.guardrail.screening import Screening
 from cosmos_ros.guardrail.stretches import joined
 from cosmos_ros.pipeline import PIPELINE, needs_of
 from cosmos_ros.progress import Progress, Stage, StageClock
-from cosmos_ros.rollout import MAX_FRAMES, MAX_SAMPLES, Clip, Crop, GuardedRollout, Likelihood
+from cosmos_ros.rollout import MAX_FRAMES, Clip, Crop, GuardedRollout, Likelihood
 from cosmos_ros.samples import mean_frames
 from cosmos_ros.settings import ForesightConfig
 from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel
 from cosmos_ros.world_model.checkpoints.weight_files import fingerprint, model_files
 from cosmos_ros.world_model.preprocessing import camera_view
 from cosmos_ros.world_model.tokenizer.programs import find_tokenizer
-
-MAX_PROMPT_WORDS = 300  # the published model card's limit
-MAX_PROMPT_CHARACTERS = 4000  # twice what 300 words of English take: guards must not be held up by one endless word
-MAX_SEED = 2**63 - 1
 
 
 class Foresight:
@@ -166,8 +161,8 @@ class Foresight:
         were before the guards. So what a guard refuses ends the prediction and takes back nothing. Other predictions
         may be made between two stretches. Arguments are checked at once; arguments and errors as `predict` has them.
         """
-        sampling = self._sampling(seed, temperature, top_p, n)
-        self._check(clip, prompt)
+        sampling = sampling_of(self.spec, seed, temperature, top_p, n)
+        check_goal(self.spec, clip, prompt)
         return self._stretches(clip, n, prompt, sampling, self.stretch_lengths(len(clip.frames), frames), on_progress)
 
     def stretch_lengths(self, n: int, frames: int | None = None) -> tuple[int, ...]:
@@ -305,7 +300,7 @@ class Foresight:
         Numbers alone leave, so that no guard is asked. All NaN with `gpus` above 1. Raises InvalidGoal,
         ModelUnavailable where the model is not loaded, OutOfMemory.
         """
-        self._check(clip, prompt)
+        check_goal(self.spec, clip, prompt)
         given, n, step = len(clip.frames), len(frames), self.spec.compression[0]
         if frames.shape[1:] != clip.frames.shape[1:] or n % step or not 0 < n <= self.spec.new_frames(given):
             raise InvalidGoal(
@@ -331,7 +326,7 @@ class Foresight:
         """
         if len(frames.frames) != (chunk := 1 + self.spec.new_frames(1)):
             raise InvalidGoal(f"a reconstruction takes {chunk} true frames; got {len(frames.frames)}")
-        self._check_prompt(prompt)
+        check_prompt(self.spec, prompt)
         clip = Clip(frames.frames[:1], frames.stamps_ns[:1], frames.frame_rate)
         with self._busy:
             model = self._require_model()
@@ -428,36 +423,3 @@ class Foresight:
             window=config.window,
         )
         return plan_memory(needs, PIPELINE, free_memory(device), config.memory)
-
-    def _sampling(self, seed: int | None, temperature: float | None, top_p: float | None, samples: int) -> Sampling:
-        seed = secrets.randbelow(2**31) if seed is None else seed
-        temperature = self.spec.temperature if temperature is None else temperature
-        top_p = self.spec.top_p if top_p is None else top_p
-        if not 1 <= samples <= MAX_SAMPLES:
-            raise InvalidGoal(f"samples must lie in 1..{MAX_SAMPLES}; got {samples}")
-        if not 0 <= seed <= MAX_SEED - (samples - 1):
-            raise InvalidGoal(f"seed must lie in 0..{MAX_SEED}, and those of all samples with it; got {seed}")
-        if temperature == 0 and samples > 1:
-            raise InvalidGoal(f"at temperature 0 all {samples} samples would be the same; ask for one, or more heat")
-        if not (math.isfinite(temperature) and 0 <= temperature <= 10):
-            raise InvalidGoal(f"temperature must lie in 0 (greedy) .. 10; got {temperature}")
-        if not (math.isfinite(top_p) and 0 < top_p <= 1):
-            raise InvalidGoal(f"top_p must lie in (0, 1]; got {top_p}")
-        return Sampling(seed=seed, temperature=temperature, top_p=top_p)
-
-    def _check(self, clip: Clip, prompt: str) -> None:
-        n = len(clip.frames)
-        if n not in self.spec.conditioning_lengths:
-            expected = " or ".join(map(str, self.spec.conditioning_lengths))
-            raise InvalidGoal(f"the model conditions on the newest {expected} frames; the clip has {n}")
-        self._check_prompt(prompt)
-
-    def _check_prompt(self, prompt: str) -> None:
-        if (words := len(prompt.split())) > MAX_PROMPT_WORDS:
-            raise InvalidGoal(f"the prompt has {words} words; at most {MAX_PROMPT_WORDS} are allowed")
-        if (characters := len(prompt)) > MAX_PROMPT_CHARACTERS:
-            raise InvalidGoal(f"the prompt has {characters} characters; at most {MAX_PROMPT_CHARACTERS} are allowed")
-        if prompt and not self.spec.takes_prompt:
-            raise InvalidGoal(f"{self.spec.name} takes no prompt; leave it empty, or run a Video2World checkpoint")
-        if not prompt.strip() and self.spec.takes_prompt:
-            raise InvalidGoal(f"{self.spec.name} needs a prompt that describes the scene; it was empty")

@@ -7,13 +7,17 @@ from pathlib import Path
 from cosmos_ros.device.plan import Need, Pipeline
 from cosmos_ros.guardrail import Guardrail
 from cosmos_ros.guardrail.guard import PROMPT_GUARD, VIDEO_GUARD
-from cosmos_ros.world_model import ModelSpec, world_model
-from cosmos_ros.world_model.diffusion_decoder.decoder import DIFFUSION_DECODER
+from cosmos_ros.world_model import ModelSpec
+from cosmos_ros.world_model.decoding.engine import CUDA_WINDOW, PREFILL_TOKENS
+from cosmos_ros.world_model.diffusion_decoder.decoder import DIFFUSION_DECODER, diffusion_decoder_needs
 from cosmos_ros.world_model.diffusion_decoder.latent_decoder import LATENT_DECODER
-from cosmos_ros.world_model.refiner import REFINER
-from cosmos_ros.world_model.t5 import TEXT_ENCODER
-from cosmos_ros.world_model.tokenizer.video_tokenizer import TOKENIZER
-from cosmos_ros.world_model.transformer import TRANSFORMER
+from cosmos_ros.world_model.refiner import REFINER, refiner_need
+from cosmos_ros.world_model.t5 import TEXT_ENCODER, find_t5, t5_need
+from cosmos_ros.world_model.tensor_parallel.sharded_transformer import share_need
+from cosmos_ros.world_model.text_encoder import CONTEXT_LENGTH
+from cosmos_ros.world_model.tokenizer.programs import find_tokenizer
+from cosmos_ros.world_model.tokenizer.video_tokenizer import TOKENIZER, tokenizer_need
+from cosmos_ros.world_model.transformer import TRANSFORMER, transformer_need
 
 
 # `predict`, as the memory plan sees it: the prompt is judged while frames are tokenized; frames are decoded, refined
@@ -53,14 +57,28 @@ def needs_of(
     gpus: int = 1,
     window: int = 0,
 ) -> tuple[Need, ...]:
-    """What a checkpoint and all that runs with it take of the (first) device.
+    """What a checkpoint and all that runs with it take of the (first) device, from headers before anything is loaded.
 
     tokenizer, guardrail, gpus, window  as in ForesightConfig
     bytes_per_weight                    2 in bfloat16, 4 in float32
 
     Raises ModelUnavailable or GuardrailUnavailable where a part is missing or damaged.
     """
-    return (
-        *world_model.needs_of(spec, tokenizer=tokenizer, bytes_per_weight=bytes_per_weight, gpus=gpus, window=window),
-        *Guardrail.needs_for(spec, guardrail),
+    transformer = transformer_need(
+        spec.config,
+        bytes_per_weight,
+        tokens_per_pass=PREFILL_TOKENS,
+        context_length=CONTEXT_LENGTH,
+        window=window or CUDA_WINDOW,
     )
+    needs = [
+        transformer if gpus == 1 else share_need(transformer, gpus),
+        tokenizer_need(find_tokenizer(spec.directory, tokenizer), spec.chunking, bytes_per_weight),
+    ]
+    if refiner := refiner_need(spec.directory, spec.chunking):
+        needs.append(refiner)
+    if spec.diffusion_decoder is not None:
+        needs += diffusion_decoder_needs(spec.diffusion_decoder, spec.frame_size, bytes_per_weight)
+    if spec.takes_prompt and (t5 := find_t5(spec.directory)):
+        needs.append(t5_need(t5))
+    return *needs, *Guardrail.needs_for(spec, guardrail)

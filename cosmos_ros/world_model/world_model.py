@@ -19,28 +19,23 @@ from cosmos_ros.device.devices import FLOAT8, default_dtype, has_float8, resolve
 from cosmos_ros.device.host_table import HostTable
 from cosmos_ros.device.out_of_memory import return_memory
 from cosmos_ros.device.placement import DeviceMemory
-from cosmos_ros.device.plan import Need
 from cosmos_ros.device.threads import cpu_threads
 from cosmos_ros.errors import NotFinite, SettingError
 from cosmos_ros.rollout import Decoding
 from cosmos_ros.world_model.checkpoints.transformer_weights import load_transformer
 from cosmos_ros.world_model.decoding.engine import (
-    CUDA_WINDOW,
-    PREFILL_TOKENS,
     DecodeEngine,
     Pass,
     WindowDecoder,
     stepwise,
 )
 from cosmos_ros.world_model.decoding.sampling import Sampling
-from cosmos_ros.world_model.diffusion_decoder.decoder import diffusion_decoder_needs, load_diffusion_decoder
+from cosmos_ros.world_model.diffusion_decoder.decoder import load_diffusion_decoder
 from cosmos_ros.world_model.diffusion_decoder.sampler import PUBLISHED_STEPS
 from cosmos_ros.world_model.frame_decoder import Conditions, Decoded, FrameDecoder, Frames, FrameThread
 from cosmos_ros.world_model.model_spec import ModelSpec
 from cosmos_ros.world_model.preprocessing import resized, to_model_input
-from cosmos_ros.world_model.refiner import REFINER, Refiner, refiner_need
-from cosmos_ros.world_model.t5 import find_t5, t5_need
-from cosmos_ros.world_model.tensor_parallel.sharded_transformer import share_need
+from cosmos_ros.world_model.refiner import REFINER, Refiner
 from cosmos_ros.world_model.tensor_parallel.tensor_parallel import TensorParallelDecoder
 from cosmos_ros.world_model.text_encoder import CONTEXT_LENGTH, TextEncoder
 from cosmos_ros.world_model.tokenizer.discrete_decoder import DiscreteDecoder
@@ -50,9 +45,8 @@ from cosmos_ros.world_model.tokenizer.video_tokenizer import (
     TOKENIZER,
     VideoTokenizer,
     to_levels,
-    tokenizer_need,
 )
-from cosmos_ros.world_model.transformer import TRANSFORMER, Transformer, transformer_need
+from cosmos_ros.world_model.transformer import TRANSFORMER, Transformer
 
 WARM_UP_PASSES = 3
 
@@ -401,36 +395,6 @@ class WorldModel:
     def _decodes_by_groups(self) -> bool:
         """Whether the first latent frames can be decoded before the others are known; measured on the device."""
         return self._frame_decoder.by_groups
-
-
-def needs_of(
-    spec: ModelSpec, *, tokenizer: str | Path = "", bytes_per_weight: int = 2, gpus: int = 1, window: int = 0
-) -> tuple[Need, ...]:
-    """What the parts of a world model take of the (first) device, known from headers before anything is loaded.
-
-    tokenizer, gpus, window  as `WorldModel.from_checkpoint` takes them
-    bytes_per_weight         2 in bfloat16, 4 in float32
-
-    Raises ModelUnavailable where a part is missing or damaged.
-    """
-    transformer = transformer_need(
-        spec.config,
-        bytes_per_weight,
-        tokens_per_pass=PREFILL_TOKENS,
-        context_length=CONTEXT_LENGTH,
-        window=window or CUDA_WINDOW,
-    )
-    needs = [
-        transformer if gpus == 1 else share_need(transformer, gpus),
-        tokenizer_need(find_tokenizer(spec.directory, tokenizer), spec.chunking, bytes_per_weight),
-    ]
-    if refiner := refiner_need(spec.directory, spec.chunking):
-        needs.append(refiner)
-    if spec.diffusion_decoder is not None:
-        needs += diffusion_decoder_needs(spec.diffusion_decoder, spec.frame_size, bytes_per_weight)
-    if spec.takes_prompt and (t5 := find_t5(spec.directory)):
-        needs.append(t5_need(t5))
-    return tuple(needs)
 
 
 def _rgb(pixels: Tensor) -> np.ndarray:

@@ -20,7 +20,7 @@ STOREYS = [
     {"node", "evaluation", "training"},
     {"planning"},
     {"foresight"},
-    {"pipeline"},
+    {"goal_checks", "pipeline"},
     {"guardrail", "world_model", "recordings", "metrics"},
 ]
 GROUND = len(STOREYS)  # device, frame_buffer, images, rollout, errors, ...: these may import each other
