@@ -4,8 +4,9 @@ Decoding is bound by memory: PyTorch's fused kernels put few thread blocks on ea
 the GPU idle, and read every row that a mask then discards. Here the rows are split over thread blocks that look at
 the positions on the device ("flash-decoding", Dao et al. 2023), so that one captured graph serves the whole video.
 
-Splits and blocks begin at fixed rows of the cache, and a row that a query may not see adds an exact zero: what a query
-gets depends neither on its place in the window nor on the other queries.
+Blocks begin at fixed rows of the cache and are dealt to the splits in turn, so that all have work however far the cache
+is filled. A row that a query may not see adds an exact zero: what a query gets depends neither on its place in the
+window nor on the other queries.
 """
 
 from __future__ import annotations
