@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from cosmos_ros.errors import SettingError
+from cosmos_ros.files import write_whole
 from cosmos_ros.paths import expanded
+from cosmos_ros.scratch import scratch_folder
 from cosmos_ros.settings import SETTINGS, Value, parameter_file, truth
 
+_until_exit = contextlib.ExitStack()  # as long as launch runs it may start the node again
 AS_IN_FILE = "Empty: as in params_file."
 # Parameters of the node as arguments: name -> (default, description).
 PARAMETERS = {
@@ -39,9 +42,9 @@ def parameter_files(params_file: str, parameters: Mapping[str, Value]) -> list[s
         raise SettingError(f"params_file must be a file of the node's parameters; there is none at {path}")
     if not parameters:
         return [str(path)]
-    with tempfile.NamedTemporaryFile("w", prefix="launch_params_", suffix=".yaml", delete=False) as file:
-        file.write(parameter_file(parameters, node="/**/foresight"))
-    return [str(path), file.name]
+    file = _until_exit.enter_context(scratch_folder("launch")) / "parameters.yaml"
+    write_whole(file, parameter_file(parameters, node="/**/foresight"))
+    return [str(path), str(file)]
 
 
 def transport_of(image_topic: str) -> dict[str, Value]:

@@ -358,12 +358,12 @@ def test_interrupting_leaves_a_report_of_what_is_there(bag, tmp_path, tiny_check
         text=True,
         start_new_session=True,
     )
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while not list((folder / "windows").glob("*[0-9].json")):
         assert run.poll() is None and time.monotonic() < end
         time.sleep(0.1)
     os.killpg(run.pid, signal.SIGINT)  # as Ctrl-C does: the workers hear it too
-    _, said = run.communicate(timeout=60)
+    _, said = run.communicate(timeout=300)
     assert run.returncode == 130 and "go on with --resume" in said and "Traceback" not in said
     metrics = json.loads((folder / "metrics.json").read_text())
     assert not metrics["complete"] and 0 < metrics["summary"]["windows"] < 200
@@ -380,13 +380,13 @@ def test_whatever_ends_an_evaluation_ends_its_workers(bag, tmp_path, tiny_checkp
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while not list((folder / "windows").glob("*[0-9].json")):
         assert run.poll() is None and time.monotonic() < end
         time.sleep(0.1)
     assert len(members(run.pid)) >= 3
     run.send_signal(number)
-    assert run.wait(60) == (130 if number == signal.SIGTERM else -number)
+    assert run.wait(300) == (130 if number == signal.SIGTERM else -number)
     while members(run.pid):
         assert time.monotonic() < end, "processes were left behind"
         time.sleep(0.1)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import rclpy
 from rclpy.context import Context
@@ -51,6 +55,20 @@ def test_without_arguments_the_node_has_what_the_shipped_file_says(of_node):
     defaults = {name: setting.default for name, setting in SETTINGS.items()}
     assert of_node(dict.fromkeys(PARAMETERS, "")) == defaults | {"use_sim_time": False}
     assert parameter_files(SHIPPED, {}) == [SHIPPED]
+
+
+def test_the_file_of_arguments_goes_when_launch_ends(tmp_path):
+    program = f"""
+from pathlib import Path
+from cosmos_ros.launch_arguments import parameter_files
+given = Path(parameter_files({SHIPPED!r}, {{"checkpoint": "1e5"}})[1])
+assert "checkpoint: '1e5'" in given.read_text().replace('"', "'"), given.read_text()
+print(given)
+"""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(tmp_path)) and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
