@@ -18,7 +18,7 @@ import bisect
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from cosmos_ros.files import check_regular, write_whole
 from cosmos_ros.world_model import ModelSpec
 
 SCHEMA = "cosmos_ros/surprise/1"
-UPPER = 0.9  # the quantile of a sign that counts as 1 on the common scale; its median counts as 0
+UPPER = 0.9  # the quantile of a sign at a step by which the steps are brought to one scale
 SHARES = 200  # points of the table that turns the common scale into shares of nominal frames
 LEAST_SPREAD = 1e-3  # of a sign, so that one that never varies in nominal recordings has a scale
 
@@ -66,7 +66,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Scale:
-    """What one sign is in nominal recordings, by step: the median, and the median's distance to the upper quantile."""
+    """What one sign is in nominal recordings, by step: its median counts as 0, what lies `spread` above it as 1."""
 
     steps: tuple[int, ...]
     median: tuple[float, ...]
@@ -103,7 +103,7 @@ class Nominal:
         values, shares = zip(*self.shares, strict=True)
         if value <= values[-1]:
             return float(np.interp(value, values, shares, left=0.0))
-        return 1 - (1 - shares[-1]) * max(values[-1], LEAST_SPREAD) / value
+        return 1 - (1 - shares[-1]) / (1 + value - values[-1])
 
     def limit(self, alpha: float) -> float:
         """The value of the common scale that a nominal prediction exceeds with a probability of at most alpha.
@@ -179,7 +179,7 @@ def fit(recordings: Sequence[Sequence[Sequence[StepSigns]]]) -> Nominal:
         raise SettingError(
             f"a calibration needs four predictions at the very least; these recordings gave {len(first) + len(second)}"
         )
-    scales = _scales(first)
+    scales = _levelled(_scales(first), first)
     half = Nominal(scales, (), ())
     values = [[half.on_scale(step, signs) for step, signs in prediction] for prediction in second]
     known = [[value for value in each if value is not None] for each in values]
@@ -215,6 +215,21 @@ def _scales(predictions: Sequence[Sequence[StepSigns]]) -> dict[str, Scale]:
         spread = np.maximum(upper - median, LEAST_SPREAD)
         scales[name] = Scale(steps, tuple(median.tolist()), tuple(spread.tolist()))
     return scales
+
+
+def _levelled(scales: dict[str, Scale], predictions: Sequence[Sequence[StepSigns]]) -> dict[str, Scale]:
+    """The scales, stretched so that the most surprising of these predictions comes to 1 by each sign alone.
+
+    Else the sign with the heaviest tail would set the threshold for all of them.
+    """
+    levelled = {}
+    for name, scale in scales.items():
+        values = [
+            [scale.of(step, signs[name]) for step, signs in prediction if name in signs] for prediction in predictions
+        ]
+        reach = max((value for each in values for value in each if value is not None), default=1.0)
+        levelled[name] = replace(scale, spread=tuple(spread * max(reach, 1.0) for spread in scale.spread))
+    return levelled
 
 
 def _read(content: dict) -> Calibration:

@@ -286,15 +286,12 @@ class SurpriseMonitor:
         expectation, frames = due.expectation, due.expectation.rollout.frames
         past, step = expectation.past, expectation.first_step + due.index
         seen = self._pixels(expectation, due.frame)
-        predicted_before = seen_before = None
-        if step == 1:
-            predicted_before = seen_before = past.floor
-        else:
-            predicted_before = reduced(frames[due.index - 1]) if due.index else None
+        seen_before = past.floor if step == 1 else None
+        if due.before is not None:
             with suppress(BadImage):
-                seen_before = None if due.before is None else reduced(self._pixels(expectation, due.before))
+                seen_before = reduced(self._pixels(expectation, due.before))
         likelihood = self._likelihood_at(expectation, step)
-        pair = Pair(reduced(frames[due.index]), predicted_before, reduced(seen), seen_before)
+        pair = Pair(reduced(frames[due.index]), reduced(seen), seen_before)
         measured = measure(past, pair, likelihood)
         value = None
         if self._nominal is not None and expectation.calibrated:

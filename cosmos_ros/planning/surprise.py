@@ -7,9 +7,11 @@ the same step of the horizon.
     place   something is where neither the prediction nor the last camera frame has it, and where nothing was to move:
             the worst place counts, by its error over the motion around it. A thing that drops, somebody who steps in
     whole   the error of the whole frame over the motion in it: a knocked camera, lights that go out
-    still   the frames that come do not change, though the predicted ones do: a frozen camera
+    still   the frames that come change by less than a camera's noise: a frozen camera
     tokens  the worst place among the tokens, by how many nats more they take than the model itself expects, in standard
             deviations. Once for every eight frames, when their tokens are complete
+
+The first three are logarithms: what is twice as much is as much more surprising anywhere.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ PLACE_SHARE = 0.1  # of the frame's height: the side of a place
 PLACE_TOKENS = 5  # the side of a place among tokens
 NOISE = 6.0  # levels of 255: an error, or a motion, that is none
 WHOLE_NOISE = 3.0  # the same of a whole frame's root mean square
+LEAST = 0.05  # of an error over the motion: what is less is no less surprising
 STILL_LEVELS = 0.25  # levels of 255, below any camera's noise: a change below it counts as none
 TOKEN_VARIANCE = 0.3  # nats squared, added to that of a token: no token is ever certain
 FULL = 255.0
@@ -77,18 +80,16 @@ class Past:
 class Pair:
     """What was predicted and what the camera saw at one step: uint8 [h, w, 3] RGB, at most WIDTH pixels wide.
 
-    predicted_before  the predicted frame of the step before, at step 1 the floor; None where there is none
-    seen_before       the camera's frame of the step before, likewise
+    seen_before  the camera's frame of the step before, at step 1 the last of the clip; None where it did not come
     """
 
     predicted: np.ndarray
-    predicted_before: np.ndarray | None
     seen: np.ndarray
     seen_before: np.ndarray | None
 
     def of_floor(self, past: Past) -> Pair:
         """The same with the floor for a prediction."""
-        return Pair(past.floor, past.floor, self.seen, self.seen_before)
+        return Pair(past.floor, self.seen, self.seen_before)
 
 
 def measure(past: Past, pair: Pair, likelihood: Likelihood | None = None) -> Measured:
@@ -110,12 +111,11 @@ def signs_of(past: Past, pair: Pair, likelihood: Likelihood | None = None) -> di
     side = _side(motion)
     around = cv2.dilate(np.sqrt(_by_place(motion)), np.ones((side, side), np.uint8))
     signs = {
-        PLACE: float((unexplained / (NOISE + around)).max()),
-        WHOLE: float(np.sqrt(error.mean()) / (WHOLE_NOISE + np.sqrt(motion.mean()))),
+        PLACE: float(np.log(LEAST + (unexplained / (NOISE + around)).max())),
+        WHOLE: float(np.log(LEAST + np.sqrt(error.mean()) / (WHOLE_NOISE + np.sqrt(motion.mean())))),
     }
-    if pair.seen_before is not None and pair.predicted_before is not None:
-        foreseen, seen = _change(pair.predicted_before, pair.predicted), _change(pair.seen_before, pair.seen)
-        signs[STILL] = float(np.log((foreseen + STILL_LEVELS) / (seen + STILL_LEVELS)))
+    if pair.seen_before is not None:
+        signs[STILL] = float(-np.log(STILL_LEVELS + cv2.absdiff(pair.seen_before, pair.seen).mean()))
     if likelihood is not None and np.isfinite(likelihood.nats[-1]).all():
         signs[TOKENS] = _worst_tokens(likelihood)
     return signs
@@ -158,7 +158,3 @@ def _by_place(squares: np.ndarray) -> np.ndarray:
 def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """float32 [h, w]: mean over RGB of the squared difference."""
     return np.square(cv2.absdiff(a, b).astype(np.float32)).mean(axis=-1)
-
-
-def _change(before: np.ndarray, after: np.ndarray) -> float:
-    return float(cv2.absdiff(before, after).mean())

@@ -62,7 +62,7 @@ def calibrated_by(comparisons: list[dict], checkpoint: Path, path: Path) -> Nomi
     foresight = Foresight.from_config({"checkpoint": str(checkpoint), "device": "cpu"})
     middle = float(np.median([each["model"]["whole"] for each in comparisons]))
     scales = {"whole": Scale(tuple(range(1, 25)), (0.0,) * 24, (1.0,) * 24)}
-    nominal = Nominal(scales, ((0.0, 0.0), (2 * middle, 0.9)), (middle,) * 50)
+    nominal = Nominal(scales, ((middle - 1, 0.0), (middle + 1, 0.9)), (middle,) * 50)
     validity = Validity("tiny", foresight.fingerprint, foresight.spec.frame_size, 10.0)
     Calibration(validity, Way.of(foresight.spec, 9, None, None), nominal, nominal, 1, 100, {}).save(path)
     return nominal

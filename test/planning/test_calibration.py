@@ -66,7 +66,7 @@ def test_the_score_is_the_share_of_nominal_frames_below_and_goes_on_to_rise(nomi
     fresh = [nominal.on_scale(*step) for each in predictions(np.random.default_rng(5), 300) for step in each]
     scores = [nominal.score(value) for value in fresh]
     assert np.quantile(scores, 0.5) == pytest.approx(0.5, abs=0.1)
-    beyond = [nominal.score(nominal.shares[-1][0] * times) for times in (1, 2, 10, 1e6)]
+    beyond = [nominal.score(nominal.shares[-1][0] + more) for more in (0, 1e-3, 10, 1e6)]
     assert beyond == sorted(beyond) and len(set(beyond)) == 4 and beyond[-1] <= 1
     assert nominal.score(-1e9) == 0
 
@@ -144,3 +144,14 @@ def test_what_is_no_calibration_is_refused(calibration, tmp_path, damage, says):
 def test_a_file_that_is_not_there_is_said(tmp_path):
     with pytest.raises(SettingError, match="cannot be read"):
         Calibration.load(tmp_path / "none.json")
+
+
+def test_no_sign_sets_the_threshold_for_the_others():
+    """One that has a heavy tail on nominal recordings leaves another one as sharp as it is alone."""
+    rng = np.random.default_rng(8)
+
+    def made(n: int) -> list:
+        return [[(1, {"still": rng.normal(), "place": rng.pareto(1.0)})] for _ in range(n)]
+
+    nominal = fit([made(10) for _ in range(40)])
+    assert nominal.on_scale(1, {"still": 6.0}) > nominal.limit(0.05)

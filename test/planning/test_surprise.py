@@ -26,26 +26,26 @@ def clean(moving_scene) -> np.ndarray:
 
 def signs(film, clean, seen, seen_before=None) -> dict[str, float]:
     """Of what is seen where frame 12 was foreseen, rightly."""
-    pair = Pair(clean[12], clean[11], seen, film[11] if seen_before is None else seen_before)
+    pair = Pair(clean[12], seen, film[11] if seen_before is None else seen_before)
     return measure(Past.of(film[:9]), pair).signs
 
 
 def test_nothing_is_strange_about_what_was_foreseen(film, clean):
     nominal = signs(film, clean, film[12])
-    assert nominal[PLACE] < 1 and nominal[WHOLE] < 0.3 and nominal[STILL] < 0.5
+    assert nominal[PLACE] < 0 and nominal[WHOLE] < -1 and nominal[STILL] < 0
     assert TOKENS not in nominal
 
 
 def test_a_thing_where_nothing_was_to_move_is_noticed_in_its_place(film, clean):
     seen = film[12].copy()
     seen[10:26, 100:116] = (250, 20, 200)
-    assert signs(film, clean, seen)[PLACE] > 5 * signs(film, clean, film[12])[PLACE]
+    assert signs(film, clean, seen)[PLACE] > signs(film, clean, film[12])[PLACE] + 1.5
 
 
 def test_lights_that_go_out_and_a_knocked_camera_are_noticed_in_the_whole(film, clean):
     nominal = signs(film, clean, film[12])[WHOLE]
-    assert signs(film, clean, film[12] // 8)[WHOLE] > 5 * nominal
-    assert signs(film, clean, np.roll(film[12], (6, 9), axis=(0, 1)))[WHOLE] > 3 * nominal
+    assert signs(film, clean, film[12] // 8)[WHOLE] > nominal + 1.5
+    assert signs(film, clean, np.roll(film[12], (6, 9), axis=(0, 1)))[WHOLE] > nominal + 1
 
 
 def test_frames_that_do_not_change_any_more_are_noticed(film, clean):
@@ -53,13 +53,13 @@ def test_frames_that_do_not_change_any_more_are_noticed(film, clean):
 
 
 def test_without_the_frame_before_nothing_is_said_of_stillness(film, clean):
-    pair = Pair(clean[12], clean[11], film[12], None)
+    pair = Pair(clean[12], film[12], None)
     assert STILL not in measure(Past.of(film[:9]), pair).signs
 
 
 def test_the_floor_is_the_frame_repeated(film, clean):
     past = Past.of(film[:9])
-    pair = Pair(clean[12], clean[11], film[12], film[11])
+    pair = Pair(clean[12], film[12], film[11])
     measured, floor = measure(past, pair), measure(past, pair.of_floor(past))
     assert (floor.psnr, floor.ssim) == (measured.floor_psnr, measured.floor_ssim)
     assert floor.psnr < measured.psnr
@@ -79,7 +79,7 @@ def test_tokens_count_by_what_the_model_expects_of_itself():
 
     def sign(nats: np.ndarray) -> float:
         frame = np.zeros((*SIZE, 3), np.uint8)
-        pair = Pair(frame, None, frame, None)
+        pair = Pair(frame, frame, None)
         return measure(Past.of([frame]), pair, Likelihood(nats, expected, variance)).signs[TOKENS]
 
     def strange(at: slice) -> np.ndarray:
@@ -93,7 +93,7 @@ def test_tokens_count_by_what_the_model_expects_of_itself():
 
 def test_a_likelihood_that_is_not_known_says_nothing():
     frame, unknown = np.zeros((*SIZE, 3), np.uint8), np.full((1, 12, 20), np.nan, np.float32)
-    pair = Pair(frame, None, frame, None)
+    pair = Pair(frame, frame, None)
     assert TOKENS not in measure(Past.of([frame]), pair, Likelihood(unknown, unknown, unknown)).signs
 
 
