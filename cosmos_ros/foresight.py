@@ -358,21 +358,6 @@ class Foresight:
                 raise ModelUnavailable("the model is not loaded: call `load`, or predict first")
             return self._model.codes(frames)
 
-    def tokens(self, frames: np.ndarray) -> np.ndarray:
-        """What the model's tokenizer makes of camera frames: int64 [latent frames, h, w].
-
-        frames  uint8 [n, H, W, 3] of any size, n a whole number of latent frames: 1, 9, 17, 25 or 33 at the published
-                compression
-
-        Raises InvalidGoal for another n, ModelUnavailable, OutOfMemory.
-        """
-        step, most = self.spec.compression[0], 1 + self.spec.new_frames(1)
-        if (len(frames) - 1) % step or not 1 <= len(frames) <= most:
-            raise InvalidGoal(f"the tokenizer takes 1 frame and whole steps of {step}, up to {most}; got {len(frames)}")
-        with self._busy, out_of_memory_as_error("tokenizing"):
-            tokens = self._require_model().tokenize(frames)
-        return tokens.reshape(-1, *self.spec.config.latent_shape[1:]).cpu().numpy()
-
     def _view(self, clip: Clip) -> Crop:
         """What the model sees of the camera's image."""
         return camera_view(clip.frames.shape[1:3], self.spec.frame_size)

@@ -359,19 +359,6 @@ def test_a_guard_that_refuses_the_last_group_refuses_everything(foresight, n, mo
     assert any(each.verdict is Verdict.REFUSED for each in refused.value.report.decisions)
 
 
-def test_tokens_are_the_models_own_of_the_camera_frames_alone(foresight):
-    frames = clip(n=33).frames
-    tokens = foresight.tokens(frames)
-    assert tokens.shape == (5, 2, 4) and tokens.dtype == np.int64
-    assert np.array_equal(foresight.tokens(frames[:9]), tokens[:2])
-
-
-@pytest.mark.parametrize("n", [0, 2, 10, 41])
-def test_no_tokens_of_a_broken_latent_frame(foresight, n):
-    with pytest.raises(InvalidGoal, match=f"takes 1 frame and whole steps of 8, up to 33; got {n}"):
-        foresight.tokens(np.zeros((n, 32, 64, 3), np.uint8))
-
-
 def test_likelihood_is_of_the_tokens_of_the_true_frames(foresight):
     """Latent frame by latent frame, each given all before it."""
     given = clip()
