@@ -33,7 +33,9 @@ def overlap(x: Tensor, rows: int) -> dict:
 
 @cache
 def _can_overlap(device: torch.device) -> bool:
-    on_hopper = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
+    if device.type != "cuda" or torch.version.hip is not None:  # AMD's GPUs are named "cuda" too
+        return False
+    on_hopper = torch.cuda.get_device_capability(device) >= (9, 0)
     return on_hopper and hasattr(tl.extra.cuda, "gdc_wait")  # Triton from 3.4 on
 
 
