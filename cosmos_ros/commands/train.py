@@ -16,7 +16,7 @@ from typing import Any
 
 from cosmos_ros.commands.flags import add_flags, config_of, require
 from cosmos_ros.device.out_of_memory import out_of_memory_as_error
-from cosmos_ros.errors import ForesightError, SettingError
+from cosmos_ros.errors import ForesightError, ModelUnavailable, SettingError
 from cosmos_ros.settings import SETTINGS, ForesightConfig
 from cosmos_ros.training.checkpoint import Unfinished
 from cosmos_ros.training.datasets.corpus import Corpus
@@ -28,6 +28,7 @@ from cosmos_ros.training.loop import TrainingDiverged
 from cosmos_ros.training.ranks import Ranks
 from cosmos_ros.training.run import Options, Run
 from cosmos_ros.training.sizes import Sizes
+from cosmos_ros.world_model import ModelSpec
 
 STAGES = ("tokenizer", "world-model", "refiner")
 SIMULATED_EPISODES = 1000  # where nothing recorded is given
@@ -134,6 +135,14 @@ def deciding(args: argparse.Namespace, sizes: Sizes, ranks: Ranks) -> dict[str, 
     }
 
 
+def is_published(init: Path) -> bool:
+    """Whether a checkpoint is one of NVIDIA's; one that cannot be read is not, and another check says what it lacks."""
+    try:
+        return ModelSpec.of_checkpoint(init).published
+    except ModelUnavailable:
+        return False
+
+
 def _name(stage: str) -> str:
     return stage.replace("-", "_")
 
@@ -156,5 +165,7 @@ def check(args: argparse.Namespace) -> None:
         raise SettingError(f"--held-out must not name what is trained on: {', '.join(twice)}")
     if args.stage in ("world-model", "refiner") and args.init is None:
         raise SettingError(f"'train {args.stage}' goes on from a tokenizer; name its model with --init")
+    if args.init is not None and is_published(args.init):
+        raise SettingError(f"--init {args.init} is one of NVIDIA's models; this command trains models of our own sizes")
     if args.init is not None and not (args.init / "encoder.jit").is_file():
         raise SettingError(f"--init {args.init} holds no exported model: there is no encoder.jit in it")
