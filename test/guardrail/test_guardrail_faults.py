@@ -21,6 +21,8 @@ from cosmos_ros.guardrail import Guardrail, watched_thread
 from cosmos_ros.guardrail.guard import Judgement
 from cosmos_ros.rollout import Clip, Crop
 
+pytestmark = pytest.mark.slow
+
 COMMIT = "snapshots/0123456789abcdef0123456789abcdef01234567"
 BASE = f"aegis/models--meta-llama--LlamaGuard-7b/{COMMIT}"
 ADAPTER = f"aegis/models--nvidia--Aegis-AI-Content-Safety-LlamaGuard-Defensive-1.0/{COMMIT}"

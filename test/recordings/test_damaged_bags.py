@@ -80,6 +80,7 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
     return bytes(damaged)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("storage", "compression"), KINDS, ids=lambda each: each.name.lower())
 @pytest.mark.parametrize("with_metadata", [True, False], ids=["with metadata", "alone"])
 def test_no_damage_to_a_storage_file_is_worse_than_fewer_frames(

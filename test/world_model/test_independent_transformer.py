@@ -137,6 +137,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_and_greedy_tokens_are_those_of_the_description(kind, tmp_path):

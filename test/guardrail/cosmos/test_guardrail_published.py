@@ -41,6 +41,7 @@ def predict(guardrail: Guardrail, prompt: str, *chunks: np.ndarray) -> GuardedRo
         return screening.release(clip, "a model", 0, tuple)
 
 
+@pytest.mark.slow
 def test_all_guards_pass_what_is_harmless(guardrail, noise):
     rollout = predict(guardrail, "a robot arm lifts a cube", noise(8, 0), noise(8, 1))
     assert [(d.guard, d.verdict) for d in rollout.guardrail.decisions] == [(name, Verdict.PASSED) for name in NAMES]

@@ -325,6 +325,7 @@ def corrupted(whole, dice):
     return bytes(content)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
 def test_of_a_damaged_file_comes_nothing_but_a_refusal(name, tmp_path):

@@ -50,6 +50,7 @@ def test_noise_has_the_gumbel_distribution():
     assert distance < 1.95 / math.sqrt(n)  # one false alarm in a thousand, and the seed is fixed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", ["seed", "position", "token"])
 def test_neighbours_are_independent(axis):
     """Every pair of bits of neighbours agrees half of the time: 2^20 pairs, 1024 bit pairs, 5.5 deviations."""
