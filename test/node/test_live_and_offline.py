@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cosmos_ros.msg import Rollout, Surprise
+from lifecycle_msgs.msg import Transition
 from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
@@ -21,6 +22,7 @@ from cosmos_ros.commands import cli
 from cosmos_ros.evaluation.surprise import RecordingWatcher, Task, WatchSettings
 from cosmos_ros.foresight import Foresight
 from cosmos_ros.metrics import fidelity
+from cosmos_ros.node.diagnostics import ERROR, OK, surprise_status
 from cosmos_ros.planning.calibration import Calibration, Nominal, Scale, Validity, Way
 from cosmos_ros.recordings.bag import Bag
 from cosmos_ros.recordings.windows import Plan, Window, WindowMaker
@@ -103,6 +105,12 @@ def test_the_same_bag_seed_and_stamps_give_the_same_surprise(
             wait_for(lambda stamp=stamp: node._configured.buffer.state().newest_ns == stamp, "a frame in the buffer")
             wait_for(lambda: node._queue.idle, "the prediction")
         wait_for(lambda: len(heard) >= len(offline) and len(maps) >= len(offline), "every comparison")
+    watch = node._configured.surprise
+    status = surprise_status(watch)
+    assert watch.alarm.standing and status.level == ERROR
+    assert status.values["last alarm ended at"] == "not yet" and status.values["frames compared"] == len(offline)
+    assert robot.change_state(Transition.TRANSITION_DEACTIVATE) and not watch.alarm.standing
+    assert surprise_status(watch).level == OK
     assert len(heard) == len(offline) > 30
     for live, each in zip(heard, offline, strict=True):
         assert (live.step, stamps_of([live.header.stamp, live.predicted_from]), live.seed) == (
@@ -127,6 +135,20 @@ def test_the_same_bag_seed_and_stamps_give_the_same_surprise(
     expected = np.sqrt(np.square(predicted.astype(np.float32) - seen).mean(axis=-1))
     assert drawn.encoding == "32FC1" and drawn.header == live.header
     assert np.frombuffer(bytes(drawn.data), np.float32).reshape(expected.shape) == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_calibration_of_another_model_keeps_the_node_from_being_configured(
+    rig, wait_for, tmp_path, tiny_checkpoint, tiny_text_checkpoint
+):
+    calibrated_by([{"model": {"whole": 0.0}}], tiny_text_checkpoint, tmp_path / "calibration.json")
+    _, node = rig(
+        None,
+        checkpoint=str(tiny_checkpoint),
+        device="cpu",
+        surprise_calibration=str(tmp_path / "calibration.json"),
+    )
+    wait_for(lambda: "this calibration was made for the model" in node._trouble, "the reason")
+    assert node.state == "unconfigured" and "make one with cosmos_ros calibrate" in node._trouble
 
 
 def stamps_of(times) -> list[int]:
