@@ -1,4 +1,4 @@
-"""A benchmark's numbers without its clips, and contact sheets of its best, median and worst clip.
+"""A benchmark's numbers without its clips, and one contact sheet of its best, median and worst clip.
 
 python bench/benchmark_sheets.py benchmark_3d bench/results docs
 """
@@ -26,12 +26,13 @@ def main(folder: Path, results: Path, pictures: Path) -> None:
     longest = max(content["conditioning"])
     measured = [window for window in windows if "samples" in window and window["n_conditioning"] == longest]
     ranked = sorted(measured, key=lambda window: gain(window), reverse=True)
-    chosen = {"good": ranked[0], "middling": ranked[len(ranked) // 2], "bad": ranked[-1]}
-    for word, window in chosen.items():
-        shown = json.loads((folder / "windows" / f"{window['key']}.pictures.json").read_text())
-        file = pictures / f"benchmark_{name}_{word}.jpg"
-        cv2.imwrite(str(file), sheet(shown), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-        print(f"{file}: {window['key']}, {gain(window):+.2f} dB against the floor, {file.stat().st_size / 1e3:.0f} kB")
+    sheets = []
+    for word, window in (("best", ranked[0]), ("median", ranked[len(ranked) // 2]), ("worst", ranked[-1])):
+        sheets.append(sheet(json.loads((folder / "windows" / f"{window['key']}.pictures.json").read_text())))
+        print(f"{word}: {window['key']}, {gain(window):+.2f} dB against the floor")
+    file = pictures / f"benchmark_{name}.jpg"
+    cv2.imwrite(str(file), np.vstack(sheets), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    print(f"{file}, {file.stat().st_size / 1e3:.0f} kB")
 
 
 def gain(window: dict) -> float:
