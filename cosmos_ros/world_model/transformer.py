@@ -35,6 +35,15 @@ class Cache(Protocol):
         ...
 
 
+def embedding_weight(n: int, width: int) -> Tensor:
+    """For nn.Embedding: drawn as PyTorch draws it, unless it is on the meta device, where weights come from a file.
+
+    PyTorch would draw there too, and import its compiler for that: seconds, and a cache folder in the temporary files.
+    """
+    weight = torch.empty(n, width)
+    return weight if weight.is_meta else nn.init.normal_(weight)
+
+
 class Transformer(nn.Module):
     """Video tokens in, logits over the next token out. Made with random weights; see `load_transformer`."""
 
@@ -46,7 +55,7 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.tok_embeddings = nn.Embedding(config.vocab_in, config.dim)
+        self.tok_embeddings = nn.Embedding.from_pretrained(embedding_weight(config.vocab_in, config.dim), freeze=False)
         self.layers = cast("Sequence[Block]", nn.ModuleList(Block(config) for _ in range(config.n_layers)))
         self.norm = RMSNorm(config.dim, config.norm_eps)
         self.output = nn.Linear(config.dim, config.vocab_out, bias=False)

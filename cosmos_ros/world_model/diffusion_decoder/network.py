@@ -21,6 +21,7 @@ from cosmos_ros.world_model.diffusion_decoder import between_products
 from cosmos_ros.world_model.diffusion_decoder.between_products import EPS, Between, Branch, Rows, Steering
 from cosmos_ros.world_model.diffusion_decoder.config import LARGEST_GRID, PATCH, DiffusionDecoderConfig
 from cosmos_ros.world_model.diffusion_decoder.positions import rotation_table
+from cosmos_ros.world_model.transformer import embedding_weight
 
 TIME_BASE = 10000.0
 # From the fastest on an H100 to what works everywhere.
@@ -60,7 +61,8 @@ class DiffusionTransformer(nn.Module):
         super().__init__()
         self.config = config
         self.patches = _linear(config.patch_in, config.dim)
-        self.token_embedding = nn.Embedding(config.vocabulary, config.token_channels)
+        weight = embedding_weight(config.vocabulary, config.token_channels)
+        self.token_embedding = nn.Embedding.from_pretrained(weight, freeze=False)
         self.time = Time(config.dim)
         self.blocks = cast("Sequence[Block]", nn.ModuleList(Block(config) for _ in range(config.n_blocks)))
         self.out_modulation = Modulation(config.dim, config.modulation_dim, config.double)

@@ -21,7 +21,7 @@ from cosmos_ros.device.plan import Need
 from cosmos_ros.errors import SettingError
 from cosmos_ros.world_model.checkpoints.transformer_weights import Checkpoint, load_weights, open_checkpoint
 from cosmos_ros.world_model.config import TransformerConfig
-from cosmos_ros.world_model.transformer import Attention, Transformer
+from cosmos_ros.world_model.transformer import Attention, Transformer, embedding_weight
 
 TRANSFORMER_SHARE = "share of the transformer"  # the part's name in a memory plan
 # Bytes of a rank's process beside its share: CUDA context and NCCL. Measured with bench/tensor_parallel.py.
@@ -104,7 +104,7 @@ class VocabularyShare(nn.Embedding):
     """Holds the embeddings of `rows` tokens, from the rank's first on, and looks up all: [...] -> [..., dim]."""
 
     def __init__(self, rows: int, dim: int, rank: int) -> None:
-        super().__init__(rows, dim)
+        super().__init__(rows, dim, _weight=embedding_weight(rows, dim))
         self._first = rank * rows
 
     def forward(self, tokens: Tensor) -> Tensor:
