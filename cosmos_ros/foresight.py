@@ -28,6 +28,7 @@ from cosmos_ros.samples import mean_frames
 from cosmos_ros.settings import ForesightConfig
 from cosmos_ros.world_model import ModelSpec, Sampling, WorldModel
 from cosmos_ros.world_model.checkpoints.weight_files import fingerprint, model_files
+from cosmos_ros.world_model.diffusion_decoder.sampler import PUBLISHED_STEPS
 from cosmos_ros.world_model.preprocessing import camera_view
 from cosmos_ros.world_model.tokenizer.programs import find_tokenizer
 
@@ -65,7 +66,11 @@ class Foresight:
         """SHA-256 over what decides what the model computes: tells models apart, whatever they are called."""
         folders = (self.spec.directory, find_tokenizer(self.spec.directory, self.config.tokenizer))
         files = sorted({file for folder in folders for file in model_files(folder)})
-        return hashlib.sha256("".join(file.name + fingerprint(file) for file in files).encode()).hexdigest()
+        how = ""
+        if (diffusion := self.spec.diffusion_decoder) is not None:
+            files += diffusion.files
+            how = f"{diffusion.solver.name} {self.config.denoising_steps or PUBLISHED_STEPS}"
+        return hashlib.sha256("".join([*(each.name + fingerprint(each) for each in files), how]).encode()).hexdigest()
 
     def load(self) -> None:
         """Load and warm up the world model and the guards. Raises ModelUnavailable, OutOfMemory."""

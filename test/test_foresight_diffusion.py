@@ -10,6 +10,7 @@ from cosmos_ros import Clip, Foresight
 from cosmos_ros.device.placement import DeviceMemory
 from cosmos_ros.device.plan import plan_memory
 from cosmos_ros.errors import Canceled, GuardrailUnavailable, ModelUnavailable, NotFinite, OutOfMemory, VideoBlocked
+from cosmos_ros.evaluation.results import describe_model
 from cosmos_ros.guardrail.guard import Judgement
 from cosmos_ros.guardrail_report import Verdict
 from cosmos_ros.pipeline import PIPELINE, needs_of
@@ -88,6 +89,26 @@ def test_a_seed_gives_its_rollout_again_and_each_sample_has_its_own(foresight):
 def test_fewer_frames_are_the_first_of_all(foresight):
     whole = foresight.predict(clip(), seed=1).frames
     assert np.array_equal(foresight.predict(clip(), seed=1, frames=8).frames, whole[:8])
+
+
+def test_a_longer_prediction_is_denoised_stretch_by_stretch_each_with_noise_of_its_own(foresight):
+    reports = []
+    rollout = foresight.predict(clip(), seed=1, frames=48, on_progress=reports.append)
+    assert rollout.frames.shape == (48, 32, 64, 3)
+    assert np.array_equal(rollout.frames[:24], foresight.predict(clip(), seed=1).frames)
+    fractions = [report.fraction for report in reports]
+    assert fractions == sorted(fractions) and fractions[-1] <= 1
+    ready = {report.frames_ready for report in reports if report.stage is Stage.DENOISING}
+    assert ready == {24, 48}
+
+
+def test_a_fingerprint_tells_decoders_and_what_they_are_run_with_apart(foresight, checkpoint):
+    others = [{"frame_decoder": "discrete"}, {"denoising_steps": STEPS + 1}]
+    prints = {Foresight.from_config(settings(checkpoint, **other)).fingerprint for other in others}
+    assert len(prints | {foresight.fingerprint}) == 3
+    text = foresight.spec.diffusion_decoder.weights.parent / "aux_vars.pt"
+    assert text in foresight.spec.diffusion_decoder.files
+    assert f"{text.parent.name}/aux_vars.pt" in describe_model(foresight)["fingerprints"]
 
 
 def test_progress_tells_of_every_step_and_only_rises(foresight):

@@ -83,12 +83,14 @@ def _without_features(record: dict) -> dict:
 def describe_model(foresight: Foresight) -> dict:
     """What identifies the model and its guardrail."""
     spec = foresight.spec
-    files = model_files(spec.directory)
+    files = {str(file.relative_to(spec.directory)): file for file in model_files(spec.directory)}
+    if spec.diffusion_decoder is not None:
+        files |= {f"{file.parent.name}/{file.name}": file for file in spec.diffusion_decoder.files}
     return {
         "name": spec.name,
         "frame_size": list(spec.frame_size),
-        "bytes": sum(file.stat().st_size for file in files),
-        "fingerprints": {str(file.relative_to(spec.directory)): fingerprint(file) for file in files},
+        "bytes": sum(file.stat().st_size for file in files.values()),
+        "fingerprints": {name: fingerprint(file) for name, file in files.items()},
         "guardrail": foresight.guardrail.posture,
     }
 
