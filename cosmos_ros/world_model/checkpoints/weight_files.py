@@ -167,8 +167,11 @@ def _plain_names(file: Path, entries: Mapping[str, Value]) -> dict[str, Value]:
 def _header(value: object) -> TensorHeader:
     if not isinstance(value, Tensor):
         return TensorHeader((), f"{type(value).__name__} and no tensor")
-    if value.layout != torch.strided or value.is_meta:
-        return TensorHeader((), f"{_name(value.layout)} on {value.device}")
+    if value.layout != torch.strided or value.is_meta or value.is_nested:
+        kind = "nested" if value.is_nested else _name(value.layout)
+        return TensorHeader((), f"{kind} on {value.device}")
+    if value.nbytes > value.untyped_storage().nbytes():  # a few bytes that stand for terabytes
+        return TensorHeader((), "repeated numbers")
     return TensorHeader(tuple(value.shape), _name(value.dtype))
 
 

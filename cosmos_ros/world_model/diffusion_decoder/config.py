@@ -133,8 +133,9 @@ BLOCK: Layout = (
     | _modulation("cross_attention_modulation", "blocks.1", "triple")
     | _modulation("feed_forward_modulation", "blocks.2", "triple")
 )
-# In the file and not used when frames are decoded: what weighs the loss in training, and the positions 0, 1, 2, ...
-UNUSED = re.compile(r"logvar\..*|net\.pos_embedder\.seq")
+# In the file, or in what others made of it, and not used when frames are decoded: what weighs the loss in training, and
+# the positions 0, 1, 2, ... and their exponents, which are computed.
+UNUSED = re.compile(r"logvar\..*|net\.pos_embedder\.(seq|dim_spatial_range|dim_temporal_range)")
 BLOCK_NAME = re.compile(r"net\.blocks\.block(\d{1,3})\.")
 # The tensor that a size is taken from, and its axis.
 TELLING = {
@@ -222,6 +223,9 @@ def require_fit(config: DiffusionDecoderConfig, chunking: Chunking, vocabulary: 
         problem = f"{config.vocabulary} different tokens, and the model has {vocabulary}"
     elif context_dim not in (None, config.context_dim):
         problem = f"text embeddings of width {config.context_dim}, and the model's prompts have {context_dim}"
+    elif max(chunking.latent_shape[1:]) > LARGEST_GRID:
+        largest = LARGEST_GRID * COMPRESSION[1]
+        problem = f"frames of at most {largest} pixels along a side, and the model's are {chunking.frame_size}"
     if problem:
         raise ModelUnavailable(
             f"the diffusion decoder was made for {problem}; it decodes NVIDIA's models, whose tokenizer is DV8x16x16. "

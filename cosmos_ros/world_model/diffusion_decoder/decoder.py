@@ -20,7 +20,13 @@ from cosmos_ros.errors import NotFinite
 from cosmos_ros.reading import reading
 from cosmos_ros.torchscript import require_sound
 from cosmos_ros.world_model.checkpoints.weight_files import is_directory
-from cosmos_ros.world_model.diffusion_decoder.config import CHUNK, COMPRESSION, DiffusionDecoderConfig, tensor_shapes
+from cosmos_ros.world_model.diffusion_decoder.config import (
+    CHUNK,
+    COMPRESSION,
+    PATCH,
+    DiffusionDecoderConfig,
+    tensor_shapes,
+)
 from cosmos_ros.world_model.diffusion_decoder.files import (
     FAMILIES,
     PROGRAM,
@@ -28,7 +34,6 @@ from cosmos_ros.world_model.diffusion_decoder.files import (
     DiffusionDecoderFolders,
     load_diffusion_transformer,
     open_diffusion_decoder,
-    read_statistics,
     read_text,
 )
 from cosmos_ros.world_model.diffusion_decoder.latent_decoder import (
@@ -38,7 +43,13 @@ from cosmos_ros.world_model.diffusion_decoder.latent_decoder import (
     load_latent_decoder,
 )
 from cosmos_ros.world_model.diffusion_decoder.network import Block, DiffusionTransformer
-from cosmos_ros.world_model.diffusion_decoder.sampler import PUBLISHED_STEPS, SIGMA_DATA, Sampling, Solver
+from cosmos_ros.world_model.diffusion_decoder.sampler import (
+    PUBLISHED_STEPS,
+    SIGMA_DATA,
+    Sampling,
+    Solver,
+    require_steps,
+)
 from cosmos_ros.world_model.diffusion_decoder.windows import put_together, windows
 from cosmos_ros.world_model.tokenizer.programs import NO_PROGRAM
 
@@ -73,6 +84,7 @@ class DiffusionDecoder:
         dtype: torch.dtype,
         steps: int = PUBLISHED_STEPS,
     ) -> None:
+        require_steps(steps)
         self.config, self.solver, self.steps = network.config, solver, steps
         self._text, self._memory, self._dtype = text, memory, dtype
         self._parts = [memory.hold(DIFFUSION_DECODER, block) for block in network.blocks]
@@ -131,8 +143,33 @@ class DiffusionDecoder:
         noise    standard normal [channels, 8, 2h, 2w], before it is scaled to the first noise level
         context  text embedding [1, M, context_dim]; None: the one that came with the decoder
         steps    of the solver; None: as set
+
+        Raises ValueError for what has other sizes, tokens that it does not know and fewer than one step.
         """
-        return _result(self._sample(tokens, noise, context, steps or self.steps))
+        self._require(tokens, noise, context)
+        return _result(self._sample(tokens.long(), noise, context, self.steps if steps is None else steps))
+
+    def _require(self, tokens: Tensor, noise: Tensor, context: Tensor | None) -> None:
+        """Before a GPU meets them: a token beyond the vocabulary would end the whole process's work there."""
+        config, whole = self.config, not (tokens.is_floating_point() or tokens.is_complex())
+        if not whole or tokens.ndim != 3 or len(tokens) != CHUNK or not tokens.numel():
+            raise ValueError(f"tokens must be whole numbers [{CHUNK}, h, w]; got {tokens.dtype} {list(tokens.shape)}")
+        if tokens.min() < 0 or tokens.max() >= config.vocabulary:
+            raise ValueError(
+                f"tokens must lie in 0..{config.vocabulary - 1}; got {int(tokens.min())}..{int(tokens.max())}"
+            )
+        expected = [config.latent_channels, CHUNK, *(PATCH * size for size in tokens.shape[1:])]
+        if not noise.is_floating_point() or list(noise.shape) != expected:
+            raise ValueError(f"noise must be floating-point {expected}; got {noise.dtype} {list(noise.shape)}")
+        if not noise.isfinite().all():
+            raise ValueError("noise must be finite numbers")
+        if context is None:
+            return
+        shape = list(context.shape)
+        if not (context.is_floating_point() and shape[1:2] > [0] and shape == [1, *shape[1:2], config.context_dim]):
+            raise ValueError(
+                f"context must be floating-point [1, positions, {config.context_dim}]; got {context.dtype} {shape}"
+            )
 
     def _sample(self, tokens: Tensor, noise: Tensor, context: Tensor | None, steps: int) -> Sampling:
         device = self._memory.device
@@ -207,7 +244,8 @@ def load_diffusion_decoder(
     if not isinstance(source, DiffusionDecoderFolders):
         folder = Path(source).absolute()
         folder = folder if is_directory(folder) else folder.parent
-        solver = solver or next((each.solver for each in FAMILIES if each.decoder == folder.name), FAMILIES[0].solver)
+        names = (folder.name, folder.resolve().name)  # of a link, or of "..", what it leads to may say more
+        solver = solver or next((each.solver for each in FAMILIES if each.decoder in names), FAMILIES[0].solver)
         source = open_diffusion_decoder(folder, Path(tokenizer) if tokenizer else None, solver, config)
     memory = memory or DeviceMemory(device)
     latent_decoder = None
@@ -240,11 +278,9 @@ def speed_up(network: DiffusionTransformer, device: torch.device, float8: bool =
 
 def check_diffusion_decoder(found: DiffusionDecoderFolders) -> str:
     """Look whether a decoder could be loaded, short of loading it; the findings in words. Raises ModelUnavailable."""
-    read_text(found.weights.parent, found.config.context_dim)
     words = f"{found.weights.parent}, {found.weights.stat().st_size / 1e9:.1f} GB, sampled by {found.solver.name}"
     if found.tokenizer is None:
         return words
-    read_statistics(found.tokenizer, found.config.latent_channels, CHUNK)
     with reading(program := found.tokenizer / PROGRAM, fault=NO_PROGRAM, remedy=REMEDY):
         require_sound(program)
     return f"{words}; latents by {found.tokenizer}"

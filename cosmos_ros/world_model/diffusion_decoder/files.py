@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ from cosmos_ros.world_model.checkpoints.weight_files import (
     read_headers,
 )
 from cosmos_ros.world_model.diffusion_decoder.config import (
+    CHUNK,
     PUBLISHED,
     DiffusionDecoderConfig,
     config_from_shapes,
@@ -79,6 +81,12 @@ class DiffusionDecoderFolders:
     solver: Solver
     config: DiffusionDecoderConfig
     headers: Mapping[str, TensorHeader]
+
+    @property
+    def files(self) -> list[Path]:
+        """All that decides what it computes."""
+        tokenizer = [] if self.tokenizer is None else [self.tokenizer / PROGRAM, self.tokenizer / STATISTICS]
+        return [self.weights, self.weights.parent / TEXT, *tokenizer]
 
     @property
     def published(self) -> bool:
@@ -145,13 +153,21 @@ def open_diffusion_decoder(
         with reading(file, remedy=REMEDY):
             check_regular(file)
     headers = read_headers(weights)
-    return DiffusionDecoderFolders(weights, tokenizer, solver, config or _recognised(weights, headers), headers)
+    config = _recognised(weights, headers, config)
+    read_text(decoder, config.context_dim)  # small, as statistics are: what is wrong with them is said before loading
+    if tokenizer is not None:
+        read_statistics(tokenizer, config.latent_channels, CHUNK)
+    return DiffusionDecoderFolders(weights, tokenizer, solver, config, headers)
 
 
-def _recognised(file: Path, headers: Mapping[str, TensorHeader]) -> DiffusionDecoderConfig:
+def _recognised(
+    file: Path, headers: Mapping[str, TensorHeader], config: DiffusionDecoderConfig | None
+) -> DiffusionDecoderConfig:
     of_network = {name: headers[name] for name in used(headers)}
     if odd := [f"{name} is {header.dtype}" for name, header in of_network.items() if header.dtype not in WEIGHT_DTYPES]:
         raise ModelUnavailable(f"{file} holds what is no tensor of {', '.join(WEIGHT_DTYPES)}: {listed(odd)}; {REMEDY}")
+    if config is not None:
+        return config
     try:
         return config_from_shapes({name: header.shape for name, header in of_network.items()})
     except ValueError as error:
@@ -205,14 +221,19 @@ def read_text(decoder: Path, width: int) -> Tensor:
     with reading(file, remedy=REMEDY):
         entries = load_archive(file)
     text = entries.get("context") if isinstance(entries, dict) else None
-    text = text[None] if isinstance(text, Tensor) and text.ndim == 2 else text
-    if not (isinstance(text, Tensor) and text.is_floating_point() and text.ndim == 3):
+    text = text[None] if _is_plain(text) and text.ndim == 2 else text
+    if not (_is_plain(text) and text.ndim == 3):
         raise ModelUnavailable(f"{file} holds no floating-point tensor `context` [1, positions, {width}]; {REMEDY}")
     if text.shape[0] != 1 or not text.shape[1] or text.shape[2] != width:
         raise ModelUnavailable(f"{file}: context is {list(text.shape)}, expected [1, positions, {width}]; {REMEDY}")
     if not text.isfinite().all():
         raise ModelUnavailable(f"{file}: context holds what is no finite number; {REMEDY}")
-    return text
+    return text.detach()
+
+
+def _is_plain(value: object) -> TypeGuard[Tensor]:
+    """Whether it is a tensor of floating-point numbers, each of them in the file."""
+    return headers_of({"": value})[""].dtype in WEIGHT_DTYPES
 
 
 def read_statistics(tokenizer: Path, channels: int, length: int) -> tuple[Tensor, Tensor]:
@@ -228,9 +249,9 @@ def read_statistics(tokenizer: Path, channels: int, length: int) -> tuple[Tensor
     expected = f"floating-point numbers for {channels} channels at {length} or more places"
     for each in entries:
         places = each.numel() // channels
-        if not each.is_floating_point() or each.numel() != channels * places or places < length:
+        if not _is_plain(each) or each.numel() != channels * places or places < length:
             raise ModelUnavailable(f"{file} holds {each.dtype} {list(each.shape)}, expected {expected}; {REMEDY}")
-    mean, deviation = (each.reshape(channels, -1)[:, :length, None, None].bfloat16() for each in entries)
+    mean, deviation = (each.detach().reshape(channels, -1)[:, :length, None, None].bfloat16() for each in entries)
     if not (mean.isfinite().all() and deviation.isfinite().all() and (deviation > 0).all()):
         raise ModelUnavailable(f"{file} holds what can be no mean or standard deviation; {REMEDY}")
     return mean, deviation

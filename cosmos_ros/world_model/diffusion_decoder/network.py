@@ -8,6 +8,7 @@ what is read most is computed in few launches, and the half of a guided batch th
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -31,6 +32,8 @@ BACKENDS = [
     SDPBackend.EFFICIENT_ATTENTION,
     SDPBackend.MATH,
 ]
+# PyTorch's choice is the process's: of two threads that change it at once, the later would leave it changed.
+CHOICE = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -172,8 +175,11 @@ class Attention(nn.Module):
             rows.unflatten(0, (videos, -1)).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for rows in (queries, keys, values)
         ]
-        with sdpa_kernel(BACKENDS, set_priority=True):
+        if not queries.is_cuda:
             seen = F.scaled_dot_product_attention(*heads)
+        else:
+            with CHOICE, sdpa_kernel(BACKENDS, set_priority=True):
+                seen = F.scaled_dot_product_attention(*heads)
         return product(self.wo, seen.transpose(1, 2).reshape(len(queries), -1))
 
 

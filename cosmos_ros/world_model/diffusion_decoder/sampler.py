@@ -43,8 +43,17 @@ class Solver:
         """Latents, in float64, of standard normal noise. Closing the generator ends it.
 
         steps  15 as published; fewer take less time and come less close
+
+        Raises ValueError for fewer than one step.
         """
+        require_steps(steps)
         return self.run(noise.double() * self.noise_scale, steps, denoise)
+
+
+def require_steps(steps: int) -> None:
+    """Raises ValueError for fewer than one: what came out would be noise."""
+    if steps < 1:
+        raise ValueError(f"the diffusion decoder takes at least one step; got {steps}")
 
 
 def levels(count: int) -> list[float]:

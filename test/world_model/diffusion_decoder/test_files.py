@@ -7,16 +7,25 @@ import pytest
 import torch
 
 from cosmos_ros.errors import ModelUnavailable
-from cosmos_ros.world_model.diffusion_decoder.config import PUBLISHED, config_from_shapes, tensor_shapes
+from cosmos_ros.world_model.diffusion_decoder.config import (
+    COMPRESSION,
+    PUBLISHED,
+    config_from_shapes,
+    require_fit,
+    tensor_shapes,
+)
 from cosmos_ros.world_model.diffusion_decoder.decoder import load_diffusion_decoder
 from cosmos_ros.world_model.diffusion_decoder.files import (
     FAMILIES,
+    STATISTICS,
+    TEXT,
     find_diffusion_decoder,
     load_diffusion_transformer,
     open_diffusion_decoder,
     read_text,
 )
 from cosmos_ros.world_model.diffusion_decoder.sampler import EULER, MULTISTEP
+from cosmos_ros.world_model.tokenizer.chunking import Chunking
 
 COSMOS_1, PREDICT_1 = FAMILIES
 
@@ -79,6 +88,12 @@ def test_a_config_comes_from_the_shapes_and_the_published_one_is_known():
     assert config_from_shapes(tensor_shapes(own)) == own
 
 
+def test_a_model_whose_frames_are_larger_than_the_decoder_has_positions_for_is_refused():
+    require_fit(PUBLISHED, Chunking((5, 120, 120), COMPRESSION), 64000, None)
+    with pytest.raises(ModelUnavailable, match=r"at most 1920 pixels along a side, and the model's are \(640, 1936\)"):
+        require_fit(PUBLISHED, Chunking((5, 40, 121), COMPRESSION), 64000, None)
+
+
 def test_a_published_decoder_with_missing_or_altered_tensors_is_refused_as_such():
     shapes = tensor_shapes(PUBLISHED)
     cut = {name: shape for name, shape in shapes.items() if "block27" not in name}
@@ -99,6 +114,7 @@ def test_half_precision_extra_state_and_nesting_are_read(nested, diffusion_decod
     def change(weights):
         weights = {name: weight.bfloat16() for name, weight in weights.items()}
         weights["net.blocks.block0.blocks.0.block.attn.to_q.1._extra_state"] = torch.zeros(0)
+        weights["net.pos_embedder.dim_spatial_range"] = torch.zeros(2)
         return {"model": weights, "iteration": 3} if nested else weights
 
     network = load_diffusion_transformer(saved(write_diffusion_decoder(tmp_path), change), dtype=torch.float32)
@@ -117,6 +133,7 @@ QUERY = "net.blocks.block1.blocks.0.block.attn.to_q.0.weight"
         (lambda w: w | {"net.extra_pos_embedder.pos_emb_t": torch.zeros(2)}, "unexpected net.extra_pos_embedder"),
         (lambda w: w | {QUERY: w[QUERY][:, :5]}, rf"{QUERY} is \[32, 5\], expected \[32, 32\]"),
         (lambda w: w | {QUERY: w[QUERY].long()}, f"no tensor of float64.*{QUERY} is int64"),
+        (lambda w: w | {QUERY: torch.ones(1).expand(32, 32)}, f"{QUERY} is repeated numbers"),
         (lambda w: w | {QUERY: w[QUERY] * float("inf")}, r"not finite: blocks.1.attention.wq.weight"),
         (lambda w: {"layers.0.attention.wq.weight": torch.zeros(2, 2)}, "missing, or not of any use: net."),
         (lambda w: [1, 2], "holds list"),
@@ -157,6 +174,11 @@ def test_a_file_that_could_run_code_or_was_cut_is_refused(name, write_diffusion_
         ({"context": torch.ones(1, 4, 16, dtype=torch.int64)}, "no floating-point tensor `context`"),
         ({"context": torch.ones(1, 4, 15)}, r"context is \[1, 4, 15\], expected \[1, positions, 16\]"),
         ({"context": torch.full((1, 4, 16), float("nan"))}, "no finite number"),
+        ({"context": torch.ones(1, 4, 16).to(torch.float8_e4m3fn)}, "no floating-point tensor `context`"),
+        ({"context": torch.ones(1, 4, 16).to_sparse()}, "no floating-point tensor `context`"),
+        ({"context": torch.ones(1, 4, 16, device="meta")}, "no floating-point tensor `context`"),
+        ({"context": torch.nested.nested_tensor([torch.ones(4, 16)])}, "no floating-point tensor `context`"),
+        ({"context": torch.ones(1).expand(1, 10**12, 16)}, "no floating-point tensor `context`"),  # 64 TB in 1 kB
     ],
 )
 def test_a_text_that_is_none_is_refused(entries, message, tmp_path):
@@ -170,3 +192,26 @@ def test_weights_that_were_exchanged_since_they_were_recognised_are_refused(writ
     write_diffusion_decoder(tmp_path / "b", hidden=64).joinpath("model.pt").replace(found.weights)
     with pytest.raises(ModelUnavailable, match="was replaced while it was in use"):
         load_diffusion_decoder(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "entries"),
+    [(TEXT, {"context": torch.ones(1, 4, 15)}), (f"../{COSMOS_1.tokenizer}/{STATISTICS}", [torch.ones(100)] * 2)],
+)
+def test_the_small_files_are_read_before_anything_is_loaded(name, entries, write_diffusion_decoder, tmp_path):
+    torch.save(entries, write_diffusion_decoder(tmp_path) / name)
+    with pytest.raises(ModelUnavailable, match=name):
+        find_diffusion_decoder(tmp_path / "model")
+
+
+def test_a_given_config_lets_no_other_kind_of_number_in(write_diffusion_decoder, tmp_path):
+    folder = write_diffusion_decoder(tmp_path)
+    config = open_diffusion_decoder(folder, None, EULER).config
+    saved(folder, lambda w: w | {QUERY: w[QUERY].long()})
+    with pytest.raises(ModelUnavailable, match=f"{QUERY} is int64"):
+        load_diffusion_decoder(folder, config)
+
+
+def test_a_link_to_a_decoder_brings_its_releases_sampler(write_diffusion_decoder, tmp_path):
+    (tmp_path / "decoder").symlink_to(write_diffusion_decoder(tmp_path, PREDICT_1))
+    assert load_diffusion_decoder(tmp_path / "decoder").solver is EULER

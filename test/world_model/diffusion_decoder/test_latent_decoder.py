@@ -77,6 +77,8 @@ def test_a_tokenizer_of_another_kind_is_refused(tokenizer, program, message):
         ((torch.zeros(100), torch.ones(100)), r"holds torch.float32 \[100\], expected floating-point numbers for 16"),
         ((torch.zeros(16 * 7), torch.ones(16 * 7)), "for 16 channels at 8 or more places"),
         ((torch.zeros(256, dtype=torch.int64), torch.ones(256)), "torch.int64"),
+        ((torch.zeros(256), torch.ones(256, device="meta")), r"holds torch.float32 \[256\], expected"),
+        ((torch.zeros(256), torch.ones(1).expand(16, 10**12)), "expected floating-point numbers for 16"),
         ((torch.zeros(256), torch.zeros(256)), "can be no mean or standard deviation"),
         ((torch.full((256,), float("nan")), torch.ones(256)), "can be no mean or standard deviation"),
     ],
@@ -97,3 +99,12 @@ def test_a_missing_or_cut_file_is_named(tokenizer, name):
     (tokenizer / name).unlink()
     with pytest.raises(ModelUnavailable, match=f"{name} does not exist"):
         load_latent_decoder(tokenizer, 16)
+
+
+def test_statistics_that_were_saved_as_parameters_are_read(tokenizer):
+    latents = torch.ones(16, 8, 4, 6)
+    expected = load_latent_decoder(tokenizer, 16).pixels(latents, torch.float32)
+    tables = torch.load(tokenizer / "mean_std.pt", weights_only=True)
+    torch.save([nn.Parameter(table) for table in tables], tokenizer / "mean_std.pt")
+    found = load_latent_decoder(tokenizer, 16).pixels(latents, torch.float32)
+    assert torch.equal(found, expected) and not found.requires_grad
