@@ -18,6 +18,8 @@ from cosmos_ros.benchmarks.simulated_set import CannotFilm, Filming, SimulatedSe
 from cosmos_ros.training.episodes import SCENES, draw_scene  # noqa: E402
 from cosmos_ros.training.splits import Split, episode_stream  # noqa: E402
 
+pytestmark = pytest.mark.slow  # as a whole
+
 ROOT = Path(__file__).parents[2]
 TINY = Filming(4, 4.0, (24, 40))
 

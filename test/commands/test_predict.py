@@ -14,6 +14,8 @@ from cosmos_ros.commands import cli
 from cosmos_ros.recordings.inputs import Job, free_name, jobs, read_clip
 from cosmos_ros.recordings.recording import BadRecording
 
+pytestmark = pytest.mark.slow  # as a whole
+
 S = 1_000_000_000
 
 

@@ -10,6 +10,8 @@ import torch
 from cosmos_ros.device.out_of_memory import is_out_of_memory, out_of_memory_as_error
 from cosmos_ros.errors import GuardrailUnavailable, OutOfMemory
 
+pytestmark = pytest.mark.slow  # as a whole
+
 TOO_MUCH = 2**50  # bytes
 
 

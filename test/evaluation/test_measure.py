@@ -17,6 +17,8 @@ from cosmos_ros.recordings.windows import Window
 from cosmos_ros.rollout import Clip
 from cosmos_ros.settings import ForesightConfig
 
+pytestmark = pytest.mark.slow  # as a whole
+
 START = 1_700_000_000_000_000_000
 
 

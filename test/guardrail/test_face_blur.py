@@ -16,6 +16,8 @@ from cosmos_ros.guardrail.cosmos.retinaface_network import RetinaFace
 from cosmos_ros.guardrail.face_blur import FaceBlur, FaceDetector, pixelate
 from cosmos_ros.guardrail_report import Verdict
 
+pytestmark = pytest.mark.slow  # as a whole
+
 DATA = Path(__file__).parents[1] / "data" / "guardrail"
 CPU = DeviceMemory("cpu")
 

@@ -9,6 +9,8 @@ import pytest
 from cosmos_ros.metrics import fidelity as metrics
 from cosmos_ros.metrics.baselines import constant_flow, repeat_last
 
+pytestmark = pytest.mark.slow  # as a whole
+
 RNG = np.random.default_rng(3)
 TEXTURE = cv2.GaussianBlur(RNG.integers(0, 256, (200, 400, 3), np.uint8), (0, 0), 2)
 TEXTURE = cv2.normalize(TEXTURE, None, 0, 255, cv2.NORM_MINMAX)

@@ -13,6 +13,8 @@ from cosmos_ros.recordings.live_film import AGES_S, Compared, newest_covering, w
 from cosmos_ros.recordings.rollout_writer import CAMERA, PREDICTED, PublishedRollout
 from cosmos_ros.rollout import Crop
 
+pytestmark = pytest.mark.slow  # as a whole
+
 STEP = 100_000_000
 
 

@@ -22,6 +22,8 @@ from cosmos_ros.recordings.rollout_writer import (
 )
 from cosmos_ros.rollout import Clip, Crop
 
+pytestmark = pytest.mark.slow  # as a whole
+
 
 def test_the_video_plays_the_camera_then_the_prediction_each_marked(tmp_path, guarded):
     clip, rollout = guarded(96, 320)

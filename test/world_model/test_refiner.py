@@ -12,6 +12,8 @@ from cosmos_ros.guardrail_report import Verdict
 from cosmos_ros.world_model import Sampling, WorldModel
 from cosmos_ros.world_model.refiner import MOST_TIMES_THE_MODEL, PROGRAM, Refiner, refiner_need
 
+pytestmark = pytest.mark.slow  # as a whole
+
 DRAWN = Sampling(seed=7, temperature=1.0, top_p=0.9)
 SIZE = (48, 96)  # of the camera, 1.5 times the tiny model's
 

@@ -90,6 +90,7 @@ def test_the_questions_white_space_is_as_published():
     )
 
 
+@pytest.mark.slow
 def test_no_special_token_is_added_to_the_question(damaged):
     """A tokenizer that would end every text with one; the small model goes by the last word it reads."""
     from tokenizers import Tokenizer, processors

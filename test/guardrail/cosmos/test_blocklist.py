@@ -39,6 +39,7 @@ def blocked(blocklist: Blocklist, prompt: str) -> bool:
     return blocklist.judge(prompt).verdict is Verdict.REFUSED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("near, column", [(COSMOS_1_0, 1), (PREDICT1, 2)], ids=["Cosmos 1.0", "Predict1"])
 def test_decisions_are_the_references(folder, near, column):
     blocklist = Blocklist(folder, near)

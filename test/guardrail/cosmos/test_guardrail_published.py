@@ -15,6 +15,8 @@ from cosmos_ros.guardrail import Guardrail
 from cosmos_ros.guardrail_report import Verdict
 from cosmos_ros.rollout import Clip, Crop, GuardedRollout
 
+pytestmark = pytest.mark.slow  # as a whole
+
 NAMES = ["blocklist", "aegis", "video_content", "face_blur"]
 
 
