@@ -154,7 +154,7 @@ def test_running_out_of_memory_between_two_steps_is_its_code_and_the_next_goal_i
     def full(*given):
         made.append(given[1])
         if len(made) == 2:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.25 GiB")
+            torch.empty(2**52, dtype=torch.uint8)  # 4 PB, which no host gives
         return denoised(*given)
 
     monkeypatch.setattr(decoder, "_denoised", full)
@@ -204,6 +204,11 @@ def test_a_model_with_prompts_decodes_by_the_prompt_and_not_by_the_decoders_own_
 def test_without_its_files_configuring_is_refused_with_what_to_fetch(tiny_checkpoint):
     with pytest.raises(ModelUnavailable, match=f"hf download nvidia/{FAMILIES[0].decoder}"):
         Foresight.from_config(settings(tiny_checkpoint))
+
+
+def test_a_model_of_other_tokens_is_refused_before_anybody_fetches_a_decoder_for_it():
+    with pytest.raises(ModelUnavailable, match=r"the model's are \(8, 8, 8\).*Set frame_decoder to discrete"):
+        Foresight.from_config(settings(""))
 
 
 @pytest.mark.parametrize(

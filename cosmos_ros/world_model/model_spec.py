@@ -18,7 +18,7 @@ from cosmos_ros.world_model.checkpoints.transformer_weights import (
 )
 from cosmos_ros.world_model.checkpoints.weight_files import is_directory
 from cosmos_ros.world_model.config import PUBLISHED_KINDS, TransformerConfig, published_kind
-from cosmos_ros.world_model.diffusion_decoder.config import require_fit
+from cosmos_ros.world_model.diffusion_decoder.config import require_decodable, require_fit
 from cosmos_ros.world_model.diffusion_decoder.files import DiffusionDecoderFolders, find_diffusion_decoder
 from cosmos_ros.world_model.tokenizer.chunking import Chunking
 
@@ -116,8 +116,9 @@ class ModelSpec:
         """
         if frame_decoder == "discrete":
             return self
+        require_decodable(self.chunking)  # first: nobody is to fetch a decoder that is refused then
         found = find_diffusion_decoder(self.directory)
-        require_fit(found.config, self.chunking, self.config.vocab_out, self.config.context_dim)
+        require_fit(found.config, self.config.vocab_out, self.config.context_dim)
         return replace(self, diffusion_decoder=found, published=self.published or found.published)
 
     @property

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NoReturn
 
 from cosmos_ros.errors import ModelUnavailable
 from cosmos_ros.world_model.checkpoints.recognition import listed, shape_problems
@@ -211,23 +212,28 @@ def _require(shapes: Mapping[str, Shape], expected: Mapping[str, Shape], what: s
         raise ValueError(f"{what}: {listed(problems)}")
 
 
-def require_fit(config: DiffusionDecoderConfig, chunking: Chunking, vocabulary: int, context_dim: int | None) -> None:
-    """Raises ModelUnavailable where a model's tokens or prompts are not those that the decoder knows.
+def require_decodable(chunking: Chunking) -> None:
+    """Raises ModelUnavailable for a model's frames that no decoder of this kind gives, whichever may be there."""
+    if chunking.compression != COMPRESSION:
+        _refuse(f"tokens of {COMPRESSION} pixels (time, height, width), and the model's are {chunking.compression}")
+    if max(chunking.latent_shape[1:]) > LARGEST_GRID:
+        largest = LARGEST_GRID * COMPRESSION[1]
+        _refuse(f"frames of at most {largest} pixels along a side, and the model's are {chunking.frame_size}")
+
+
+def require_fit(config: DiffusionDecoderConfig, vocabulary: int, context_dim: int | None) -> None:
+    """Raises ModelUnavailable where a model's tokens or prompts are not those that this decoder knows.
 
     vocabulary, context_dim  of the model
     """
-    problem = ""
-    if chunking.compression != COMPRESSION:
-        problem = f"tokens of {COMPRESSION} pixels (time, height, width), and the model's are {chunking.compression}"
-    elif config.vocabulary != vocabulary:
-        problem = f"{config.vocabulary} different tokens, and the model has {vocabulary}"
-    elif context_dim not in (None, config.context_dim):
-        problem = f"text embeddings of width {config.context_dim}, and the model's prompts have {context_dim}"
-    elif max(chunking.latent_shape[1:]) > LARGEST_GRID:
-        largest = LARGEST_GRID * COMPRESSION[1]
-        problem = f"frames of at most {largest} pixels along a side, and the model's are {chunking.frame_size}"
-    if problem:
-        raise ModelUnavailable(
-            f"the diffusion decoder was made for {problem}; it decodes NVIDIA's models, whose tokenizer is DV8x16x16. "
-            "Set frame_decoder to discrete"
-        )
+    if config.vocabulary != vocabulary:
+        _refuse(f"{config.vocabulary} different tokens, and the model has {vocabulary}")
+    if context_dim not in (None, config.context_dim):
+        _refuse(f"text embeddings of width {config.context_dim}, and the model's prompts have {context_dim}")
+
+
+def _refuse(problem: str) -> NoReturn:
+    raise ModelUnavailable(
+        f"the diffusion decoder was made for {problem}; it decodes NVIDIA's models, whose tokenizer is DV8x16x16. "
+        "Set frame_decoder to discrete"
+    )

@@ -11,7 +11,7 @@ from cosmos_ros.world_model.diffusion_decoder.config import (
     COMPRESSION,
     PUBLISHED,
     config_from_shapes,
-    require_fit,
+    require_decodable,
     tensor_shapes,
 )
 from cosmos_ros.world_model.diffusion_decoder.decoder import load_diffusion_decoder
@@ -89,9 +89,9 @@ def test_a_config_comes_from_the_shapes_and_the_published_one_is_known():
 
 
 def test_a_model_whose_frames_are_larger_than_the_decoder_has_positions_for_is_refused():
-    require_fit(PUBLISHED, Chunking((5, 120, 120), COMPRESSION), 64000, None)
+    require_decodable(Chunking((5, 120, 120), COMPRESSION))
     with pytest.raises(ModelUnavailable, match=r"at most 1920 pixels along a side, and the model's are \(640, 1936\)"):
-        require_fit(PUBLISHED, Chunking((5, 40, 121), COMPRESSION), 64000, None)
+        require_decodable(Chunking((5, 40, 121), COMPRESSION))
 
 
 def test_a_published_decoder_with_missing_or_altered_tensors_is_refused_as_such():
