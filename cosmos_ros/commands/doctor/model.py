@@ -17,7 +17,7 @@ from cosmos_ros.guardrail.cosmos import folder as cosmos_guardrail
 from cosmos_ros.pipeline import PIPELINE, needs_of
 from cosmos_ros.settings import ForesightConfig
 from cosmos_ros.world_model import ModelSpec, text_encoder
-from cosmos_ros.world_model.diffusion_decoder.decoder import check_diffusion_decoder
+from cosmos_ros.world_model.diffusion_decoder.decoder import described
 from cosmos_ros.world_model.t5 import t5_need
 from cosmos_ros.world_model.tensor_parallel.sharded_transformer import TRANSFORMER_SHARE, require_divisible
 from cosmos_ros.world_model.text_encoder import EMBEDDINGS_FILE, TextEncoder
@@ -56,7 +56,7 @@ def decoder(spec: ModelSpec, frame_decoder: str) -> tuple[ModelSpec, Finding]:
     try:
         spec = spec.decoded_by(frame_decoder)
         found = spec.diffusion_decoder
-        return spec, ok("decoder", check_diffusion_decoder(found) if found else frame_decoder)
+        return spec, ok("decoder", described(found) if found else frame_decoder)
     except (ForesightError, OSError) as error:
         return spec, fail("decoder", str(error))
 

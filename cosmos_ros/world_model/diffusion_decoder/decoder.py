@@ -17,8 +17,6 @@ from cosmos_ros.device.placement import DeviceMemory, Part
 from cosmos_ros.device.plan import Need
 from cosmos_ros.device.threads import cpu_threads
 from cosmos_ros.errors import NotFinite
-from cosmos_ros.reading import reading
-from cosmos_ros.torchscript import require_sound
 from cosmos_ros.world_model.checkpoints.weight_files import is_directory
 from cosmos_ros.world_model.diffusion_decoder.config import (
     CHUNK,
@@ -29,8 +27,6 @@ from cosmos_ros.world_model.diffusion_decoder.config import (
 )
 from cosmos_ros.world_model.diffusion_decoder.files import (
     FAMILIES,
-    PROGRAM,
-    REMEDY,
     DiffusionDecoderFolders,
     load_diffusion_transformer,
     open_diffusion_decoder,
@@ -51,7 +47,6 @@ from cosmos_ros.world_model.diffusion_decoder.sampler import (
     require_steps,
 )
 from cosmos_ros.world_model.diffusion_decoder.windows import put_together, windows
-from cosmos_ros.world_model.tokenizer.programs import NO_PROGRAM
 
 DIFFUSION_DECODER = "diffusion decoder"  # the part's name in a memory plan
 GUIDANCE = 1.8  # what a step goes beyond what it would do with tokens and text: cond + 1.8 * (cond - uncond)
@@ -276,14 +271,10 @@ def speed_up(network: DiffusionTransformer, device: torch.device, float8: bool =
             kernels.to_float8(block, device)
 
 
-def check_diffusion_decoder(found: DiffusionDecoderFolders) -> str:
-    """Look whether a decoder could be loaded, short of loading it; the findings in words. Raises ModelUnavailable."""
+def described(found: DiffusionDecoderFolders) -> str:
+    """What was found, in words."""
     words = f"{found.weights.parent}, {found.weights.stat().st_size / 1e9:.1f} GB, sampled by {found.solver.name}"
-    if found.tokenizer is None:
-        return words
-    with reading(program := found.tokenizer / PROGRAM, fault=NO_PROGRAM, remedy=REMEDY):
-        require_sound(program)
-    return f"{words}; latents by {found.tokenizer}"
+    return words if found.tokenizer is None else f"{words}; latents by {found.tokenizer}"
 
 
 def diffusion_decoder_needs(

@@ -20,6 +20,7 @@ from cosmos_ros.device.tensors import not_finite
 from cosmos_ros.errors import ModelUnavailable
 from cosmos_ros.files import check_regular
 from cosmos_ros.reading import reading
+from cosmos_ros.torchscript import require_sound
 from cosmos_ros.world_model.checkpoints.recognition import listed, shape_problems
 from cosmos_ros.world_model.checkpoints.weight_files import (
     WEIGHT_DTYPES,
@@ -42,6 +43,7 @@ from cosmos_ros.world_model.diffusion_decoder.config import (
 )
 from cosmos_ros.world_model.diffusion_decoder.network import DiffusionTransformer
 from cosmos_ros.world_model.diffusion_decoder.sampler import EULER, MULTISTEP, Solver
+from cosmos_ros.world_model.tokenizer.programs import NO_PROGRAM
 
 WEIGHTS, TEXT = "model.pt", "aux_vars.pt"
 PROGRAM, STATISTICS = "decoder.jit", "mean_std.pt"
@@ -142,7 +144,7 @@ def open_diffusion_decoder(
 
     config  None: from the tensors' shapes
 
-    Raises ModelUnavailable, also where one of the other files is missing.
+    Raises ModelUnavailable, also where one of the other files is missing, damaged or unfit.
     """
     weights = decoder / WEIGHTS
     for file in (
@@ -154,9 +156,12 @@ def open_diffusion_decoder(
             check_regular(file)
     headers = read_headers(weights)
     config = _recognised(weights, headers, config)
-    read_text(decoder, config.context_dim)  # small, as statistics are: what is wrong with them is said before loading
+    # Small beside the weights: what is wrong with the other files is said before anything is loaded.
+    read_text(decoder, config.context_dim)
     if tokenizer is not None:
         read_statistics(tokenizer, config.latent_channels, CHUNK)
+        with reading(program := tokenizer / PROGRAM, fault=NO_PROGRAM, remedy=REMEDY):
+            require_sound(program)
     return DiffusionDecoderFolders(weights, tokenizer, solver, config, headers)
 
 

@@ -17,6 +17,7 @@ from cosmos_ros.world_model.diffusion_decoder.config import (
 from cosmos_ros.world_model.diffusion_decoder.decoder import load_diffusion_decoder
 from cosmos_ros.world_model.diffusion_decoder.files import (
     FAMILIES,
+    PROGRAM,
     STATISTICS,
     TEXT,
     find_diffusion_decoder,
@@ -215,3 +216,21 @@ def test_a_given_config_lets_no_other_kind_of_number_in(write_diffusion_decoder,
 def test_a_link_to_a_decoder_brings_its_releases_sampler(write_diffusion_decoder, tmp_path):
     (tmp_path / "decoder").symlink_to(write_diffusion_decoder(tmp_path, PREDICT_1))
     assert load_diffusion_decoder(tmp_path / "decoder").solver is EULER
+
+
+def test_a_program_that_is_cut_or_could_do_more_than_compute_is_refused_before_anything_is_loaded(
+    write_diffusion_decoder, tmp_path
+):
+    class Writes(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            torch.save(x, "somewhere")
+            return x
+
+    write_diffusion_decoder(tmp_path)
+    program = tmp_path / COSMOS_1.tokenizer / PROGRAM
+    program.write_bytes(program.read_bytes()[:-100])
+    with pytest.raises(ModelUnavailable, match="decoder.jit is no TorchScript program, or is damaged or cut short"):
+        find_diffusion_decoder(tmp_path / "model")
+    torch.jit.script(Writes()).save(str(program))
+    with pytest.raises(ModelUnavailable, match="decoder.jit is refused: it holds a program that could"):
+        find_diffusion_decoder(tmp_path / "model")
