@@ -164,8 +164,10 @@ def _scaled(interval: Mapping, scale: float) -> dict:
 
 def _words(columns: Sequence[tuple[str, str, int]], cells: Sequence[Mapping | None]) -> str:
     said = [
-        f"{title} {cell['mean']:.{decimals}f}" + ("" if cell["low"] is None else _interval_words(cell, decimals))
-        for (title, _, decimals), cell in zip(columns, cells, strict=True)
+        f"{title} {cell['mean']:.{decimals}f}"
+        + (" %" if unit.startswith("%") else "")
+        + ("" if cell["low"] is None else _interval_words(cell, decimals))
+        for (title, unit, decimals), cell in zip(columns, cells, strict=True)
         if cell is not None and cell["mean"] is not None
     ]
     return ", ".join(said) or "–"

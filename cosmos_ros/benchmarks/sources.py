@@ -42,7 +42,8 @@ class Simulated:
 
     @property
     def said(self) -> str:
-        return f"{len(self.clips)} simulated clips, kept in {self.clips.folder} ({self.clips.bytes / 1e6:.0f} MB)"
+        megabytes = self.clips.bytes / 1e6
+        return f"{len(self.clips)} simulated clips; all that are kept in {self.clips.folder}: {megabytes:.1f} MB"
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ class BenchmarkRun:
         """Measure, then write the report: of what is there, where the run is interrupted or fails."""
         done = self._store.keys()
         spread = Spread(self._args.workers, self._args.ray, self._described["bytes"])
-        with ProgressBar(unit=" clips", desc=self._args.name, initial=len(done), total=self._source.expected) as bar:
+        with ProgressBar(unit=" rollouts", desc=self._args.name, initial=len(done), total=self._source.expected) as bar:
 
             def keep(outcome: Outcome) -> None:
                 self._store.keep(outcome)
@@ -197,6 +197,8 @@ def _check(args: argparse.Namespace) -> None:
     require(args, positive=("every",), not_negative=("workers", "seed"))
     if args.clips is not None and args.clips < 1:
         raise SettingError(f"--clips must be positive; got {args.clips}")
+    if args.clips is not None and args.bags:
+        raise SettingError("--clips counts simulated clips; of recordings --every says how many windows are taken")
     if not 0 <= args.min_motion <= 1:
         raise SettingError(f"--min-motion is a share, from 0 to 1; got {args.min_motion}")
     if args.ray is not None and importlib.util.find_spec("ray") is None:

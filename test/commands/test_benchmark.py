@@ -100,7 +100,8 @@ def test_it_goes_on_from_what_is_there_over_any_workers_and_with_more_clips(benc
     assert status == 0 and len(found["windows"]) == 2 * (N_CLIPS + 1)
     assert all(window in found["windows"] for window in content(whole)["windows"])
     assert kept.stat().st_mtime_ns == before
-    assert f"{N_CLIPS + 1} simulated clips, kept in " in said and "after one image:" in said
+    assert f"{N_CLIPS + 1} simulated clips; all that are kept in " in said and "after one image:" in said
+    assert "Cosmos AR 4B, published: Failed 15 %" in said
 
 
 @pytest.mark.slow
@@ -139,6 +140,7 @@ def test_a_recording_in_which_nothing_moves_leaves_nothing_behind(benchmark, wri
     [
         (("failures", "--frame-rate", "200"), "choose another --frame-rate, 4.1 to 66 Hz"),
         (("failures", "--clips", "0"), "--clips must be positive; got 0"),
+        (("failures", "drive", "--clips", "2"), "--clips counts simulated clips"),
         (("failures", "nowhere"), "nowhere"),
     ],
 )
