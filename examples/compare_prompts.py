@@ -70,9 +70,14 @@ def image_message(path: str) -> Image:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Which prompt leads closest to a goal image?")
     parser.add_argument("goal_image", help="a picture of the camera's size, or of the prediction's")
-    parser.add_argument("prompts", nargs="+")
+    parser.add_argument("prompts", nargs="+", help="one goal each; the model has to read prompts")
     parser.add_argument("--samples", type=int, default=4, help="futures of each prompt (default: 4)")
-    parser.add_argument("--metric", default="latent", choices=("pixel", "structural", "latent"))
+    parser.add_argument(
+        "--metric",
+        default="latent",
+        choices=("pixel", "structural", "latent"),
+        help="what a future costs: RMSE, 1 - SSIM, or distance of the tokenizer's codes (default: latent)",
+    )
     args = parser.parse_args()
     goal_image = image_message(args.goal_image)
     rclpy.init()
