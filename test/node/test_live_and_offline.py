@@ -148,7 +148,8 @@ def test_a_calibration_of_another_model_keeps_the_node_from_being_configured(
         surprise_calibration=str(tmp_path / "calibration.json"),
     )
     wait_for(lambda: "this calibration was made for the model" in node._trouble, "the reason")
-    assert node.state == "unconfigured" and "make one with cosmos_ros calibrate" in node._trouble
+    wait_for(lambda: node.state == "unconfigured", "the end of the transition")
+    assert "make one with cosmos_ros calibrate" in node._trouble
 
 
 def stamps_of(times) -> list[int]:

@@ -18,6 +18,8 @@ from cosmos_ros.training.sizes import Sizes, TokenizerSizes
 from cosmos_ros.training.tokenizer_network import VideoTokenizer
 from cosmos_ros.world_model import Transformer
 
+pytestmark = pytest.mark.slow  # as a whole
+
 # A model that is exported twice; the second time the kernel refuses in the middle of each file, as a full disk does.
 EXPORT = """
 import resource, signal, sys
@@ -28,7 +30,6 @@ from cosmos_ros.training.sizes import Sizes, TokenizerSizes
 from cosmos_ros.training.tokenizer_network import VideoTokenizer
 from cosmos_ros.world_model import Transformer, TransformerConfig
 
-pytestmark = pytest.mark.slow  # as a whole
 out = Path(sys.argv[1])
 tiny = TokenizerSizes(channels=(4, 6, 8), encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1), levels=(4, 3))
 sizes = Sizes(frame_size=(160, 256), tokenizer=tiny)

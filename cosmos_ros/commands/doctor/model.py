@@ -11,7 +11,7 @@ from cosmos_ros.commands.doctor.finding import Finding, fail, gigabytes, judged,
 from cosmos_ros.commands.doctor.machine import available_host_memory
 from cosmos_ros.device.devices import free_memory, resolve_device, resolve_dtype
 from cosmos_ros.device.plan import MODES, MemoryPlan, plan_memory
-from cosmos_ros.errors import ForesightError
+from cosmos_ros.errors import ForesightError, ModelUnavailable
 from cosmos_ros.guardrail import Guardrail
 from cosmos_ros.guardrail.cosmos import folder as cosmos_guardrail
 from cosmos_ros.pipeline import PIPELINE, needs_of
@@ -29,11 +29,21 @@ GUARDRAIL_REMEDY, TEXT_REMEDY = (f"pip install -r requirements/{name}.txt" for n
 def checkpoint(directory: str, frame_size: str = "") -> tuple[ModelSpec | None, Finding]:
     try:
         spec = ModelSpec.of_checkpoint(directory).at(frame_size)
+    except ModelUnavailable as error:
+        return None, fail("checkpoint", str(error), CHECKPOINT_REMEDY)
     except (ForesightError, OSError) as error:
         return None, fail("checkpoint", str(error))
     height, width = spec.frame_size
     what = f"{width}x{height} at {spec.frame_rate:g} Hz, {'reads a prompt' if spec.takes_prompt else 'takes no prompt'}"
     return spec, ok("checkpoint", f"{spec.name}: {what}; {spec.directory}")
+
+
+# docs/published_checkpoints.md has the whole list.
+CHECKPOINT_REMEDY = (
+    "name a folder that holds a model, leave the setting empty for the one that ships, or fetch one: `hf download "
+    "nvidia/Cosmos-1.0-Autoregressive-4B --local-dir <checkpoints>/Cosmos-1.0-Autoregressive-4B`; its tokenizer, "
+    "guardrail and decoder go beside it (docs/published_checkpoints.md)"
+)
 
 
 def model(spec: ModelSpec, config: ForesightConfig) -> Generator[Finding, None, ModelSpec]:

@@ -229,3 +229,9 @@ def test_the_diffusion_decoder_is_checked_where_it_is_asked_for(make_checkpoint,
     assert (last.subject, last.mark) == ("memory", "ok")
     (folder / "aux_vars.pt").unlink()
     assert findings()[0].mark == "FAIL" and "aux_vars.pt does not exist" in findings()[0].text
+
+
+def test_a_folder_without_a_model_is_a_fault_that_says_where_one_comes_from(tmp_path):
+    spec, found = model.checkpoint(str(tmp_path))
+    assert spec is None and found.mark == "FAIL" and "it holds nothing" in found.text
+    assert "hf download nvidia/Cosmos-1.0-Autoregressive-4B" in found.remedy
