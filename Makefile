@@ -9,6 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # A file's tests share fixtures, so they stay on one worker; test/conftest.py has the long files come first. Three workers
 # on two cores: many tests wait for other processes.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --timeout 600
+LINT := $(BIN)/ruff check --quiet && $(BIN)/ruff format --check --quiet && $(BIN)/mypy --no-error-summary
 # Directories too: their time changes when a file goes away.
 PACKAGE := CMakeLists.txt package.xml pyproject.toml setup.cfg setup.py requirements/core.txt README.md LICENSE NOTICE \
 	$(shell find action config cosmos_ros data foxglove launch models msg rviz scripts srv -not -name '*.pyc' -not -name __pycache__)
@@ -27,16 +28,14 @@ demo: install
 
 test: $(VENV)/.test
 	$(PYTEST)
-	@$(MAKE) --no-print-directory lint
+	$(LINT)
 
 # For the edit loop: what needs neither other processes nor DDS nor much time.
 test-fast: $(VENV)/.test
 	$(PYTEST) -m 'not (processes or dds or slow)'
 
 lint: $(VENV)/.test
-	$(BIN)/ruff check --quiet
-	$(BIN)/ruff format --check --quiet
-	$(BIN)/mypy --no-error-summary
+	$(LINT)
 
 install: $(VENV)/.package
 
