@@ -313,8 +313,7 @@ class Foresight:
                 f"{step}, and of its size {clip.frames.shape[1:]}; got {frames.shape}"
             )
         with self._busy, out_of_memory_as_error("computing a likelihood"):
-            if (model := self._model) is None:  # loading it here would undo an `unload` that came first
-                raise ModelUnavailable("the model is not loaded: call `load`, or predict first")
+            model = self._loaded_model()
             found = model.surprisal(np.concatenate([clip.frames, frames]), model.encode_text(prompt), given)
         if found is None:
             unknown = np.full((n // step, *self.spec.config.latent_shape[1:]), np.nan, np.float32)
@@ -359,13 +358,17 @@ class Foresight:
         or its tokenizer's encoder gives tokens without codes, OutOfMemory.
         """
         with self._busy, out_of_memory_as_error("encoding"):
-            if self._model is None:  # loading it here would undo an `unload` that came first
-                raise ModelUnavailable("the model is not loaded: call `load`, or predict first")
-            return self._model.codes(frames)
+            return self._loaded_model().codes(frames)
 
     def _view(self, clip: Clip) -> Crop:
         """What the model sees of the camera's image."""
         return camera_view(clip.frames.shape[1:3], self.spec.frame_size)
+
+    def _loaded_model(self) -> WorldModel:
+        """For what only looks: loading it here would undo an `unload` that came first."""
+        if self._model is None:
+            raise ModelUnavailable("the model is not loaded: call `load`, or predict first")
+        return self._model
 
     def _require_model(self) -> WorldModel:
         if self._model is None:

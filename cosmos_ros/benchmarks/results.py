@@ -10,12 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
-from statistics import mean
 
 from cosmos_ros.benchmarks.aggregate import summarise_clips
 from cosmos_ros.benchmarks.benchmark import Benchmark, Measure
 from cosmos_ros.evaluation.report.report import NOTES, ROWS, Line, Part, Table, render_parts
-from cosmos_ros.evaluation.results import hardware, versions
+from cosmos_ros.evaluation.results import hardware, timing_of, versions
 from cosmos_ros.evaluation.store import Store
 from cosmos_ros.files import write_whole
 
@@ -67,7 +66,7 @@ class BenchmarkResults:
             "summary": summary,
             "windows": records,
         }
-        timing = self._timing()
+        timing = timing_of(self.seconds)
         contents = (
             json.dumps(content, indent=1, allow_nan=False),
             numbers_csv(records),
@@ -111,14 +110,6 @@ class BenchmarkResults:
             table = tables_of(self._benchmark, part, "video" if int(n) > 1 else "image")[0]
             lines += [f"  {line.label}: {_words(table.columns, line.cells)}" for line in table.lines]
         return lines
-
-    def _timing(self) -> dict:
-        timed = [seconds for seconds in self.seconds.values() if seconds]
-        stages = timed[0] if timed else ()
-        return {
-            "seconds_per_window": {stage: round(mean(seconds[stage] for seconds in timed), 3) for stage in stages},
-            "windows": self.seconds,
-        }
 
 
 def tables_of(benchmark: Benchmark, summary: Mapping, conditioning: str) -> list[Table]:

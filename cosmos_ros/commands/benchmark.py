@@ -15,7 +15,7 @@ from cosmos_ros.benchmarks.evaluator import BenchmarkSettings, ClipEvaluator
 from cosmos_ros.benchmarks.results import RESULT_FILES, SCHEMA, BenchmarkResults
 from cosmos_ros.benchmarks.simulated_set import Filming, SimulatedSet
 from cosmos_ros.benchmarks.sources import Recorded, Simulated
-from cosmos_ros.commands.flags import add_flags, config_of, require
+from cosmos_ros.commands.flags import add_prediction_flags, add_workers, config_of, require
 from cosmos_ros.errors import ForesightError, SettingError
 from cosmos_ros.evaluation.measure import Outcome
 from cosmos_ros.evaluation.recorded import Choice, RecordedWindows
@@ -48,16 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help=f"of every rollout {default}")
     parser.add_argument("--prompt", default="", help="text prompt, for models that take one")
     parser.add_argument("--resume", action="store_true", help="go on with the interrupted benchmark in --out")
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=0,
-        metavar="N",
-        help="worker processes; default: one per GPU, or per core up to 4",
-    )
-    parser.add_argument(
-        "--ray", metavar="ADDRESS", help='spread the clips over a Ray cluster: its address, "auto", or "local"'
-    )
+    add_workers(parser, "clips")
     parser.add_argument("--lpips-weights", default="", metavar="FILE", help=f"adds LPIPS; {LPIPS_FILE}")
     group = parser.add_argument_group("recordings")
     group.add_argument("--image-topic", default="", help="image topic of the bags; default: the only one of each")
@@ -71,9 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help=f"leave out windows in which a smaller share of the pixels changes {default}",
     )
-    add_flags(parser, "clips, as the node picks them", settings_of(ClipConfig))
-    add_flags(parser, "sampling", settings_of(SamplingConfig))
-    add_flags(parser, "model", settings_of(ForesightConfig))
+    add_prediction_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:

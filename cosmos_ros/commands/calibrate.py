@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from cosmos_ros.commands.flags import add_flags, config_of
+from cosmos_ros.commands.flags import add_flags, add_prediction_flags, add_workers, config_of
 from cosmos_ros.commands.watching import Watching
 from cosmos_ros.errors import ForesightError, SettingError
 from cosmos_ros.evaluation.measure import Outcome
@@ -14,7 +14,7 @@ from cosmos_ros.evaluation.results import versions
 from cosmos_ros.evaluation.surprise import FLOOR, MODEL, predictions_of
 from cosmos_ros.files import check_place
 from cosmos_ros.planning.calibration import Calibration, fit
-from cosmos_ros.settings import ClipConfig, ForesightConfig, SamplingConfig, SurpriseConfig, settings_of
+from cosmos_ros.settings import SurpriseConfig, settings_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,23 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("calibration.json"), metavar="FILE", help=f"the calibration {default}"
     )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=0,
-        metavar="N",
-        help="worker processes; default: one per GPU, or per core up to 4",
-    )
-    parser.add_argument(
-        "--ray", metavar="ADDRESS", help='spread the recordings over a Ray cluster: its address, "auto", or "local"'
-    )
+    add_workers(parser, "recordings")
     likelihood = [
         each for each in settings_of(SurpriseConfig) if each.name in ("surprise_alpha", "surprise_likelihood")
     ]
     add_flags(parser, "surprise", likelihood)
-    add_flags(parser, "clips, as the node picks them", settings_of(ClipConfig))
-    add_flags(parser, "sampling", settings_of(SamplingConfig))
-    add_flags(parser, "model", settings_of(ForesightConfig))
+    add_prediction_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:

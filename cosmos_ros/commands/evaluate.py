@@ -10,7 +10,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
-from cosmos_ros.commands.flags import add_flags, config_of, require
+from cosmos_ros.commands.flags import add_flags, add_prediction_flags, add_workers, config_of, require
 from cosmos_ros.commands.watching import evaluate_surprise
 from cosmos_ros.errors import ForesightError, SettingError
 from cosmos_ros.evaluation.measure import Outcome, Settings, WindowEvaluator
@@ -55,16 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("evaluation"), help=f"folder for the report and its numbers {default}"
     )
     parser.add_argument("--resume", action="store_true", help="go on with the interrupted evaluation in --out")
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=0,
-        metavar="N",
-        help="worker processes; default: one per GPU, or per core up to 4",
-    )
-    parser.add_argument(
-        "--ray", metavar="ADDRESS", help='spread the windows over a Ray cluster: its address, "auto", or "local"'
-    )
+    add_workers(parser, "windows")
     group = parser.add_argument_group("surprise instead of fidelity")
     group.add_argument(
         "--labels", metavar="CSV", help="recording,start,end,label: how soon an alarm notices what happens there"
@@ -84,9 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"adds FVD, which means little below about {FVD_CLIPS:,} windows; {FVD_FILE}: a program, so take it "
         "only from somebody you trust",
     )
-    add_flags(parser, "clips, as the node picks them", settings_of(ClipConfig))
-    add_flags(parser, "sampling", settings_of(SamplingConfig))
-    add_flags(parser, "model", settings_of(ForesightConfig))
+    add_prediction_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,7 +7,17 @@ from collections.abc import Iterable
 from typing import Any
 
 from cosmos_ros.errors import SettingError
-from cosmos_ros.settings import SETTINGS, C, Setting, Value, renamed, settings_of
+from cosmos_ros.settings import (
+    SETTINGS,
+    C,
+    ClipConfig,
+    ForesightConfig,
+    SamplingConfig,
+    Setting,
+    Value,
+    renamed,
+    settings_of,
+)
 
 
 def add_flags(parser: argparse.ArgumentParser, title: str, settings: Iterable[Setting]) -> None:
@@ -19,6 +29,27 @@ def add_flags(parser: argparse.ArgumentParser, title: str, settings: Iterable[Se
         group.add_argument(each.flag, metavar=_metavar(each), help=words)
         for old in each.formerly:
             parser.add_argument(_flag(old), dest=each.name, action=_Renamed, help=argparse.SUPPRESS)
+
+
+def add_workers(parser: argparse.ArgumentParser, what: str) -> None:
+    """--workers and --ray: over which processes the work is spread; `what` names its pieces."""
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="worker processes; default: one per GPU, or per core up to 4",
+    )
+    parser.add_argument(
+        "--ray", metavar="ADDRESS", help=f'spread the {what} over a Ray cluster: its address, "auto", or "local"'
+    )
+
+
+def add_prediction_flags(parser: argparse.ArgumentParser) -> None:
+    """The settings by which clips are picked from recordings and predicted from."""
+    add_flags(parser, "clips, as the node picks them", settings_of(ClipConfig))
+    add_flags(parser, "sampling", settings_of(SamplingConfig))
+    add_flags(parser, "model", settings_of(ForesightConfig))
 
 
 def config_of(args: argparse.Namespace, table: type[C]) -> C:

@@ -55,7 +55,7 @@ class Results:
             "summary": summary,
             "windows": [_without_features(record) for record in records],
         }
-        timing = self._timing()
+        timing = timing_of(self.seconds)
         contents = (
             json.dumps(metrics, indent=1, allow_nan=False),
             windows_csv(records),
@@ -66,18 +66,20 @@ class Results:
             write_whole(self._folder / name, content)
         return summary
 
-    def _timing(self) -> dict:
-        timed = [seconds for seconds in self.seconds.values() if seconds]
-        stages = timed[0] if timed else ()
-        return {
-            "seconds_per_window": {stage: round(mean(seconds[stage] for seconds in timed), 3) for stage in stages},
-            "windows": self.seconds,
-        }
-
 
 def _without_features(record: dict) -> dict:
     """Hundreds of numbers per video that say nothing by themselves; they stay in the window's own file."""
     return {name: value for name, value in record.items() if name != "video_features"}
+
+
+def timing_of(seconds: dict[str, dict[str, float]]) -> dict:
+    """What timing.json holds: what each window took, stage by stage, and the means."""
+    timed = [each for each in seconds.values() if each]
+    stages = timed[0] if timed else ()
+    return {
+        "seconds_per_window": {stage: round(mean(each[stage] for each in timed), 3) for stage in stages},
+        "windows": seconds,
+    }
 
 
 def describe_model(foresight: Foresight) -> dict:
