@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +50,7 @@ def measure_all(
                 keep(outcome)
     except KeyboardInterrupt:
         return INTERRUPTED, "interrupted; go on with --resume"
-    except BrokenProcessPool:
+    except workers.WorkerDied:
         return 1, "a worker process died (out of memory?); try fewer --workers, then --resume"
     except ForesightError as error:
         return 1, str(error)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import multiprocessing
 import os
 import signal
+import traceback
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext
 from typing import Any
 
 import torch
@@ -21,6 +21,10 @@ from cosmos_ros.settings import ForesightConfig
 Evaluator = Callable[[Any], Callable[[Any], Outcome]]
 
 WORKER_BYTES = 10**9  # what a worker takes besides its model: PyTorch, OpenCV, a window's pixels
+
+
+class WorkerDied(Exception):
+    """A worker process was killed, or crashed."""
 
 
 def default_workers(config: ForesightConfig, model_bytes: int) -> int:
@@ -38,34 +42,38 @@ def default_workers(config: ForesightConfig, model_bytes: int) -> int:
 def over_processes(
     windows: Iterable[Any], settings: Settings, workers: int, evaluator: Evaluator = WindowEvaluator
 ) -> Generator[Outcome, None, None]:
-    """Outcomes as they come, in any order. Raises what a worker raises; BrokenProcessPool where one died.
+    """Outcomes as they come, in any order. Raises what a worker raises; WorkerDied where one ended.
 
     evaluator  made by each worker, once, of the settings; gives the outcome of a window
     """
     context = fresh_processes(__name__)
-    started = context.Value("i", 0)
-    others = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(workers, context, initializer=_start, initargs=(evaluator, settings, started)) as pool:
-        pending: set[Future] = set()
-        try:
-            for window in windows:
-                pending.add(pool.submit(_evaluate, window))
-                # One more than there are workers waits its turn: pixels of all windows would fill the memory.
-                while len(pending) > workers:
-                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                    yield from (future.result() for future in done)
-            while pending:
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        except BaseException:
-            # A window may take minutes: whoever interrupts does not wait for it.
-            queue = pool._call_queue  # type: ignore[attr-defined]
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in set(multiprocessing.active_children()) - others:
-                process.terminate()
-            # Before Python 3.11.5 the executor waits for ever to send a window to a worker that is gone (gh-94777).
-            queue._reader.close()
-            raise
+    crew: list[_Worker] = []
+    busy: dict[Any, _Worker] = {}  # by their connections
+    try:
+        # The next window is made while the workers are busy, but no more: pixels of all would fill the memory.
+        for window in windows:
+            outcome = None
+            if len(crew) < workers:
+                worker = _Worker(context, len(crew), evaluator, settings)
+                crew.append(worker)
+            else:
+                worker = busy.pop(wait(busy)[0])
+                outcome = worker.outcome()
+            worker.begin(window)
+            busy[worker.connection] = worker
+            if outcome is not None:
+                yield outcome
+        while busy:
+            yield busy.pop(wait(busy)[0]).outcome()
+        for worker in crew:
+            worker.connection.close()  # it ends by itself, as a process should
+    except BaseException:
+        for worker in crew:
+            worker.process.kill()  # a window may take minutes: whoever interrupts does not wait for it
+        raise
+    finally:
+        for worker in crew:
+            worker.process.join()
 
 
 def over_ray(
@@ -102,28 +110,65 @@ class _RayEvaluator:
         return self._evaluator(window)
 
 
-_worker: dict[str, Any] = {}
+class _Worker:
+    """A process that evaluates one window at a time.
+
+    Each has a pipe of its own. Where several share one, as in a ProcessPoolExecutor, one that is killed while it sends
+    leaves half an outcome in it, and whoever reads it waits for ever, since the pipe stays open.
+    """
+
+    def __init__(self, context: ForkServerContext, index: int, evaluator: Evaluator, settings: Settings) -> None:
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(theirs, index, evaluator, settings))
+        self.process.start()
+        theirs.close()  # so that its end is heard on ours
+
+    def begin(self, window: Any) -> None:
+        try:
+            self.connection.send(window)
+        except OSError:
+            raise WorkerDied from None
+
+    def outcome(self) -> Outcome:
+        """Waits for it."""
+        try:
+            outcome = self.connection.recv()
+        except (EOFError, OSError):
+            raise WorkerDied from None
+        if isinstance(outcome, _Failure):
+            raise outcome.error from RuntimeError(outcome.traceback)
+        return outcome
 
 
-def _start(evaluator: Evaluator, settings: Settings, started: Any) -> None:
-    """Make this process a worker: the i-th, on the i-th GPU, or `gpus` of them, where the device is left open."""
+@dataclass(frozen=True)
+class _Failure:
+    """What a worker raised."""
+
+    error: Exception
+    traceback: str
+
+
+def _work(connection: Connection, index: int, evaluator: Evaluator, settings: Settings) -> None:
+    """A worker's life: the index-th, on the index-th GPU, or `gpus` of them, where the device is left open."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     end_with_parent()
     _one_thread()
-    with started.get_lock():
-        index, started.value = started.value, started.value + 1
     if settings.foresight.device == "auto" and torch.cuda.is_available():
         places = max(1, torch.cuda.device_count() // settings.foresight.gpus)
         device = f"cuda:{index % places * settings.foresight.gpus}"
         settings = replace(settings, foresight=replace(settings.foresight, device=device))
-    _worker["make"] = functools.partial(evaluator, settings)
-
-
-def _evaluate(window: Any) -> Outcome:
-    # The model is loaded with the first window: what goes wrong then reaches the parent with its message.
-    if "evaluator" not in _worker:
-        _worker["evaluator"] = _worker["make"]()
-    return _worker["evaluator"](window)
+    evaluate = None
+    while True:
+        try:
+            window = connection.recv()
+        except EOFError:  # there are no more
+            return
+        try:
+            # The model is loaded with the first window: what goes wrong then reaches the parent with its message.
+            evaluate = evaluate or evaluator(settings)
+            connection.send(evaluate(window))
+        except Exception as error:
+            connection.send(_Failure(error, traceback.format_exc()))
 
 
 def _one_thread() -> None:
