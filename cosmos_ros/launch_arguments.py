@@ -15,6 +15,8 @@ from cosmos_ros.settings import SETTINGS, Value, parameter_file, truth
 
 _until_exit = contextlib.ExitStack()  # as long as launch runs it may start the node again
 AS_IN_FILE = "Empty: as in params_file."
+# Images of the node that rviz/foresight.rviz shows.
+SHOWN = ("image", "image_now", "mean", "contact_sheet", "uncertainty", "surprise/map")
 # Parameters of the node as arguments: name -> (default, description).
 PARAMETERS = {
     name: ("", f"{setting.description} [{'; '.join(filter(None, (setting.constraints, AS_IN_FILE)))}]")
@@ -56,6 +58,12 @@ def sibling_info(image_topic: str) -> str:
     """The camera_info topic next to an image topic, as image_transport names it."""
     base = image_topic.removesuffix("/compressed")
     return base.rpartition("/")[0] + "/camera_info" if "/" in base else "camera_info"
+
+
+def rviz_remappings(image_topic: str) -> list[tuple[str, str]]:
+    """From the topics as RViz's file names them, as if there were no namespace, to those of this node and camera."""
+    camera = ("/image", image_topic.removesuffix("/compressed"))
+    return [camera, *((f"/foresight/{topic}", f"foresight/{topic}") for topic in SHOWN)]
 
 
 def recording(bag: str) -> str:

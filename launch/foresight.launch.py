@@ -15,11 +15,16 @@ from launch.logging import get_logger
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
-from cosmos_ros.launch_arguments import PARAMETERS, node_parameters, parameter_files, sibling_info, transport_of
+from cosmos_ros.launch_arguments import (
+    PARAMETERS,
+    node_parameters,
+    parameter_files,
+    rviz_remappings,
+    sibling_info,
+    transport_of,
+)
 from cosmos_ros.settings import truth
 
-# Topics of the node in the RViz configuration, relative to its namespace.
-SHOWN = tuple(f"foresight/{topic}" for topic in ("image", "contact_sheet", "uncertainty", "surprise/map"))
 SHARE = Path(__file__).absolute().parents[1]
 # name -> (default, description)
 ARGUMENTS = {
@@ -27,7 +32,7 @@ ARGUMENTS = {
     "camera_info_topic": ("", "Its calibration. Empty: the sibling `camera_info` of image_topic."),
     "namespace": ("", "Of the node and its topics."),
     "params_file": (str(SHARE / "config" / "foresight.yaml"), "Parameters of the node."),
-    "rviz": ("false", "Show camera, rollout and contact sheet in RViz. [true or false]"),
+    "rviz": ("false", "Show the camera and the node's images in RViz. [true or false]"),
 } | PARAMETERS
 
 
@@ -71,10 +76,7 @@ def rviz(given: dict[str, str], use_sim_time: bool) -> list[Action]:
             executable="rviz2",
             namespace=given["namespace"],
             arguments=["-d", str(SHARE / "rviz" / "foresight.rviz")],
-            remappings=[
-                ("/image", given["image_topic"].removesuffix("/compressed")),
-                *((f"/{topic}", topic) for topic in SHOWN),
-            ],
+            remappings=rviz_remappings(given["image_topic"]),
             parameters=[{"use_sim_time": use_sim_time}],
         )
     ]

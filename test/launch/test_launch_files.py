@@ -11,6 +11,7 @@ import yaml
 from rclpy.context import Context
 
 from cosmos_ros.errors import SettingError
+from cosmos_ros.launch_arguments import rviz_remappings
 from cosmos_ros.node.parameters import Parameters
 from cosmos_ros.paths import share_directory
 from cosmos_ros.settings import SETTINGS
@@ -194,15 +195,30 @@ def test_replay_can_run_on_the_computers_time(parameters):
     assert values["use_sim_time"] is False and values["max_age"] == 0.0
 
 
-def test_rviz_shows_camera_rollout_contact_sheet_uncertainty_and_surprise():
+def displays() -> dict[str, dict]:
     config = yaml.safe_load((SHARE / "rviz" / "foresight.rviz").read_text())
-    displays = {display["Name"]: display for display in config["Visualization Manager"]["Displays"]}
-    assert {d["Class"] for d in displays.values()} == {"rviz_default_plugins/Image"}
-    topics = {name: (d["Topic"]["Value"], d["Topic"]["Reliability Policy"]) for name, d in displays.items()}
-    assert topics == {
+    return {display["Name"]: display for display in config["Visualization Manager"]["Displays"]}
+
+
+def shown_in_rviz() -> dict[str, tuple[str, str]]:
+    return {name: (d["Topic"]["Value"], d["Topic"]["Reliability Policy"]) for name, d in displays().items()}
+
+
+def test_rviz_shows_the_camera_and_every_image_of_the_node():
+    assert {d["Class"] for d in displays().values()} == {"rviz_default_plugins/Image"}
+    assert shown_in_rviz() == {
         "Camera": ("/image", "Best Effort"),
         "Rollout": ("/foresight/image", "Reliable"),
+        "Frame for now": ("/foresight/image_now", "Reliable"),
+        "Mean": ("/foresight/mean", "Reliable"),
         "Contact sheet": ("/foresight/contact_sheet", "Reliable"),
         "Uncertainty": ("/foresight/uncertainty", "Reliable"),
         "Surprise": ("/foresight/surprise/map", "Reliable"),
     }
+
+
+def test_all_that_rviz_shows_follows_the_namespace():
+    remapped = dict(rviz_remappings("/front/image_raw/compressed"))
+    assert remapped.keys() == {topic for topic, _ in shown_in_rviz().values()}
+    assert remapped.pop("/image") == "/front/image_raw"
+    assert all(target == topic.removeprefix("/") for topic, target in remapped.items())

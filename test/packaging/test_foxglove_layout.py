@@ -11,7 +11,10 @@ from cosmos_ros.msg import Surprise
 from cosmos_ros.paths import share_directory
 
 CAMERA = {"/camera/image_raw/compressed", "/camera/camera_info"}
-NODE = {"/foresight/image/compressed", "/foresight/camera_info", "/foresight/uncertainty", "/foresight/surprise/map"}
+NODE = {
+    f"/foresight/{topic}"
+    for topic in ("image/compressed", "camera_info", "image_now", "mean", "uncertainty", "surprise/map")
+}
 
 
 @pytest.fixture(scope="module")
