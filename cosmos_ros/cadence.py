@@ -8,18 +8,20 @@ class Cadence:
 
     def __init__(self) -> None:
         self._due_ns: int | None = None
-        self._newest_ns = 0
+        self._last_ns = 0
 
     def restart(self) -> None:
         """The next frame makes it due."""
         self._due_ns = None
 
     def is_due(self, stamp_ns: int, period_ns: int) -> bool:
-        """Whether the frame with this stamp makes it due. A pause of the camera is not made up for."""
-        jumped_back = stamp_ns < self._newest_ns - period_ns
-        self._newest_ns = stamp_ns if jumped_back else max(stamp_ns, self._newest_ns)
-        if jumped_back or self._due_ns is None:
+        """Whether the frame with this stamp makes it due. A pause of the camera is not made up for.
+
+        stamp_ns  of a buffer's newest frame: late ones are not asked about, so that one that goes back begins anew
+        """
+        if stamp_ns < self._last_ns or self._due_ns is None:
             self._due_ns = stamp_ns
+        self._last_ns = stamp_ns
         if stamp_ns < self._due_ns:
             return False
         periods = (stamp_ns - self._due_ns) // period_ns + 1

@@ -98,6 +98,13 @@ def test_a_bag_that_loops_begins_anew(rig):
     assert [(r.until_ns - START) // 10**6 for r in rig.model.asked] == [0, 500, 0, 500]
 
 
+def test_a_bag_that_loops_in_less_than_the_period_is_still_predicted(rig):
+    rig.settings = replace(rig.settings, continuous_rate=0.1)
+    for stamp in (0, 500, 1000, 0, 500, 1000, 0):
+        rig.frame(START + stamp * 10**6)
+    assert [(r.until_ns - START) // 10**6 for r in rig.model.asked] == [0, 0, 0]
+
+
 def test_what_is_asked_for_are_the_parameters(rig):
     rig.settings = replace(
         rig.settings, continuous_prompt="a drive", continuous_seed=7, continuous_samples=3, continuous_frames=16

@@ -76,6 +76,17 @@ def test_every_parameter_describes_itself_to_ros(declared):
         ("top_p", -0.0),
         ("gpus", 0),
         ("checkpoint", "model\0"),
+        ("latency_compensation", -0.1),
+        ("keep_rollouts", -1),
+        ("max_frames", 0),
+        ("continuous_rate", -1.0),
+        ("continuous_seed", 2**63 - 16),  # those of 16 samples would not exist
+        ("continuous_samples", 0),
+        ("continuous_samples", 17),
+        ("continuous_frames", 10_001),
+        ("surprise_alpha", 0.0),
+        ("surprise_frames", 0),
+        ("surprise_clear_after", -1.0),
     ],
 )
 def test_what_is_out_of_range_is_refused(declared, name, value):
