@@ -79,7 +79,7 @@ def evaluate_surprise(args: argparse.Namespace) -> int:
     if not config.surprise_calibration:
         raise SettingError("--labels needs --surprise-calibration FILE, which cosmos_ros calibrate writes")
     calibration = Calibration.load(config.surprise_calibration)
-    intervals = read_labels(args.labels, {Path(bag).name for bag in args.bags})
+    intervals = read_labels(args.labels, [Path(bag).name for bag in args.bags])
     watching = Watching(args)
     calibration.require(watching.validity)
     if watching.way != calibration.way:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -31,16 +32,17 @@ class Interval:
     label: str
 
 
-def read_labels(path: str | Path, recordings: Collection[str]) -> list[Interval]:
+def read_labels(path: str | Path, recordings: Sequence[str]) -> list[Interval]:
     """The intervals of a CSV with the columns recording,start,end,label; a recording without one is nominal.
 
     recordings  the names that there are: a bag's folder or file
 
-    Raises SettingError for what is no such file, and for a recording that is not among them.
+    Raises SettingError for what is no such file, for a recording that is not among them, or more than once, and for
+    intervals of a recording that overlap.
     """
     try:
         check_regular(path)
-        with Path(path).open(newline="") as file:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin a file with a mark
             reader = csv.DictReader(file)
             if missing := [column for column in COLUMNS if column not in (reader.fieldnames or ())]:
                 raise SettingError(f"{path} needs the columns {','.join(COLUMNS)}; it has no {', '.join(missing)}")
@@ -50,6 +52,15 @@ def read_labels(path: str | Path, recordings: Collection[str]) -> list[Interval]
     intervals = [_interval(f"{path}, line {line}", row) for line, row in enumerate(rows, start=2)]
     if strangers := sorted({each.recording for each in intervals} - set(recordings)):
         raise SettingError(f"{path} names recordings that are not evaluated: {', '.join(strangers)}")
+    if twins := sorted({each.recording for each in intervals if recordings.count(each.recording) > 1}):
+        raise SettingError(f"{path} names {', '.join(twins)}, and several recordings have that name: rename them")
+    by_time = sorted(intervals, key=lambda each: (each.recording, each.start))
+    for one, next_one in pairwise(by_time):
+        if one.recording == next_one.recording and next_one.start < one.end:
+            raise SettingError(
+                f"{path}: in {one.recording} {next_one.label} begins at {next_one.start:g} s, before {one.label} ends "
+                f"at {one.end:g} s: an alarm could not tell which of them it noticed, so make one interval of them"
+            )
     return intervals
 
 

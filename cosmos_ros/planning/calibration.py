@@ -19,6 +19,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -165,7 +166,7 @@ class Calibration:
             )
         try:
             return _read(content)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise SettingError(f"the calibration {path} is damaged ({error!r}): make it anew") from error
 
 
@@ -233,25 +234,38 @@ def _levelled(scales: dict[str, Scale], predictions: Sequence[Sequence[StepSigns
 
 
 def _read(content: dict) -> Calibration:
-    def nominal(part: dict) -> Nominal:
-        scales = {
-            name: Scale(**{key: tuple(value) for key, value in each.items()}) for name, each in part["scales"].items()
-        }
-        shares = tuple((float(value), float(share)) for value, share in part["shares"])
-        greatest = tuple(map(float, part["greatest"]))
-        rises = list(greatest) == sorted(greatest) and list(shares) == sorted(shares)
-        if not (
-            shares and greatest and rises and np.isfinite([*greatest, *(x for pair in shares for x in pair)]).all()
-        ):
-            raise ValueError("its numbers must be finite and rise")
-        return Nominal(scales, shares, greatest)
-
+    """Raises KeyError, TypeError, ValueError, AttributeError, OverflowError for what is no calibration's content."""
     return Calibration(
         Validity(**content["validity"] | {"frame_size": tuple(content["validity"]["frame_size"])}),
         Way(**content["way"]),
-        nominal(content["model"]),
-        nominal(content["floor"]),
+        _nominal(content["model"]),
+        _nominal(content["floor"]),
         int(content["recordings"]),
         int(content["predictions"]),
         dict(content["made_by"]),
     )
+
+
+def _nominal(part: dict) -> Nominal:
+    shares = tuple((float(value), float(share)) for value, share in part["shares"])
+    greatest = tuple(map(float, part["greatest"]))
+    numbers = [*greatest, *(number for pair in shares for number in pair)]
+    rises = list(greatest) == sorted(greatest) and list(shares) == sorted(shares)
+    if not (shares and greatest and rises and np.isfinite(numbers).all()):
+        raise ValueError("its numbers must be finite and rise")
+    if not all(0 <= share <= 1 for _, share in shares):
+        raise ValueError("a share must lie in 0..1")
+    if not part["scales"]:
+        raise ValueError("it has no scales, so that nothing could ever be surprising")
+    return Nominal({name: _scale(**scale) for name, scale in part["scales"].items()}, shares, greatest)
+
+
+def _scale(steps: Sequence[int], median: Sequence[float], spread: Sequence[float]) -> Scale:
+    """One that gives a finite number for every finite sign, as no other would ever exceed a threshold."""
+    scale = Scale(tuple(map(int, steps)), tuple(map(float, median)), tuple(map(float, spread)))
+    rises = all(a < b for a, b in pairwise((0, *scale.steps)))
+    if not (rises and len(scale.steps) == len(scale.median) == len(scale.spread)):
+        raise ValueError("a scale needs steps that rise from 1, and a median and a spread for each")
+    if not (np.isfinite([*scale.median, *scale.spread]).all() and all(spread > 0 for spread in scale.spread)):
+        raise ValueError("a scale's medians must be finite, and its spreads finite and above 0")
+    return scale

@@ -81,7 +81,9 @@ HEAD = "recording,start,end,label\n"
 
 def test_labels_are_read(tmp_path):
     (tmp_path / "labels.csv").write_text(HEAD + "a,3,4.0,drop\n")
-    assert read_labels(tmp_path / "labels.csv", {"a", "b"}) == [DROP]
+    assert read_labels(tmp_path / "labels.csv", ["a", "b"]) == [DROP]
+    (tmp_path / "labels.csv").write_text("\ufeff" + HEAD + "a,3,4.0,drop\na,4,5,drop\n")  # as a spreadsheet writes it
+    assert read_labels(tmp_path / "labels.csv", ["a", "b"])[0] == DROP
 
 
 @pytest.mark.parametrize(
@@ -94,15 +96,18 @@ def test_labels_are_read(tmp_path):
         (HEAD + "a,nan,2,x\n", "line 2"),
         (HEAD + "a,1\n", "line 2"),
         (HEAD + "a,1,2,\n", "line 2"),
+        (HEAD + "a,-1,2,x\n", "line 2"),
+        (HEAD + "a,1,2,x\nb,1,2,x\n", "names b, and several recordings have that name"),
+        (HEAD + "a,4,6,drop\na,1,4.5,person\n", "in a drop begins at 4 s, before person ends at 4.5 s"),
         ("", "it has no recording, start, end, label"),
     ],
 )
 def test_what_are_no_labels_is_refused(tmp_path, text, says):
     (tmp_path / "labels.csv").write_text(text)
     with pytest.raises(SettingError, match=says):
-        read_labels(tmp_path / "labels.csv", {"a"})
+        read_labels(tmp_path / "labels.csv", ["a", "b", "b"])
 
 
 def test_a_file_that_is_not_there_is_said(tmp_path):
     with pytest.raises(SettingError, match="cannot be read"):
-        read_labels(tmp_path / "none.csv", set())
+        read_labels(tmp_path / "none.csv", [])

@@ -121,6 +121,16 @@ def test_another_models_calibration_is_refused(calibration, there, says):
         replace(calibration, validity=replace(HERE, **there)).require(HERE)
 
 
+def with_model(text: str, **changes: object) -> str:
+    content = json.loads(text)
+    return json.dumps(content | {"model": content["model"] | changes})
+
+
+def with_scale(text: str, **changes: object) -> str:
+    scales = json.loads(text)["model"]["scales"]
+    return with_model(text, scales=scales | {"place": scales["place"] | changes})
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
@@ -131,6 +141,15 @@ def test_another_models_calibration_is_refused(calibration, there, says):
         (lambda text: json.dumps(json.loads(text) | {"way": {"top_p": 1}}), "is damaged"),
         (lambda text: text.replace('"greatest": [', '"greatest": [1e99,', 1), "must be finite and rise"),
         (lambda text: text.replace('"greatest": [', '"greatest": [NaN,', 1), "must be finite and rise"),
+        (lambda text: text.replace('"recordings": 40', '"recordings": 1e999'), "is damaged"),
+        (lambda text: with_model(text, scales={}), "nothing could ever be surprising"),
+        (lambda text: with_model(text, shares=[[0.0, 0.0], [1.0, 7.0]]), "a share must lie in 0..1"),
+        (lambda text: with_scale(text, steps=[1, 2, 2, 4, 5, 6, 7, 8]), "needs steps that rise from 1"),
+        (lambda text: with_scale(text, median=[0.0]), "a median and a spread for each"),
+        (lambda text: with_scale(text, median=[float("nan")] * STEPS), "medians must be finite"),
+        (lambda text: with_scale(text, spread=[0.0] * STEPS), "above 0"),
+        (lambda text: with_scale(text, spread=[None] * STEPS), "is damaged"),
+        (lambda text: with_scale(text, breadth=[1.0] * STEPS), "is damaged"),
     ],
 )
 def test_what_is_no_calibration_is_refused(calibration, tmp_path, damage, says):
