@@ -95,9 +95,9 @@ class SurpriseWatch:
 
     def stop(self) -> None:
         """Forget every prediction and clear the alarm; the model is asked nothing more."""
-        self._monitor.forget()
+        self._monitor.forget()  # so that it need not wait for more than the comparison that is just being made
         with self._at_work:
-            pass
+            self._monitor.forget()  # which may have raised the alarm anew
 
     def destroy(self) -> None:
         self.stop()

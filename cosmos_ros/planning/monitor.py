@@ -146,7 +146,7 @@ class _Due:
     """A predicted frame whose camera frame is certain.
 
     index       in the rollout, from 0
-    before      the camera's frame of the step before, if it was compared
+    before      the camera's frame of the step before, if it is there
     decided_ns  the newest stamp
     """
 
@@ -156,6 +156,10 @@ class _Due:
     before: StampedFrame | None
     decided_ns: int
 
+    @property
+    def step(self) -> int:
+        return self.expectation.first_step + self.index
+
 
 class _Live:
     """An expectation, and how far it has been held against the camera's frames."""
@@ -163,7 +167,6 @@ class _Live:
     def __init__(self, expectation: Expectation) -> None:
         self.expectation, self.stamps_ns = expectation, expectation.rollout.stamps_ns
         self.index = 0  # of the next predicted frame
-        self.last: tuple[int, StampedFrame] | None = None  # what was compared last
 
     @property
     def over(self) -> bool:
@@ -177,10 +180,10 @@ class _Live:
         # A frame that is further behind the newest than a period would be a jump back, and no late one.
         return not off_ns or newest_ns > ideal_ns + off_ns + buffer.period_ns
 
-    def take(self, frame: StampedFrame, decided_ns: int) -> _Due:
-        before = self.last[1] if self.last and self.last[0] == self.index - 1 else None
-        self.last = self.index, frame
-        return _Due(self.expectation, self.index, frame, before, decided_ns)
+    def take(self, buffer: FrameBuffer, frame: StampedFrame, decided_ns: int) -> _Due:
+        """By the stamps alone, so that a later stretch's first frame has one before it as every other frame has."""
+        before = buffer.near(self.stamps_ns[self.index] - buffer.period_ns)
+        return _Due(self.expectation, self.index, frame, None if before is frame else before, decided_ns)
 
 
 class SurpriseMonitor:
@@ -227,7 +230,11 @@ class SurpriseMonitor:
                 return
             self._live.append(_Live(expectation))
             self._live.sort(key=lambda live: live.expectation.from_ns)  # stable: of two alike the later one counts
-            del self._live[:-MOST_EXPECTATIONS]
+            if len(self._live) > MOST_EXPECTATIONS:
+                # Of the oldest clip's the last stretch, whose frames come last; a newer clip may cover them by then.
+                oldest = [live for live in self._live if live.expectation.from_ns == self._live[0].expectation.from_ns]
+                self._live.remove(max(oldest, key=lambda live: live.expectation.first_step))
+                self.counts["predictions that were one too many to hold"] += 1
 
     def forget(self) -> None:
         """Drop every prediction, and clear the alarm."""
@@ -262,7 +269,7 @@ class SurpriseMonitor:
                     elif self._is_covered(live):
                         self.counts["left to a newer prediction"] += 1
                     else:
-                        due = live.take(frame, newest_ns)
+                        due = live.take(self._buffer, frame, newest_ns)
                     live.index += 1
                     if due is not None:
                         return due
@@ -284,7 +291,7 @@ class SurpriseMonitor:
     def _compare(self, due: _Due) -> Surprise:
         """Raises BadImage."""
         expectation, frames = due.expectation, due.expectation.rollout.frames
-        past, step = expectation.past, expectation.first_step + due.index
+        past, step = expectation.past, due.step
         seen = self._pixels(expectation, due.frame)
         seen_before = past.floor if step == 1 else None
         if due.before is not None:

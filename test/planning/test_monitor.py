@@ -57,11 +57,15 @@ class Rig:
             self.came += self.monitor.comparisons()
         return self.came[before:]
 
-    def predict(self, last: int, n: int = 24, seed: int = 1, foreseen=None) -> Expectation:
-        """From the frames up to `last`: that the film goes on, or something else."""
+    def predict(self, last: int, n: int = 24, seed: int = 1, foreseen=None, before: int = 0) -> Expectation:
+        """From the frames up to `last`: that the film goes on, or something else.
+
+        before  frames in earlier stretches
+        """
         clip = Clip(self.film[last - 8 : last + 1], tuple(stamp(i) for i in range(last - 8, last + 1)), 10.0)
-        frames = self.film[last + 1 : last + 1 + n] if foreseen is None else foreseen
-        with self.guardrail.screen("", Crop(0, 0, *SIZE[::-1])) as screening:
+        first = last + 1 + before
+        frames = self.film[first : first + n] if foreseen is None else foreseen
+        with self.guardrail.screen("", Crop(0, 0, *SIZE[::-1]), before) as screening:
             screening.admit_prompt()
             screening.inspect(frames)
             rollout = screening.release(
@@ -176,6 +180,30 @@ def test_a_later_stretch_counts_its_steps_from_the_clip(rig):
     assert whole.first_step == 1
     clip = Clip(whole.clip.frames, tuple(s - 24 * PERIOD for s in whole.clip.stamps_ns), 10.0)
     assert replace(whole, clip=clip).first_step == 25
+
+
+def test_stretches_are_compared_as_the_whole_would_be(rig):
+    whole, stretches = rig(), rig()
+    for each in (whole, stretches):
+        each.see(*range(9))
+    whole.expect(8, n=16)
+    for before in (0, 8):
+        stretches.expect(8, n=8, before=before)
+    found = [
+        [(s.step, s.stamp_ns, s.score, s.measured) for s in each.see(*range(9, 30))] for each in (whole, stretches)
+    ]
+    assert len(found[0]) == 16 and found[0] == found[1]
+    assert all("still" in measured.signs for _, _, _, measured in found[0])
+
+
+def test_of_a_very_long_prediction_the_stretches_whose_frames_come_first_are_held(rig):
+    rig = rig()
+    rig.see(*range(9))
+    for before in range(0, 40, 4):
+        rig.expect(8, n=4, before=before)
+    compared = [s.step for s in rig.see(*range(9, 60))]
+    assert compared == list(range(1, 4 * MOST_EXPECTATIONS + 1))
+    assert rig.monitor.counts["predictions that were one too many to hold"] == 2
 
 
 def test_a_bag_that_loops_begins_anew(rig):
