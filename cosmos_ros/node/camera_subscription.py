@@ -32,6 +32,7 @@ LOST = "lost on the way"  # among the fates that are counted
 UNKNOWN_NODE = "_NODE_NAME_UNKNOWN_"  # rmw's, of a publisher that is discovered before its node
 OFTEN = 3  # starts afresh within SILENCE_S that are no single change of a camera's setup
 SETTLE_S = 1.0  # after a change of subscription: the outgoing one has the same images, the new one knows none before
+SAME_JUMP_NS = 10**9  # images and clock that jump back to times as near as that do so for one reason
 WORTH_A_WARNING = (Added.DUPLICATE, Added.UNSTAMPED, Added.JUMPED_BACK, Added.CHANGED)
 
 
@@ -71,6 +72,7 @@ class CameraSubscription:
         self._last_fault = ""  # why the last image that could not be used could not
         self._restarts: collections.deque[float] = collections.deque(maxlen=OFTEN)  # when the buffer started afresh
         self._last_restart = ""  # why it did
+        self._jumped_to_ns: int | None = None  # stamp to which the images jumped back last
         self._settled = 0.0  # by time.monotonic(): when the subscription has been the only one for a while
         self.infos = CameraInfos(self._complaints)
         self.counts: collections.Counter[str] = collections.Counter()  # of what became of each image
@@ -182,6 +184,8 @@ class CameraSubscription:
         if added in WORTH_A_WARNING:
             what = f"{added.value}{self._who_else()}"
             self._complaints.say(added.name, f"image on {self.topic} with stamp {frame.stamp_ns} ns: {what}")
+            if added is Added.JUMPED_BACK:
+                self._jumped_to_ns = frame.stamp_ns
             if added in RESTARTS:
                 self._last_restart = what
                 self._restarts.append(self._last_arrival)
@@ -199,9 +203,15 @@ class CameraSubscription:
         self._complaints.say("lost", f"images on {self.topic} get lost on the way ({self.reliability}): {remedy}")
 
     def _on_time_jump(self, _: object) -> None:
-        self._buffer.clear()
+        if not self._images_jumped_first():
+            self._buffer.clear()
         self.infos.clear()
         self._complaints.say("clock", "the clock was set back or exchanged: the frame buffer starts afresh")
+
+    def _images_jumped_first(self) -> bool:
+        """Whether the buffer began afresh at the clock's new time already: a bag's images may loop before its clock."""
+        oldest_ns, now_ns = self._buffer.state().oldest_ns, self._node.get_clock().now().nanoseconds
+        return oldest_ns is not None and oldest_ns == self._jumped_to_ns and 0 <= now_ns - oldest_ns < SAME_JUMP_NS
 
     def _watch(self) -> None:
         reliability = self._fitting_reliability()

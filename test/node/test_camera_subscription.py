@@ -125,6 +125,21 @@ def test_another_reason_for_the_silence_is_told_in_log_diagnostics_and_goals(bli
     assert status.level == WARN and reason in status.summary
 
 
+def test_the_continuous_mode_without_a_camera_says_what_is_missing_and_begins_with_the_first_clip(
+    blind, wait_for, monkeypatch
+):
+    monkeypatch.setattr(camera_subscription, "SILENCE_S", 0.3)
+    robot, node = blind(continuous_rate=10.0, image_reliability="reliable")
+    wait_for(lambda: robot.warnings(node, "nobody publishes it; remap `image` to the camera's topic"), "the warning")
+    assert diagnosed(node).level == WARN and "nobody publishes it" in diagnosed(node).summary
+    assert not node._continuous.counts, "nothing was due"
+    robot.images = robot.ros.create_publisher(Image, "image", 10)
+    wait_for(robot.images.get_subscription_count, "the subscription")
+    robot.film(node, n=10)
+    wait_for(lambda: node._continuous.counts["published"], "a prediction")
+    assert not robot.warnings(node, "the continuous prediction failed")
+
+
 def test_images_that_cannot_be_used_are_counted_with_the_reason(blind, wait_for, monkeypatch):
     robot, node = blind(image_reliability="reliable")
     robot.images = robot.ros.create_publisher(Image, "image", 10)
