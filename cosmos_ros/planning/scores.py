@@ -114,7 +114,14 @@ def compare(costs: Sequence[Cost]) -> Comparison:
 
     A pairing sets one sample of the best goal against one of another goal by their cost over the horizon; a tie counts
     half. One goal alone is best for sure.
+
+    Raises InvalidGoal for horizons of different lengths, whose means say nothing of each other.
     """
+    if len(lengths := {cost.costs.shape[1] for cost in costs}) > 1:
+        raise InvalidGoal(
+            f"goals of {' and '.join(map(str, sorted(lengths)))} frames cannot be compared: ask for goals of one "
+            "length, or score each by itself"
+        )
     best = min(range(len(costs)), key=lambda i: costs[i].total)
     ours = costs[best].of_samples[:, None]
     wins = [

@@ -106,6 +106,12 @@ def test_images_of_another_size_and_no_rollouts_are_refused(goal):
         score([noisy(goal, 1), noisy(goal, 1, n=5)], goal)
 
 
+def test_goals_of_different_lengths_cannot_be_compared(goal):
+    short, long = score([noisy(goal, 1, n=8)], goal), score([noisy(goal, 1, n=24)], goal)
+    with pytest.raises(InvalidGoal, match="goals of 8 and 24 frames cannot be compared"):
+        compare([long, short])
+
+
 def costs(*of_samples: float) -> Cost:
     return Cost(np.array(of_samples)[:, None], "pixel")
 
