@@ -249,6 +249,7 @@ class ForesightNode(LifecycleNode):
             frame_rate,
             lambda: self._settings.of(NodeConfig).latency_compensation,
             lambda: surprise.alarm.standing,
+            lambda: buffer.restarts,
         )
         self._configured = Configured(foresight, buffer, camera, RolloutPublisher(self), image_now, surprise)
         self.get_logger().info(f"model {foresight.spec.name}, guardrail {foresight.guardrail.posture}")

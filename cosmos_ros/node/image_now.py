@@ -28,6 +28,7 @@ class ImageNow:
     frame_rate  Hz, of the predictions
     ahead_s     the parameter as it is now, seconds
     alarm       whether a surprise alarm stands
+    restarts    how often the camera's images began anew
     """
 
     def __init__(
@@ -35,10 +36,11 @@ class ImageNow:
         node: LifecycleNode,
         frame_rate: float,
         ahead_s: Callable[[], float],
-        alarm: Callable[[], bool] = lambda: False,
+        alarm: Callable[[], bool],
+        restarts: Callable[[], int],
     ) -> None:
         self._node, self._ahead_s = node, ahead_s
-        self._frames = FrameForNow(alarm)
+        self._frames = FrameForNow(alarm, restarts)
         self._frame_id = ""
         self._last: tuple[int, float, int] | None = None  # epoch, seconds ahead and stamp of what went out last
         self._publisher = node.create_lifecycle_publisher(Image, "~/image_now", QUEUE)
@@ -47,7 +49,7 @@ class ImageNow:
 
     @property
     def epoch(self) -> int:
-        """Changes where the clock jumps back; to be noted before a clip is taken."""
+        """Changes where clock or camera begin anew; to be noted before a clip is taken."""
         return self._frames.epoch(self._now_ns())
 
     @property
@@ -71,8 +73,8 @@ class ImageNow:
         """Take in a released rollout, or a stretch of one. Raises TypeError for anything but a GuardedRollout."""
         if not isinstance(rollout, GuardedRollout):
             raise TypeError(f"only guarded frames may be shown; got {type(rollout).__name__}")
-        self._frame_id = frame_id
-        self._frames.add(rollout, epoch, self._now_ns())
+        if self._frames.add(rollout, epoch, self._now_ns()):
+            self._frame_id = frame_id  # of all that are held: another camera's begin anew
 
     def stop(self) -> None:
         """Forget all predictions."""

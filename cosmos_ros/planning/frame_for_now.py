@@ -35,11 +35,12 @@ class Shown:
 class FrameForNow:
     """The predictions that reach into the future, and which of their frames is the one for a time. Thread-safe.
 
-    alarm  whether the world goes another way than foreseen: nothing is shown while it does
+    alarm     whether the world goes another way than foreseen: nothing is shown while it does
+    restarts  how often the camera's images began anew: what was predicted before shows nothing of what comes after
     """
 
-    def __init__(self, alarm: Callable[[], bool] = lambda: False) -> None:
-        self._alarm = alarm
+    def __init__(self, alarm: Callable[[], bool] = lambda: False, restarts: Callable[[], int] = lambda: 0) -> None:
+        self._alarm, self._restarts_now, self._restarts = alarm, restarts, restarts()
         self._lock = threading.Lock()
         self._rollouts: list[GuardedRollout] = []  # the newest clip last, of one clip the last that was released
         self._now_ns = 0
@@ -47,23 +48,24 @@ class FrameForNow:
         self._why_none = NONE_YET
 
     def epoch(self, now_ns: int) -> int:
-        """Changes where the clock jumps back; a prediction belongs to that in which its clip was taken."""
+        """Changes where clock or camera begin anew; a prediction belongs to that in which its clip was taken."""
         with self._lock:
             self._tell_time(now_ns)
             return self._epoch
 
-    def add(self, rollout: GuardedRollout, epoch: int, now_ns: int) -> None:
-        """Take in a released rollout, or a stretch of one, unless it belongs to another time."""
+    def add(self, rollout: GuardedRollout, epoch: int, now_ns: int) -> bool:
+        """Take in a released rollout, or a stretch of one; False where it belongs to another time."""
         with self._lock:
             self._tell_time(now_ns)
             ahead_ns = rollout.conditioning_stamps_ns[-1] - now_ns
             if epoch != self._epoch:
-                return
+                return False
             if ahead_ns > _period_ns(rollout):
                 self._why_none = f"the last prediction's clip is stamped {ahead_ns / NANOSECONDS:.3f} s after the clock"
-                return
+                return False
             kept = [other for other in self._rollouts if not _replaces(rollout, other)]
             self._rollouts = sorted([*kept, rollout], key=lambda each: each.conditioning_stamps_ns[-1])
+            return True
 
     def clear(self) -> None:
         """Forget all predictions."""
@@ -89,6 +91,11 @@ class FrameForNow:
             raise NothingToShow(_why_not(self._rollouts[-1], time_ns))
 
     def _tell_time(self, now_ns: int) -> None:
+        if (restarts := self._restarts_now()) != self._restarts:
+            self._restarts = restarts
+            if self._rollouts:
+                self._why_none = "the camera's images began anew, and no prediction has been released since"
+            self._rollouts, self._epoch = [], self._epoch + 1
         if now_ns < self._now_ns - JUMP_NS:
             self._rollouts, self._epoch = [], self._epoch + 1
             self._why_none = "the clock jumped back, and no prediction has been released since"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import contextlib
 
 import pytest
 from cosmos_ros.action import Predict
@@ -10,33 +10,62 @@ from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
+from cosmos_ros.foresight import Foresight
 from cosmos_ros.guardrail.guard import Judgement
 from cosmos_ros.guardrail_report import Verdict
 from cosmos_ros.node.messages import nanoseconds_of
+from cosmos_ros.planning.calibration import Calibration, Nominal, Scale, Validity, Way
+from cosmos_ros.planning.surprise import STILL
 
 RESULT = Predict.Result
 MS = 1_000_000
 START = 1_700_000_000 * 10**9
 
 
-@pytest.fixture
-def world(rig, ready, listening, wait_for, tiny_checkpoint):
-    """A robot and a node on a simulated clock, which `set_clock` moves; `shown` are the images that came."""
-    robot, node = rig(checkpoint=str(tiny_checkpoint), use_sim_time=True, when_busy="queue")
-    clock = robot.ros.create_publisher(Clock, "/clock", 10)
-    ready(node, robot)
-    wait_for(clock.get_subscription_count, "the node's clock")
+class World:
+    """A robot and a node on a simulated clock, which `set_clock` moves; `heard` are the images that came."""
 
-    def set_clock(stamp_ns: int) -> None:
-        clock.publish(Clock(clock=robot.time(stamp_ns)))
-        wait_for(lambda: node.get_clock().now().nanoseconds == stamp_ns, "the time")
+    def __init__(self, robot, node, wait_for) -> None:
+        self.robot, self.node, self._wait_for = robot, node, wait_for
+        self.heard: list[Image] = []
+        self._clock = robot.ros.create_publisher(Clock, "/clock", 10)
+        wait_for(self._clock.get_subscription_count, "the node's clock")
 
-    def status() -> tuple[bytes, str]:
-        (status,) = [each for each in node._statuses() if each.subject == "image_now"]
+    def set_clock(self, ms: int) -> None:
+        now_ns = START + ms * MS
+        self._clock.publish(Clock(clock=self.robot.time(now_ns)))
+        self._wait_for(lambda: self.node.get_clock().now().nanoseconds == now_ns, "the time")
+
+    def see(self, *times_ms: int, frame_id: str = "camera_optical", **fields: object) -> None:
+        """The clock goes on, and at each of these times a frame comes."""
+        counts = self.node._configured.camera.counts
+        for ms in times_ms:
+            self.set_clock(ms)
+            frame, before = self.robot.image(START + ms * MS, **fields), counts.total()
+            frame.header.frame_id = frame_id
+            self.robot.images.publish(frame)
+            self._wait_for(lambda before=before: counts.total() > before, "the frame")
+
+    def status(self, subject: str = "image_now") -> tuple[bytes, str]:
+        (status,) = [each for each in self.node._statuses() if each.subject == subject]
         return status.level, status.summary
 
-    with listening(robot, node, Image, f"{node.get_namespace()}/foresight/image_now", (heard := []).append, 50):
-        yield SimpleNamespace(robot=robot, node=node, set_clock=set_clock, heard=heard, status=status)
+
+@pytest.fixture
+def world(rig, ready, listening, wait_for, tiny_checkpoint):
+    """world(**parameters) -> World"""
+    with contextlib.ExitStack() as until_the_end:
+
+        def make(**parameters: object) -> World:
+            given = {"checkpoint": str(tiny_checkpoint), "use_sim_time": True, "when_busy": "queue"}
+            robot, node = rig(**given, **parameters)
+            ready(node, robot)
+            made = World(robot, node, wait_for)
+            topic = f"{node.get_namespace()}/foresight/image_now"
+            until_the_end.enter_context(listening(robot, node, Image, topic, made.heard.append, 50))
+            return made
+
+        yield make
 
 
 def stamps_of(images: list[Image]) -> list[int]:
@@ -44,43 +73,91 @@ def stamps_of(images: list[Image]) -> list[int]:
 
 
 def test_the_frame_for_the_clocks_time_and_nothing_where_no_prediction_covers_it(world, wait_for):
+    world = world()
     robot, node, heard = world.robot, world.node, world.heard
-    world.set_clock(START)
+    world.set_clock(0)
     robot.film(node, last_ns=START)
     rollout = robot.predict(seed=3, include_frames=True).rollout
     assert len(rollout.frames) == 24
     for ms in (310, 420, 1000):
-        world.set_clock(START + ms * MS)
+        world.set_clock(ms)
         wait_for(lambda ms=ms: heard and stamps_of(heard)[-1] == round(ms, -2), f"the frame for {ms} ms")
     assert heard == [rollout.frames[k - 1] for k in (3, 4, 10)], "each once, as it left, with the time that it shows"
     node.set_parameters([Parameter("latency_compensation", value=0.2)])
     wait_for(lambda: stamps_of(heard)[-1] == 1200, "the frame for the other end of the link")
     assert world.status() == (b"\x00", "a released prediction shows the present")
-    world.set_clock(START + 2600 * MS)
+    world.set_clock(2600)
     wait_for(lambda: "ends 0.400 s before the time to show" in world.status()[1], "the reason")
     assert world.status()[0] == b"\x01", "somebody waits"
     before = len(heard)
 
-    world.set_clock(START)  # a bag that loops
+    world.set_clock(0)  # a bag that loops
     wait_for(lambda: "the clock jumped back" in world.status()[1], "the reason")
-    world.set_clock(START + 900 * MS)
+    world.set_clock(900)
     robot.film(node, last_ns=START + 900 * MS)
     assert len(heard) == before
     robot.predict(seed=4, frames=8)
-    world.set_clock(START + 1000 * MS)
+    world.set_clock(1000)
     wait_for(lambda: stamps_of(heard)[-1] == 1200, "predictions of the new time")
-    node._configured.image_now._frames._alarm = lambda: True
-    world.set_clock(START + 1100 * MS)
-    assert "a surprise alarm stands" in world.status()[1]
-    world.set_clock(START + 1200 * MS)
-    node._configured.image_now._frames._alarm = lambda: False
-    wait_for(lambda: stamps_of(heard)[-1] == 1400, "the frame after the alarm")
-    assert 1300 not in stamps_of(heard[before:])
+
+
+@pytest.fixture
+def frozen_is_surprising(tiny_checkpoint, tmp_path) -> str:
+    """The path of a calibration by which a camera that freezes is surprising, and nothing else."""
+    foresight = Foresight.from_config({"checkpoint": str(tiny_checkpoint), "device": "cpu"})
+    scale = Scale(tuple(range(1, 25)), (0.0,) * 24, (1.0,) * 24)
+    nominal = Nominal({STILL: scale}, ((-1.0, 0.0), (1.0, 0.9)), (0.0,) * 50)
+    validity = Validity("tiny", foresight.fingerprint, foresight.spec.frame_size, 10.0)
+    way = Way.of(foresight.spec, 9, None, None)
+    Calibration(validity, way, nominal, nominal, 1, 100).save(tmp_path / "calibration.json")
+    return str(tmp_path / "calibration.json")
+
+
+def test_while_a_surprise_alarm_stands_nothing_is_shown_and_then_it_is_again(world, frozen_is_surprising, wait_for):
+    world = world(surprise_calibration=frozen_is_surprising, surprise_clear_after=0.5, device="cpu")
+    robot, node, heard = world.robot, world.node, world.heard
+    world.set_clock(0)
+    robot.film(node, last_ns=START)
+    assert robot.predict(seed=3).error_code == RESULT.NONE
+    world.see(100, 200)
+    wait_for(lambda: heard and stamps_of(heard)[-1] == 200, "the frame for 200 ms")
+    world.see(300, 400, 500, data=robot.image(START).data)  # so that 400 and 500 are surprising, two in a row
+    wait_for(lambda: world.status("surprise")[0] == b"\x02", "the alarm")
+    why = "nothing to show: a surprise alarm stands: the world goes another way than predicted"
+    assert world.status() == (b"\x01", why)
+    world.see(600, 700, 800, 900)
+    (live,) = node._configured.surprise._monitor._live
+    wait_for(lambda: live.index == 9, "the comparison of the frame at 900 ms")
+    assert world.status() == (b"\x01", why), "nominal for 0.4 s"
+    world.see(1000)
+    wait_for(lambda: stamps_of(heard)[-1] == 1000, "the frame after the alarm")
+    assert world.status("surprise") == (b"\x00", "nominal")
+    assert [stamp for stamp in stamps_of(heard) if stamp > 500] == [1000]
+
+
+def test_another_cameras_frames_are_not_shown_under_this_ones_name(world, wait_for):
+    world = world()
+    robot, node, heard = world.robot, world.node, world.heard
+    world.set_clock(0)
+    robot.film(node, last_ns=START)
+    assert robot.predict(seed=3).error_code == RESULT.NONE
+    world.set_clock(100)
+    wait_for(lambda: stamps_of(heard) == [100], "the frame for 100 ms")
+    world.see(100, frame_id="another")
+    wait_for(lambda: "the camera's images began anew" in world.status()[1], "the reason")
+    world.see(*range(200, 1000, 100), frame_id="another")
+    assert robot.predict(seed=4, frames=8).error_code == RESULT.NONE
+    world.set_clock(1000)
+    wait_for(lambda: stamps_of(heard)[-1] == 1000, "the frame for 1000 ms")
+    world.set_clock(2000)
+    wait_for(lambda: "ends 0.300 s before" in world.status()[1], "nothing of the first camera's, which goes to 2400 ms")
+    assert [image.header.frame_id for image in heard] == ["camera_optical", "another"]
 
 
 def test_what_a_guard_refuses_is_never_shown(world, wait_for, monkeypatch):
+    world = world()
     robot, node, heard = world.robot, world.node, world.heard
-    world.set_clock(START)
+    world.set_clock(0)
     robot.film(node, last_ns=START)
     guardrail = node._configured.foresight.guardrail
     guard, screen, stretches = guardrail.guards.content[0], guardrail.screen, []
@@ -89,9 +166,9 @@ def test_what_a_guard_refuses_is_never_shown(world, wait_for, monkeypatch):
     refusal = Judgement(Verdict.REFUSED, "no")
     monkeypatch.setattr(guard, "judge", lambda frames: judge(frames) if stretches[-1] == (0,) else refusal)
     robot.expect(RESULT.BLOCKED_VIDEO, seed=3, frames=48)
-    world.set_clock(START + 2400 * MS)
+    world.set_clock(2400)
     wait_for(lambda: heard, "the last frame of the stretch that passed")
-    world.set_clock(START + 2500 * MS)
+    world.set_clock(2500)
     wait_for(lambda: "ends 0.100 s before" in world.status()[1], "the reason")
     assert stamps_of(heard) == [2400]
     world.node.trigger_deactivate()
