@@ -4,8 +4,13 @@
                          [--checkpoint DIR] [--out bench/results/soak.json]
 
 Counted are camera images that the buffer did not get, goals without an answer or with two, the answers by error code,
-latencies (of rollouts, and from a cancel request to the answer), and the node's resident memory over time. Every
-client draws what it does from its own seed; the policy for busy times (`when_busy`) is drawn anew every few seconds.
+and latencies (of rollouts, and from a cancel request to the answer). Every client draws what it does from its own seed;
+the policy for busy times (`when_busy`) is drawn anew every few seconds. All processes use
+config/fastdds_large_images.xml, as the README advises for images of this size.
+
+The node's resident memory is compared between two rests, after a fifth of the load and after all of it. Under load it
+goes up and down with the rollouts that are kept, from 16 MB to 94 MB each. At a rest the same goals are sent and
+the results of earlier ones have expired, so that what the node holds is the same.
 """
 
 from __future__ import annotations
@@ -30,9 +35,13 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from cosmos_ros.commands.ros_processes import free_domain
-from cosmos_ros.paths import executable
+from cosmos_ros.node.predict_action import RESULT_TIMEOUT_S
+from cosmos_ros.paths import executable, share_directory
 
 ANSWER_S = 120.0  # a goal without an answer by then has none
+LOAD_SHARES = (0.2, 0.8)  # of the time, each before a rest
+REST_S = 120.0  # what a rest may take
+KEPT = 4  # goals whose rollouts the node keeps: `keep_rollouts` as it is by default
 ENDS = (GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_CANCELED, GoalStatus.STATUS_ABORTED)
 CODES = {getattr(Predict.Result, n): n for n in dir(type(Predict.Result)) if n.isupper() and not n.startswith("_")}
 
@@ -92,6 +101,22 @@ class Overseer(Client):
         )
         rclpy.spin_until_future_complete(self, self._parameters.call_async(request))
 
+    def listen(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            rclpy.spin_once(self, timeout_sec=0.1)
+
+    def have_predicted(self, n: int, seed: int) -> int:
+        """Goals with seeds from this one on until n have succeeded, which the guardrail decides; the next seed."""
+        while n:
+            sent = self.action.send_goal_async(Predict.Goal(samples=2, temperature=1.0, seed=seed))
+            rclpy.spin_until_future_complete(self, sent)
+            answer = sent.result().get_result_async()
+            rclpy.spin_until_future_complete(self, answer)
+            n -= answer.result().result.error_code == Predict.Result.NONE
+            seed += 1
+        return seed
+
     def _on_status(self, message: GoalStatusArray) -> None:
         for each in message.status_list:
             if each.status in ENDS:
@@ -100,52 +125,64 @@ class Overseer(Client):
 
 def measure(options: argparse.Namespace) -> dict:
     """Run all processes to their end; what the module's docstring lists."""
-    os.environ |= {"ROS_DOMAIN_ID": str(free_domain()), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    os.environ |= {
+        "ROS_DOMAIN_ID": str(free_domain()),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "FASTRTPS_DEFAULT_PROFILES_FILE": str(share_directory() / "config" / "fastdds_large_images.xml"),
+    }
     parameters = {"checkpoint": f'"{options.checkpoint}"', "history": 1.0, "max_age": 0.0}
     given = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
     node = subprocess.Popen([sys.executable, executable("foresight_node"), "--ros-args", *given])
     rclpy.init()
-    overseer, dice, rss = Overseer(), random.Random(0), []
-    here = Path(__file__).parent
+    overseer, dice, load_rss, rest_rss, clients = Overseer(), random.Random(0), [], [], []
     try:
         overseer.wait_until(lambda: overseer.values.get("state") == "active")
+        film = {"rate": options.rate, "size": options.size, "seconds": options.seconds + 2 * REST_S}
         camera = start(
-            here / "camera_rate.py",
+            Path(__file__).with_name("camera_rate.py"),
             "--camera",
-            "--rate",
-            options.rate,
-            "--size",
-            options.size,
-            "--seconds",
-            options.seconds,
+            *(word for name, value in film.items() for word in (f"--{name}", value)),
         )
         overseer.wait_until(lambda: buffered(overseer.values) > options.rate)
-        overseer.set(continuous_rate=float(options.continuous_rate))
-        seconds = options.seconds - 15
-        clients = [start(__file__, "--client", seed, "--seconds", seconds) for seed in range(options.clients)]
-        while any(client.poll() is None for client in clients):
-            overseer.set(when_busy=dice.choice(["reject", "preempt", "queue"]))
-            rss.append(resident_mb(node.pid))
-            until = time.monotonic() + 5
-            while time.monotonic() < until:
-                rclpy.spin_once(overseer, timeout_sec=0.1)
-        overseer.wait_until(lambda: camera.poll() is not None)
+        for share in LOAD_SHARES:
+            overseer.set(continuous_rate=float(options.continuous_rate))
+            seeds = range(len(clients), len(clients) + options.clients)
+            leg = [start(__file__, "--client", seed, "--seconds", share * options.seconds) for seed in seeds]
+            clients += leg
+            while any(client.poll() is None for client in leg):
+                overseer.set(when_busy=dice.choice(["reject", "preempt", "queue"]))
+                load_rss.append(resident_mb(node.pid))
+                overseer.listen(5)
+            rest_rss.append(rest(overseer, node.pid))
+        overseer.wait_until(lambda: camera.poll() is not None, 4 * REST_S)
         overseer.values.clear()
         overseer.wait_until(lambda: "images added" in overseer.values)
     finally:
         node.terminate()
         status = node.wait()
-    return summary(overseer, [json.loads(c.stdout.read()) for c in clients], json.loads(camera.stdout.read()), rss) | {
-        "node_exit_status": status
+    heard = [json.loads(client.stdout.read()) for client in clients]
+    return summary(overseer, heard, json.loads(camera.stdout.read())) | {
+        "resident_mb_most_under_load": round(max(load_rss), 1),
+        "resident_mb_at_rest": [round(each, 1) for each in rest_rss],
+        "resident_growth_percent": round(100 * (rest_rss[-1] / rest_rss[0] - 1), 2),
+        "node_exit_status": status,
     }
 
 
-def summary(overseer: Overseer, clients: list[dict], camera: dict, rss: list[float]) -> dict:
+def rest(overseer: Overseer, node: int) -> float:
+    """The node's resident memory, MB, when it holds what a few whole goals leave."""
+    overseer.set(continuous_rate=0.0, when_busy="queue")
+    seed = overseer.have_predicted(KEPT, seed=0)
+    overseer.listen(RESULT_TIMEOUT_S + 2)
+    overseer.have_predicted(1, seed)  # after it, what has expired is given back to the system
+    overseer.listen(5)
+    return resident_mb(node)
+
+
+def summary(overseer: Overseer, clients: list[dict], camera: dict) -> dict:
     codes: collections.Counter[str] = collections.Counter()
     for client in clients:
         codes.update(client["codes"])
-    quarter = max(1, len(rss) // 4)
-    early, late = statistics.median(rss[quarter : 2 * quarter]), statistics.median(rss[-quarter:])
     return {
         "images_published": camera["published"],
         "images_lost": camera["published"] - buffered(overseer.values),
@@ -156,9 +193,6 @@ def summary(overseer: Overseer, clients: list[dict], camera: dict, rss: list[flo
         "continuous": {key: value for key, value in overseer.values.items() if key.startswith("predictions ")},
         "rollout_s": percentiles([s for client in clients for s in client["rollout_s"]]),
         "cancel_to_answer_s": percentiles([s for client in clients for s in client["cancel_s"]]),
-        "resident_mb_second_quarter": early,
-        "resident_mb_last_quarter": late,
-        "resident_growth_percent": round(100 * (late / early - 1), 2),
     }
 
 
@@ -180,7 +214,7 @@ def start(script: Path | str, *arguments: object) -> subprocess.Popen:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--seconds", type=float, default=600.0, help="of load")
     parser.add_argument("--rate", type=float, default=30.0, help="of the camera, Hz")
     parser.add_argument("--size", default="640x1024", help="height x width")
     parser.add_argument("--continuous-rate", type=float, default=1.0, help="Hz")

@@ -19,6 +19,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from cosmos_ros.device.host_memory import return_freed_memory
 from cosmos_ros.errors import Busy, Canceled, ForesightError, NotActive, Preempted
 from cosmos_ros.progress import Progress, Stage
 
@@ -269,6 +270,8 @@ class PredictionQueue:
     def _work(self) -> None:
         while (job := self._next()) is not None:
             self._serve(job)
+            if not self._waiting:
+                return_freed_memory()
 
     def _next(self) -> Job | None:
         """Wait for a job; None when there will be no more."""

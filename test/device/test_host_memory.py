@@ -1,0 +1,41 @@
+"""What was freed is the system's again."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cosmos_ros.device import host_memory
+
+BLOCK = 100_000  # bytes; from 128 KB on glibc returns a block at once
+N_BLOCKS = 2000
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not hasattr(host_memory._libc, "malloc_trim"), reason="a C library without malloc_trim")
+def test_what_another_thread_freed_between_blocks_in_use_is_returned():
+    kept = []
+
+    def take_turns() -> None:
+        blocks = [np.ones(BLOCK, np.uint8) for _ in range(N_BLOCKS)]
+        kept.extend(blocks[::50])  # in use: what lies between cannot be cut off at the end
+
+    thread = threading.Thread(target=take_turns)
+    thread.start()
+    thread.join()
+    before = resident_bytes()
+    host_memory.return_freed_memory()
+    assert before - resident_bytes() > 0.8 * BLOCK * N_BLOCKS
+    assert all(block.all() for block in kept)
+
+
+def test_a_c_library_without_it_is_no_error(monkeypatch):
+    monkeypatch.setattr(host_memory, "_libc", object())
+    host_memory.return_freed_memory()
