@@ -136,6 +136,8 @@ class CameraSubscription:
         """Why there is no frame to predict from."""
         if self._first_arrival is None:
             return f"no image has arrived on {self.topic} yet: {self._why_silent()}"
+        if restless := self.why_restless():
+            return f"no usable image is there; {restless}"
         fates = ", ".join(f"{count} {fate}" for fate, count in sorted(self.counts.items()))
         last = f"; the last one that could not be used: {self._last_fault}" if self._last_fault else ""
         return f"no usable image is there; of those that came on {self.topic}: {fates}{last}"
@@ -206,7 +208,9 @@ class CameraSubscription:
         if not self._images_jumped_first():
             self._buffer.clear()
         self.infos.clear()
-        self._complaints.say("clock", "the clock was set back or exchanged: the frame buffer starts afresh")
+        self._last_restart = "the clock was set back or exchanged: the frame buffer starts afresh"
+        self._restarts.append(time.monotonic())
+        self._complaints.say("clock", self._last_restart)
 
     def _images_jumped_first(self) -> bool:
         """Whether the buffer began afresh at the clock's new time already: a bag's images may loop before its clock."""

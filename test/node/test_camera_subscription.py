@@ -266,6 +266,18 @@ def test_a_clock_that_is_set_back_empties_the_buffer(timed, wait_for):
     wait_for(lambda: node._configured.buffer.state().frames == 0, "the empty buffer")
 
 
+def test_a_clock_that_is_set_back_again_and_again_is_named_where_no_clip_comes(timed, wait_for):
+    """As where two publish it."""
+    robot, node, tick = timed
+    for _ in range(camera_subscription.OFTEN):
+        tick(1000 * 10**9, wait_for)
+        robot.film(node, n=1, last_ns=1000 * 10**9)
+        tick(900 * 10**9, wait_for)
+    why = f"images on {node._configured.camera.topic} again and again: the clock was set back"
+    wait_for(lambda: why in robot.expect(Predict.Result.NO_FRAMES).error_msg, "the reason")
+    assert diagnosed(node).level == WARN and why in diagnosed(node).summary
+
+
 def test_age_is_measured_by_the_robots_clock(timed, wait_for):
     robot, node, tick = timed
     start = 5_000 * 10**9
