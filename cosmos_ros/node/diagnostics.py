@@ -22,6 +22,7 @@ from cosmos_ros.node.image_now import ImageNow
 from cosmos_ros.node.predict_action import PredictAction
 from cosmos_ros.node.surprise import SurpriseWatch
 from cosmos_ros.node.timers import steady_timer
+from cosmos_ros.planning.monitor import CALIBRATED, COMPARED
 from cosmos_ros.queue import PredictionQueue
 from cosmos_ros.rollout import NANOSECONDS
 
@@ -154,7 +155,13 @@ def surprise_status(watch: SurpriseWatch) -> Status:
     if alarm.standing:
         began = f"{alarm.began_ns / NANOSECONDS:.3f} s"
         return Status("surprise", ERROR, f"the world goes another way than foreseen since {began}", values)
-    return Status("surprise", OK, "nominal" if calibration else "uncalibrated: no alarm can come", values)
+    if calibration is None:
+        return Status("surprise", OK, "uncalibrated: no alarm can come", values)
+    if watch.counts.get(CALIBRATED):
+        return Status("surprise", OK, "nominal", values)
+    if watch.counts.get(COMPARED):
+        return Status("surprise", WARN, f"no alarm can come: the calibration is for {calibration.way}", values)
+    return Status("surprise", OK, "nothing has been compared yet", values)
 
 
 def _gpu_memory(device: torch.device) -> dict[str, str]:

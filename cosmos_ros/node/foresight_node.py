@@ -49,7 +49,7 @@ from cosmos_ros.node.diagnostics import (
     surprise_status,
 )
 from cosmos_ros.node.image_now import ImageNow
-from cosmos_ros.node.log import NodeLogHandler
+from cosmos_ros.node.log import Complaints, NodeLogHandler
 from cosmos_ros.node.messages import whole_messages
 from cosmos_ros.node.parameters import Parameters
 from cosmos_ros.node.predict_action import PredictAction
@@ -129,7 +129,7 @@ class ForesightNode(LifecycleNode):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("foresight", **kwargs)
-        self._package_log = NodeLogHandler(self)
+        self._package_log, self._complaints = NodeLogHandler(self), Complaints(self.get_logger().warning)
         self._settings = Parameters(self, is_configured=lambda: self.state != "unconfigured")
         self._configured: Configured | None = None
         self._trouble = ""  # why the last transition failed
@@ -334,7 +334,7 @@ class ForesightNode(LifecycleNode):
             try:
                 parts.publisher.publish_together(rollouts, camera, lambda: parts.foresight.mean(rollouts))
             except ForesightError as error:  # each sample passed, and they are published
-                self.get_logger().warning(f"~/mean stays silent: {error.code}: {error}")
+                self._complaints.say("mean", f"~/mean stays silent: {error.code}: {error}")
         return messages
 
     def _or_default(self, name: str, requested: float | None) -> float | None:

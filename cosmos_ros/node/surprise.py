@@ -14,6 +14,7 @@ from unique_identifier_msgs.msg import UUID
 from cosmos_ros.foresight import Foresight
 from cosmos_ros.frame_buffer import FrameBuffer
 from cosmos_ros.msg import Surprise as SurpriseMessage
+from cosmos_ros.node.log import Complaints
 from cosmos_ros.node.messages import float_image, time_message
 from cosmos_ros.node.rollout_publisher import QUEUE
 from cosmos_ros.planning.calibration import Calibration, Validity, Way
@@ -65,6 +66,7 @@ class SurpriseWatch:
         self._node, self._log = node, node.get_logger().get_child("surprise")
         self._surprise = node.create_lifecycle_publisher(SurpriseMessage, "~/surprise", QUEUE)
         self._map = node.create_lifecycle_publisher(Image, "~/surprise/map", QUEUE)
+        self._complaints = Complaints(self._log.error)
         self._woken, self._closing = threading.Event(), False
         self._at_work = threading.Lock()
         self._alarms_told = 0
@@ -115,7 +117,7 @@ class SurpriseWatch:
                 try:
                     self._compare()
                 except Exception:  # whatever it is, the next frame has its chance
-                    self._log.error(f"a comparison failed:\n{traceback.format_exc()}")
+                    self._complaints.say("comparison", f"a comparison failed:\n{traceback.format_exc()}")
 
     def _compare(self) -> None:
         for surprise in self._monitor.comparisons():

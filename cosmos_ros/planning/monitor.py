@@ -25,6 +25,7 @@ from cosmos_ros.planning.surprise import FULL, Measured, Pair, Past, error_map, 
 from cosmos_ros.rollout import NANOSECONDS, Clip, GuardedRollout, Likelihood
 
 MOST_EXPECTATIONS = 8  # that are held: one of 640x1024 takes 65 MB
+COMPARED, CALIBRATED = "frames compared", "frames compared that the calibration knows"  # among what is counted
 
 Likely = Callable[[Clip, np.ndarray, str], Likelihood]
 
@@ -250,8 +251,9 @@ class SurpriseMonitor:
             except BadImage:
                 self.counts["frames that could not be read or had another size"] += 1
                 continue
-            self.counts["frames compared"] += 1
+            self.counts[COMPARED] += 1
             if surprise.calibrated:
+                self.counts[CALIBRATED] += 1
                 self.alarm.take(surprise.stamp_ns, surprise.score, surprise.surprising)
             yield surprise
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 
 import pytest
 from cosmos_ros.action import Predict
@@ -133,6 +134,45 @@ def test_while_a_surprise_alarm_stands_nothing_is_shown_and_then_it_is_again(wor
     wait_for(lambda: stamps_of(heard)[-1] == 1000, "the frame after the alarm")
     assert world.status("surprise") == (b"\x00", "nominal")
     assert [stamp for stamp in stamps_of(heard) if stamp > 500] == [1000]
+
+
+def test_an_alarm_that_is_just_being_raised_does_not_outlive_the_deactivation(
+    world, frozen_is_surprising, wait_for, monkeypatch
+):
+    world = world(surprise_calibration=frozen_is_surprising, surprise_frames=1, device="cpu")
+    robot, node = world.robot, world.node
+    world.set_clock(0)
+    robot.film(node, last_ns=START)
+    assert robot.predict(seed=3).error_code == RESULT.NONE
+    assert world.status("surprise") == (b"\x00", "nothing has been compared yet")
+    watch, reached, go_on = node._configured.surprise, threading.Event(), threading.Event()
+    measure = watch._monitor._compare
+
+    def hold(due):
+        reached.set()
+        assert go_on.wait(60)
+        return measure(due)
+
+    monkeypatch.setattr(watch._monitor, "_compare", hold)
+    world.see(100, data=robot.image(START).data)  # as the clip's last frame
+    assert reached.wait(60)
+    deactivating = threading.Thread(target=node.trigger_deactivate)
+    deactivating.start()
+    wait_for(lambda: not watch._monitor._live, "all that was expected to be forgotten")
+    go_on.set()
+    deactivating.join(60)
+    assert watch.alarm.count == 1 and not watch.alarm.standing
+
+
+def test_predictions_that_the_calibration_does_not_know_are_a_warning(world, frozen_is_surprising, wait_for):
+    world = world(surprise_calibration=frozen_is_surprising, device="cpu")
+    world.set_clock(0)
+    world.robot.film(world.node, last_ns=START)
+    assert world.robot.predict(seed=3, temperature=0.5).error_code == RESULT.NONE
+    world.see(100)
+    wait_for(lambda: "no alarm can come" in world.status("surprise")[1], "the warning")
+    level, summary = world.status("surprise")
+    assert level == b"\x01" and "temperature" in summary
 
 
 def test_another_cameras_frames_are_not_shown_under_this_ones_name(world, wait_for):
