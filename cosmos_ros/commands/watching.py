@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -33,6 +33,7 @@ class Watching:
 
     def __init__(self, args: argparse.Namespace) -> None:
         require(args, positive=("every",), not_negative=("workers", "frames"))
+        _require_once(args.bags)
         self._args = args
         model, clips = config_of(args, ForesightConfig), config_of(args, ClipConfig)
         surprise = config_of(args, SurpriseConfig)
@@ -71,6 +72,13 @@ class Watching:
 
             todo = [task for task in self.tasks if task.key not in done]
             return measure_all(todo, RecordingWatcher, self.settings, spread, keep_and_show)
+
+
+def _require_once(bags: Sequence[str]) -> None:
+    """Raises SettingError for a recording that was given twice: a calibration could not be held against itself."""
+    places = [Path(bag).resolve() for bag in bags]
+    if twice := sorted({str(bag) for bag, place in zip(bags, places, strict=True) if places.count(place) > 1}):
+        raise SettingError(f"{', '.join(twice)}: give each recording once")
 
 
 def evaluate_surprise(args: argparse.Namespace) -> int:

@@ -87,16 +87,14 @@ def score(
         raise InvalidGoal(f"metric must be one of {', '.join(METRICS)}; got '{metric}'")
     if not rollouts:
         raise InvalidGoal("there is no rollout to score")
-    if not quantiles or not all(0 <= quantile <= 1 for quantile in quantiles):
+    if not len(quantiles) or not all(0 <= quantile <= 1 for quantile in quantiles):
         raise InvalidGoal(f"quantiles must lie in 0..1; got {list(quantiles)}")
     shape = rollouts[0].frames.shape
     if any(rollout.frames.shape != shape for rollout in rollouts) or goal_image.dtype != np.uint8:
         raise InvalidGoal("the rollouts must have the same number and size of frames, and the image must be uint8")
     if goal_image.shape != shape[1:]:
-        raise InvalidGoal(
-            f"the goal image is {goal_image.shape[1]}x{goal_image.shape[0]}, the predicted frames are "
-            f"{shape[2]}x{shape[1]}"
-        )
+        theirs = "x".join(map(str, goal_image.shape[1::-1])) if goal_image.ndim == 3 else list(goal_image.shape)
+        raise InvalidGoal(f"the goal image is {theirs}, the predicted frames are {shape[2]}x{shape[1]}")
     part = region or Crop(0, 0, shape[2], shape[1])
     _check_region(part, shape[1], shape[2])
     if metric != "latent":
@@ -115,8 +113,11 @@ def compare(costs: Sequence[Cost]) -> Comparison:
     A pairing sets one sample of the best goal against one of another goal by their cost over the horizon; a tie counts
     half. One goal alone is best for sure.
 
-    Raises InvalidGoal for horizons of different lengths, whose means say nothing of each other.
+    Raises InvalidGoal for no cost at all, and for several metrics or lengths of horizons, whose means say nothing of
+    each other.
     """
+    if len({cost.metric for cost in costs}) != 1:
+        raise InvalidGoal("costs to compare must be there, and all in the same metric")
     if len(lengths := {cost.costs.shape[1] for cost in costs}) > 1:
         raise InvalidGoal(
             f"goals of {' and '.join(map(str, sorted(lengths)))} frames cannot be compared: ask for goals of one "

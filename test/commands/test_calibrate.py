@@ -78,3 +78,11 @@ def test_labels_without_a_calibration_or_with_another_models_are_refused(
     labels += ["--surprise-calibration", str(calibration), "--checkpoint", str(tiny_text_checkpoint)]
     assert cli.main(["evaluate", str(bags / "dark"), *labels]) == 1
     assert "this calibration was made for the model tiny" in capsys.readouterr().err
+
+
+def test_a_recording_that_is_given_twice_is_refused(bags, tiny_checkpoint, tmp_path, capsys):
+    """Both halves of a calibration would hold it, and promise what nothing keeps."""
+    twice = [str(bags / "nominal0"), str(bags / "nominal1"), f"{bags}/../{bags.name}/nominal0"]
+    out = tmp_path / "calibration.json"
+    assert cli.main(["calibrate", *twice, "--checkpoint", str(tiny_checkpoint), "--out", str(out), *MODEL]) == 1
+    assert "nominal0: give each recording once" in capsys.readouterr().err and not out.exists()

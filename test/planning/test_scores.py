@@ -100,6 +100,8 @@ def test_what_does_not_fit_is_said(goal, changes, words):
 def test_images_of_another_size_and_no_rollouts_are_refused(goal):
     with pytest.raises(InvalidGoal, match="the goal image is 48x31, the predicted frames are 48x32"):
         score([noisy(goal, 1)], goal[1:])
+    with pytest.raises(InvalidGoal, match=r"the goal image is \[32, 48\], the predicted frames are 48x32"):
+        score([noisy(goal, 1)], goal[..., 0])
     with pytest.raises(InvalidGoal, match="no rollout"):
         score([], goal)
     with pytest.raises(InvalidGoal, match="same number"):
@@ -110,6 +112,9 @@ def test_goals_of_different_lengths_cannot_be_compared(goal):
     short, long = score([noisy(goal, 1, n=8)], goal), score([noisy(goal, 1, n=24)], goal)
     with pytest.raises(InvalidGoal, match="goals of 8 and 24 frames cannot be compared"):
         compare([long, short])
+    for others in ([], [long, score([noisy(goal, 1, n=24)], goal, metric="structural")]):
+        with pytest.raises(InvalidGoal, match="all in the same metric"):
+            compare(others)
 
 
 def costs(*of_samples: float) -> Cost:
