@@ -11,38 +11,64 @@ from cosmos_ros.errors import GuardrailUnavailable
 from cosmos_ros.guardrail.face_blur import MIN_SIZE, FaceDetector
 from cosmos_ros.guardrail.guard import sha256_of
 
-# Steps of the search: from one size of face to the next, and how many windows must agree on a face. With a step of
+# Steps of the search: from one size of face to the next, and how many windows must agree on a candidate. With a step of
 # 1.2 one is enough: it finds more faces than 1.1 and three, in half of the time (bench/embedded_faces.py).
 SCALE_STEP = 1.2
 MIN_NEIGHBOURS = 1
 PROFILE_REDUCTION = 2  # profiles are searched for in a copy reduced by this factor: two searches, for the time of half
 
+# Such a search takes cupboards and joints of robots for faces. So each candidate is looked at again, scaled to
+# SECOND_SIZE pixels, with some surroundings and in finer steps; every window that a cascade takes for a face is a vote.
+# Around a face there are many, around clutter few. Fewer votes are asked for on a profile, as we had few pictures to
+# measure profiles by (bench/results/embedded_faces.json).
+SECOND_SIZE = 40
+SURROUNDINGS = 0.25  # of the candidate's side, on each side of it
+SECOND_STEP = 1.05
+SECOND_SIZES = (26, 56)  # pixels, of the faces that may be voted for
+FRONTAL_VOTES = 10  # of three cascades together
+PROFILE_VOTES = 4  # of the one there is
+
 
 class CascadeFaceDetector(FaceDetector):
     """OpenCV's bundled Haar cascades for frontal faces and for profiles, both ways.
 
+    A coarse search proposes candidates, and a finer look at each, for frontal faces with two cascades more, decides.
+
     Raises GuardrailUnavailable where they are missing or cannot be read.
     """
 
-    CASCADES = ("haarcascade_frontalface_alt2.xml", "haarcascade_profileface.xml")
+    FRONTAL = (
+        "haarcascade_frontalface_alt2.xml",
+        "haarcascade_frontalface_alt.xml",
+        "haarcascade_frontalface_default.xml",
+    )
+    PROFILE = ("haarcascade_profileface.xml",)
+    CASCADES = FRONTAL + PROFILE
 
     def __init__(self) -> None:
         folder = _cascades_folder()
-        files = [folder / name for name in self.CASCADES]
-        self.weights = sha256_of(files, folder)
-        self._frontal, self._profile = map(_cascade, files)
+        self.weights = sha256_of([folder / name for name in self.CASCADES], folder)
+        self._frontal = [_cascade(folder / name) for name in self.FRONTAL]
+        self._profile = [_cascade(folder / name) for name in self.PROFILE]
 
     def detect(self, frames: np.ndarray) -> list[np.ndarray]:
         return [self._detect(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)) for frame in frames]
 
     def _detect(self, grey: np.ndarray) -> np.ndarray:
+        frontal, profile = self.candidates(grey)
+        return np.concatenate([frontal[frontal[:, 4] >= FRONTAL_VOTES], profile[profile[:, 4] >= PROFILE_VOTES]])[:, :4]
+
+    def candidates(self, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Frontal faces and profiles that a picture uint8 [h, w] may hold: [n, 5], x1, y1, x2, y2 and the votes."""
         height, width = (max(1, side // PROFILE_REDUCTION) for side in grey.shape)
         small = cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA)
-        mirrored = _boxes(self._profile, np.ascontiguousarray(small[:, ::-1]))
-        mirrored[:, [0, 2]] = width - mirrored[:, [2, 0]]
-        profiles = np.concatenate([_boxes(self._profile, small), mirrored])
         scale = np.tile(np.divide(grey.shape[::-1], (width, height)), 2)
-        return np.concatenate([_boxes(self._frontal, grey), profiles * scale])
+        mirrored = np.ascontiguousarray(grey[:, ::-1])
+        frontal = _voted(self._frontal, grey, _boxes(self._frontal[0], grey))
+        profile = _voted(self._profile, grey, _boxes(self._profile[0], small) * scale)
+        other = _voted(self._profile, mirrored, _boxes(self._profile[0], np.ascontiguousarray(small[:, ::-1])) * scale)
+        other[:, [0, 2]] = grey.shape[1] - other[:, [2, 0]]
+        return frontal, np.concatenate([profile, other])
 
 
 def _cascades_folder() -> Path:
@@ -75,3 +101,26 @@ def _boxes(cascade: cv2.CascadeClassifier, grey: np.ndarray) -> np.ndarray:
     boxes = np.asarray(found, np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return boxes
+
+
+def _voted(cascades: list[cv2.CascadeClassifier], grey: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Boxes float [n, 4] in a picture uint8 [h, w], each with the cascades' votes on it: [n, 5]."""
+    looks = [_second_look(grey, box) for box in boxes]
+    votes = [sum(_votes(cascade, look) for cascade in cascades) for look in looks]
+    return np.column_stack([boxes, np.array(votes, np.float64)])
+
+
+def _second_look(grey: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """The box with its surroundings, as far as they lie in the picture; the box has SECOND_SIZE pixels a side in it."""
+    x1, y1, x2, y2 = box
+    margin = SURROUNDINGS * (x2 - x1)
+    left, top = (max(0, round(start - margin)) for start in (x1, y1))
+    part = grey[top : round(y2 + margin), left : round(x2 + margin)]
+    factor = SECOND_SIZE / (x2 - x1)
+    size = round(part.shape[1] * factor), round(part.shape[0] * factor)
+    return cv2.resize(part, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+
+
+def _votes(cascade: cv2.CascadeClassifier, look: np.ndarray) -> int:
+    least, most = ((size, size) for size in SECOND_SIZES)
+    return len(cascade.detectMultiScale(look, SECOND_STEP, minNeighbors=0, minSize=least, maxSize=most))

@@ -7,8 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import skimage.data
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,9 +21,10 @@ from cosmos_ros.guardrail.embedded.blocklist import LOOK_ALIKES, EmbeddedBlockli
 from cosmos_ros.guardrail.embedded.degenerate_video import DegenerateVideoGuard
 from cosmos_ros.guardrail.embedded.haar_faces import CascadeFaceDetector
 from cosmos_ros.guardrail.embedded.lists import BLOCKED
-from cosmos_ros.guardrail.face_blur import FaceBlur
+from cosmos_ros.guardrail.face_blur import FaceBlur, reduced
 from cosmos_ros.guardrail.guard import Guards
 from cosmos_ros.guardrail_report import Verdict
+from cosmos_ros.recordings.opening import open_recording
 from cosmos_ros.rollout import Clip, Crop, GuardedRollout
 
 ENTRIES = [(category, entry) for category, entries in BLOCKED.items() for entry in entries]
@@ -202,3 +205,56 @@ def test_a_damaged_cascade_is_no_guard(monkeypatch, tmp_path, name, fault):
 
 def test_the_cascades_boxes_lie_in_the_frame_and_none_is_seen_in_noise(noise):
     assert [len(boxes) for boxes in CascadeFaceDetector().detect(noise(2))] == [0, 0]
+
+
+@pytest.fixture(scope="module")
+def detector() -> CascadeFaceDetector:
+    return CascadeFaceDetector()
+
+
+def portrait(name: str, width: int) -> np.ndarray:
+    """RGB, of 512 x 512 pixels at first."""
+    picture = getattr(skimage.data, name)()
+    picture = picture if picture.ndim == 3 else np.repeat(picture[..., np.newaxis], 3, axis=-1)
+    return cv2.resize(picture, (width, width), interpolation=cv2.INTER_AREA)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize(
+    "name, width, face",
+    [
+        *[("astronaut", width, (176, 70, 272, 166)) for width in (120, 144, 200, 256, 400)],
+        *[("camera", width, (190, 100, 262, 196)) for width in (160, 176, 288, 312, 512)],
+    ],
+)
+def test_a_face_and_a_profile_are_covered_at_several_sizes_both_ways(detector, name, width, face, mirrored):
+    """Of 22 to 75 pixels, and a profile of 22 to 72."""
+    mask = np.zeros((width, width), bool)
+    left, top, right, bottom = (round(side * width / 512) for side in face)
+    mask[top:bottom, left:right] = True
+    frame = portrait(name, width)
+    if mirrored:
+        frame, mask = np.ascontiguousarray(frame[:, ::-1]), mask[:, ::-1]
+    (blurred,), judgement = FaceBlur(detector, width**2).filter(frame[np.newaxis])
+    changed = (blurred != frame).any(axis=-1)
+    assert judgement.verdict is Verdict.MODIFIED and changed[mask].mean() > 0.5
+
+
+def test_clutter_that_resembles_a_face_at_first_sight_is_left(detector):
+    """A frame of the sample bag, in which the arm's joints make up a profile to the coarse search."""
+    bag = open_recording(Path(__file__).parents[3] / "data" / "sample_bag")
+    frame = next(frame for number, frame in enumerate(bag.frames(bag.image_topic())) if number == 234).load()[
+        np.newaxis
+    ]
+    frame = reduced(frame, 288 * 480)
+    assert sum(map(len, detector.candidates(cv2.cvtColor(frame[0], cv2.COLOR_RGB2GRAY)))) > 0
+    assert FaceBlur(detector, 288 * 480).filter(frame)[1].verdict is Verdict.PASSED
+
+
+@pytest.mark.parametrize("edge", ["left", "top", "right"])
+def test_a_face_at_the_frames_edge_is_covered(detector, edge):
+    """Where the second look has no surroundings on that side."""
+    frame = portrait("astronaut", 256)
+    part = {"left": np.s_[:, 88:], "top": np.s_[33:], "right": np.s_[:, :137]}[edge]
+    (blurred,), judgement = FaceBlur(detector, 256**2).filter(np.ascontiguousarray(frame[part])[np.newaxis])
+    assert judgement.verdict is Verdict.MODIFIED
