@@ -19,9 +19,10 @@ Numbers = dict[str, dict[str, float | bool | None]]
 class Measure:
     """A column of the benchmark's table.
 
-    key    in a row's numbers
-    unit   said below the title, with what is better
-    scale  by which the number is multiplied for the table: 100 for shares in per cent
+    key      in a row's numbers
+    unit     said below the title, with what is better
+    scale    by which the number is multiplied for the table: 100 for shares in per cent
+    lacking  why a clip can have no number
     """
 
     key: str
@@ -29,6 +30,7 @@ class Measure:
     unit: str
     decimals: int
     scale: float = 1.0
+    lacking: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Benchmark:
 
     name            as in the command
     title, question for the report
-    stages          kind of scene -> draws one
+    stages          gives kind of scene -> draws one; asked for where clips are simulated alone, as it needs MuJoCo
     n_clips         of all kinds together; the kinds take turns
     conditioning    frames that the model is shown, in turn: "video" (9 at the published compression), "image" (1)
     metrics         of the evaluation's, measured beside
@@ -68,7 +70,7 @@ class Benchmark:
     name: str
     title: str
     question: str
-    stages: Mapping[str, Stage]
+    stages: Callable[[], Mapping[str, Stage]]
     n_clips: int
     conditioning: Sequence[str]
     metrics: tuple[str, ...]

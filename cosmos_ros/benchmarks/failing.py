@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cosmos_ros.benchmarks.benchmark import Benchmark, Measure, Numbers, Published
-from cosmos_ros.benchmarks.scenes.physics import PHYSICS
-from cosmos_ros.benchmarks.scenes.static_room import STATIC_ROOMS
+from cosmos_ros.benchmarks.scenes import experiments, rooms
 from cosmos_ros.benchmarks.simulated_clip import GroundTruth
 from cosmos_ros.evaluation.aggregate import SOLID_COLOUR
 from cosmos_ros.evaluation.measure import Videos
@@ -36,7 +35,7 @@ BENCHMARK = Benchmark(
     name="failures",
     title="Failures",
     question="How often does a rollout fail for all to see: in one solid colour, or by a large object out of nowhere?",
-    stages={**STATIC_ROOMS, **PHYSICS},
+    stages=lambda: {**rooms(), **experiments()},
     n_clips=100,
     conditioning=("video", "image"),
     metrics=(),

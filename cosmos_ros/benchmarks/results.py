@@ -5,16 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 
 from cosmos_ros.benchmarks.aggregate import summarise_clips
 from cosmos_ros.benchmarks.benchmark import Benchmark, Measure
 from cosmos_ros.evaluation.report.report import NOTES, ROWS, Line, Part, Table, render_parts
-from cosmos_ros.evaluation.results import hardware, timing_of, versions
+from cosmos_ros.evaluation.results import circumstances, timing_of
 from cosmos_ros.evaluation.store import Store
 from cosmos_ros.files import write_whole
 
@@ -32,6 +31,7 @@ class BenchmarkResults:
 
     seconds          key -> what the clip took, of the clips of this run
     bags, skipped    what is said of recordings
+    of_these         those of the stored clips' keys that this run asks for
     """
 
     def __init__(
@@ -42,25 +42,22 @@ class BenchmarkResults:
         started: datetime,
         bags: list[dict],
         skipped: list[dict],
+        of_these: Callable[[Iterable[str]], set[str]] = set,
     ) -> None:
         self.bags, self.skipped = bags, skipped
         self.seconds: dict[str, dict[str, float]] = {}
         self._folder, self._benchmark, self._settings, self._started = folder, benchmark, settings, started
+        self._of_these = of_these
 
     def write(self, store: Store, trouble: str) -> dict:
         """All files, from what the store holds; returns the summary. Raises OSError."""
-        records = store.records()
+        asked = self._of_these(store.keys())
+        records = [record for record in store.records() if record["key"] in asked]
         summary = summarise_clips(records)
         # Except for `time`, the same inputs give the same file; what differs from run to run goes to timing.json.
         content = {
             **self._settings,
-            "complete": not trouble,
-            "time": {"started": self._started.isoformat(), "finished": datetime.now(timezone.utc).isoformat()},
-            "versions": versions(PACKAGES),
-            "hardware": hardware(),
-            "recordings": self.bags,
-            "skipped": self.skipped,
-            "skipped_by_reason": dict(sorted(Counter(skip["reason"] for skip in self.skipped).items())),
+            **circumstances(self._started, trouble, self.bags, self.skipped, PACKAGES),
             "published": [asdict(each) for each in self._benchmark.published],
             "comparable": dict(self._benchmark.comparable),
             "summary": summary,
@@ -127,6 +124,10 @@ def tables_of(benchmark: Benchmark, summary: Mapping, conditioning: str) -> list
     ]
     titles = {measure.key: measure.title for measure in benchmark.measures}
     notes = [f"{titles[key]}, published: {why}." for key, why in benchmark.comparable.items()]
+    notes.append(
+        "A dash alone: this is not asked of the row, or not published. Where some clips have no number, it says of how "
+        "many the mean is, and why of no more."
+    )
     kinds = [
         Line(kind.replace("_", " "), "", _cells(benchmark.measures, numbers.get("model", {})))
         for kind, numbers in summary["kinds"].items()
@@ -138,13 +139,27 @@ def tables_of(benchmark: Benchmark, summary: Mapping, conditioning: str) -> list
 
 
 def _cells(measures: Sequence[Measure], numbers: Mapping) -> list[dict | None]:
-    return [_scaled(numbers[each.key], each.scale) if each.key in numbers else None for each in measures]
+    return [
+        _scaled(numbers[each.key], each.scale) | {"note": _note(numbers[each.key], each)}
+        if each.key in numbers
+        else None
+        for each in measures
+    ]
+
+
+def _note(interval: Mapping, measure: Measure) -> str:
+    """Why not every clip has a number; empty where each has one."""
+    known, of = interval["clips"], interval["of"]
+    if known == of:
+        return ""
+    return f"{known} of {of} clips, else {measure.lacking}" if known else measure.lacking
 
 
 def _published(measures: Sequence[Measure], numbers: Mapping[str, float]) -> list[dict | None]:
     cells = ({"mean": numbers.get(each.key), "low": None, "high": None} for each in measures)
     return [
-        _scaled(cell, each.scale) if each.key in numbers else None for cell, each in zip(cells, measures, strict=True)
+        _scaled(cell, each.scale) | {"note": ""} if each.key in numbers else None
+        for cell, each in zip(cells, measures, strict=True)
     ]
 
 
@@ -155,17 +170,18 @@ def _scaled(interval: Mapping, scale: float) -> dict:
 
 def _words(columns: Sequence[tuple[str, str, int]], cells: Sequence[Mapping | None]) -> str:
     said = [
-        f"{title} {cell['mean']:.{decimals}f}"
-        + (" %" if unit.startswith("%") else "")
-        + ("" if cell["low"] is None else _interval_words(cell, decimals))
+        f"{title} {_number_words(cell, decimals, ' %' if unit.startswith('%') else '')}"
         for (title, unit, decimals), cell in zip(columns, cells, strict=True)
-        if cell is not None and cell["mean"] is not None
+        if cell is not None
     ]
     return ", ".join(said) or "–"
 
 
-def _interval_words(cell: Mapping, decimals: int) -> str:
-    return f" ({cell['low']:.{decimals}f} to {cell['high']:.{decimals}f})"
+def _number_words(cell: Mapping, decimals: int, unit: str) -> str:
+    said = [] if cell["low"] is None else [f"{cell['low']:.{decimals}f} to {cell['high']:.{decimals}f}"]
+    said += [cell["note"]] if cell["note"] else []
+    number = "–" if cell["mean"] is None else f"{cell['mean']:.{decimals}f}{unit}"
+    return f"{number} ({'; '.join(said)})" if said else number
 
 
 def numbers_csv(records: Sequence[Mapping]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,15 +62,11 @@ class SimulatedClip:
     frame_rate: float
     truth: GroundTruth
 
-    @property
-    def key(self) -> str:
-        return f"{self.truth.kind}-{self.truth.seed:03d}"
-
     def window(self, n_conditioning: int) -> Window:
         """What the model sees, the first n frames, and what really followed."""
         stamps = tuple(NANOSECONDS + round(k * NANOSECONDS / self.frame_rate) for k in range(len(self.frames)))
         whole = Clip(self.frames, stamps, self.frame_rate)
-        return window_of(self.key, self.truth.kind, whole, n_conditioning)
+        return window_of(clip_key(self.truth.kind, self.truth.seed), self.truth.kind, whole, n_conditioning)
 
     def to_bytes(self) -> bytes:
         """As a compressed .npz."""
@@ -92,7 +90,14 @@ class SimulatedClip:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> SimulatedClip:
-        """Raises ValueError, OSError, KeyError or zipfile.BadZipFile for what is no such clip."""
+        """Raises ValueError for what is no such clip."""
+        try:
+            return cls._read(data)
+        except (OSError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f"this is no simulated clip: {error}") from error
+
+    @classmethod
+    def _read(cls, data: bytes) -> SimulatedClip:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             words = json.loads(str(file["words"]))
             truth = GroundTruth(
@@ -107,10 +112,19 @@ class SimulatedClip:
             return cls(file["frames"], words["frame_rate"], truth)
 
 
+def clip_key(kind: str, seed: int) -> str:
+    return f"{kind}-{seed:03d}"
+
+
+def window_key(key: str, n_conditioning: int) -> str:
+    """Of the clip with this key, shown to the model as so many frames."""
+    return f"{key}-{n_conditioning}"
+
+
 def window_of(key: str, name: str, whole: Clip, n_conditioning: int) -> Window:
     """A chunk of frames as a window of which the model sees the first n."""
     shown, future = (
         Clip(whole.frames[part], whole.stamps_ns[part], whole.frame_rate, whole.frame_id)
         for part in (slice(None, n_conditioning), slice(n_conditioning, None))
     )
-    return Window(f"{key}-{n_conditioning}", name, shown.stamps_ns[-1], shown, future)
+    return Window(window_key(key, n_conditioning), name, shown.stamps_ns[-1], shown, future)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 
 from cosmos_ros import paths
 from cosmos_ros.benchmarks.scenes.staged import Stage
-from cosmos_ros.benchmarks.simulated_clip import SimulatedClip
+from cosmos_ros.benchmarks.simulated_clip import SimulatedClip, clip_key
 from cosmos_ros.errors import ForesightError
 from cosmos_ros.files import write_whole
 from cosmos_ros.training.splits import Split
@@ -76,17 +76,26 @@ class SimulatedSet:
         return [(kinds[i % len(kinds)], i // len(kinds)) for i in range(self._n)]
 
     def clip(self, kind: str, seed: int) -> SimulatedClip:
-        """From the cache, or filmed. Raises CannotFilm, OSError."""
-        file = self.folder / f"{kind}-{seed:03d}.npz"
-        try:
-            return SimulatedClip.from_bytes(file.read_bytes())
-        except FileNotFoundError:
-            pass
-        except (ValueError, KeyError, EOFError, zipfile.BadZipFile):  # damaged: it can be made again
-            pass
+        """From the cache, or filmed. Raises CannotFilm."""
+        file = self.folder / f"{clip_key(kind, seed)}.npz"
+        # What cannot be read, or is not what was asked for, can be made again.
+        with contextlib.suppress(OSError, ValueError):
+            clip = SimulatedClip.from_bytes(file.read_bytes())
+            if self._is(clip, kind, seed):
+                return clip
         clip = self._film(kind, seed)
-        write_whole(file, clip.to_bytes())
+        try:
+            write_whole(file, clip.to_bytes())
+        except OSError as error:
+            raise CannotFilm(f"{error}; XDG_CACHE_HOME names another folder for simulated clips") from error
         return clip
+
+    def _is(self, clip: SimulatedClip, kind: str, seed: int) -> bool:
+        filming = self._filming
+        shape = (filming.n_frames, *filming.size)
+        return (clip.truth.kind, clip.truth.seed, clip.frame_rate) == (kind, seed, filming.frame_rate) and (
+            clip.frames.shape == (*shape, 3) and clip.truth.labels.shape == shape
+        )
 
     @property
     def bytes(self) -> int:

@@ -3,19 +3,19 @@ video and as an image, whatever the benchmark asks for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from cosmos_ros.benchmarks.evaluator import Task
-from cosmos_ros.benchmarks.simulated_clip import window_of
+from cosmos_ros.benchmarks.simulated_clip import clip_key, window_key, window_of
 from cosmos_ros.benchmarks.simulated_set import SimulatedSet
 from cosmos_ros.errors import NoFrames
 from cosmos_ros.evaluation.recorded import Choice, RecordedWindows
 from cosmos_ros.evaluation.results import describe_bag
-from cosmos_ros.recordings.windows import Window
+from cosmos_ros.recordings.windows import Plan, Window
 from cosmos_ros.rollout import Clip
 
 
@@ -27,10 +27,15 @@ class Simulated:
     lengths: Sequence[int]
 
     def tasks(self) -> Iterator[Task]:
-        """Films what is not in the cache yet. Raises CannotFilm, OSError."""
+        """Films what is not in the cache yet. Raises CannotFilm."""
         for kind, seed in self.clips.scenes():
             clip = self.clips.clip(kind, seed)
             yield from (Task(clip.window(n), clip.truth) for n in self.lengths)
+
+    def of_these(self, keys: Iterable[str]) -> set[str]:
+        """Those of the keys that belong to windows of these clips: a folder may hold those of more clips."""
+        asked = {window_key(clip_key(*scene), n) for scene in self.clips.scenes() for n in self.lengths}
+        return asked.intersection(keys)
 
     @property
     def expected(self) -> int:
@@ -52,7 +57,7 @@ class Recorded:
 
     windows: RecordedWindows
     paths: Sequence[str]
-    every_s: float
+    plan: Plan
     choice: Choice
     lengths: Sequence[int]
 
@@ -66,6 +71,10 @@ class Recorded:
         if not some:
             raise NoFrames(self.windows.why_none())
 
+    def of_these(self, keys: Iterable[str]) -> set[str]:
+        """All: a folder holds windows of the same recordings alone."""
+        return set(keys)
+
     @property
     def expected(self) -> int:
         return self.windows.expected * len(self.lengths)
@@ -74,7 +83,8 @@ class Recorded:
         return {
             "simulated": None,
             "bags": [describe_bag(Path(path)) for path in self.paths],
-            "every_s": self.every_s,
+            "every_s": self.plan.every_s,
+            "max_age_s": self.plan.max_age_s,
             "image_topic": self.choice.image_topic,
             "min_motion": self.choice.least_motion,
         }

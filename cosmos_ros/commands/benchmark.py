@@ -31,6 +31,7 @@ from cosmos_ros.world_model.checkpoints.weight_files import fingerprint
 from cosmos_ros.world_model.refiner import MOST_TIMES_THE_MODEL
 from cosmos_ros.world_model.refiner import PROGRAM as REFINER_PROGRAM
 
+MOST_CLIPS = 10_000  # simulated: they would take days to predict and gigabytes of the cache; the paper has 800 at most
 INSTALL = "python -m pip install -r requirements/benchmark.txt"
 
 
@@ -124,13 +125,19 @@ class BenchmarkRun:
         }
         self._store = Store(args.out, settings, args.resume, RESULT_FILES)
         self._results = BenchmarkResults(
-            args.out, self._benchmark, settings, datetime.now(timezone.utc), self._bags, self._skipped
+            args.out,
+            self._benchmark,
+            settings,
+            datetime.now(timezone.utc),
+            self._bags,
+            self._skipped,
+            self._source.of_these,
         )
 
     def _simulated(self, size: tuple[int, int]) -> Simulated:
         filming = Filming(self._spec.new_frames(0), self._frame_rate, size)
         n = self._args.clips or self._benchmark.n_clips
-        return Simulated(SimulatedSet(self._args.name, self._benchmark.stages, n, filming), self._lengths)
+        return Simulated(SimulatedSet(self._args.name, self._benchmark.stages(), n, filming), self._lengths)
 
     def _recorded(self) -> Recorded:
         args, longest = self._args, max(self._spec.conditioning_lengths)
@@ -143,11 +150,11 @@ class BenchmarkRun:
         )
         choice = Choice(args.image_topic, self._picked.max_pixels, args.min_motion, self._spec.frame_size)
         windows = RecordedWindows(args.bags, plan, (), choice, self._bags, self._skipped)
-        return Recorded(windows, args.bags, args.every, choice, self._lengths)
+        return Recorded(windows, args.bags, plan, choice, self._lengths)
 
     def run(self) -> int:
         """Measure, then write the report: of what is there, where the run is interrupted or fails."""
-        done = self._store.keys()
+        done = self._source.of_these(self._store.keys())
         spread = Spread(self._args.workers, self._args.ray, self._described["bytes"])
         with ProgressBar(unit=" rollouts", desc=self._args.name, initial=len(done), total=self._source.expected) as bar:
 
@@ -184,21 +191,24 @@ def camera_size(foresight: Foresight, least_width: int) -> tuple[int, int]:
 def _check(args: argparse.Namespace) -> None:
     """Raises SettingError."""
     require(args, positive=("every",), not_negative=("workers", "seed"))
-    if args.clips is not None and args.clips < 1:
-        raise SettingError(f"--clips must be positive; got {args.clips}")
+    if args.clips is not None and not 1 <= args.clips <= MOST_CLIPS:
+        raise SettingError(f"--clips must be from 1 to {MOST_CLIPS}; got {args.clips}")
     if args.clips is not None and args.bags:
         raise SettingError("--clips counts simulated clips; of recordings --every says how many windows are taken")
     if not 0 <= args.min_motion <= 1:
         raise SettingError(f"--min-motion is a share, from 0 to 1; got {args.min_motion}")
     if args.ray is not None and importlib.util.find_spec("ray") is None:
         raise SettingError("--ray needs Ray, which is not installed: python -m pip install -r requirements/ray.txt")
-    # Before the benchmark itself is imported, which needs it to lay out its scenes.
-    _require_package("mujoco", "simulated scenes", args.name)
     declared = benchmark(args.name)
+    if args.bags and not declared.takes_recordings:
+        others = " and ".join(name for name in BENCHMARKS if benchmark(name).takes_recordings)
+        raise SettingError(
+            f"{args.name} needs to know what truly moved, and takes no recordings; {others} do, and cosmos_ros evaluate"
+        )
+    if not args.bags:
+        _require_package("mujoco", "simulated scenes", args.name)
     for package, purpose in declared.needs.items():
         _require_package(package, purpose, args.name)
-    if args.bags and not declared.takes_recordings:
-        raise SettingError(f"{args.name} needs to know what truly moved, and takes no recordings")
 
 
 def _require_package(package: str, purpose: str, name: str) -> None:

@@ -17,14 +17,16 @@ BASELINES = ("repeat_last_frame", "constant_flow", "tokenizer_round_trip")
 FAILURE_WORDS = {"solid_colour": "degraded to one solid colour", "sudden_object": "had a large object appear at once"}
 SOLID_COLOUR = "Solid_Colour"  # the class by which the embedded guardrail refuses a rollout
 RESAMPLES = 2000
+FEWEST = 6  # windows for an interval: fewer are all on one side by chance alone more often than one time in twenty
 CONFIDENCE = 0.95
 
 
 def summarise(records: Sequence[Mapping]) -> dict:
     """Of the windows that were measured; those whose rollout was refused count as refused and nowhere else.
 
-    Intervals are percentile bootstraps over windows, 2000 resamples, always the same ones. Windows that overlap, or
-    lie close together in one recording, resemble each other: the true intervals are then wider.
+    Intervals are percentile bootstraps over windows, 2000 resamples, always the same ones; of fewer than FEWEST there
+    is none. Windows that overlap, or lie close together in one recording, resemble each other: the true intervals are
+    then wider.
     """
     measured = [record for record in records if "samples" in record]
     summary = {
@@ -126,15 +128,18 @@ def _against(row: str, words: str, summary: Mapping) -> str:
         numbers += f"; {by['ssim']['mean']:+.3f} SSIM"
     if psnr["mean"] <= 0:
         return f"The model does not beat {words}: {numbers}."
-    if psnr["low"] is None or psnr["low"] <= 0:
+    if psnr["low"] is None:
+        few = "one window is" if better["of"] == 1 else f"{better['of']} windows are"
+        return f"The model is ahead of {words}, but {few} too few to tell whether by more than chance: {numbers}."
+    if psnr["low"] <= 0:
         return f"The model is ahead of {words}, but not beyond chance: {numbers}."
     return f"The model beats {words}: {numbers}."
 
 
 def _decibels(difference: Mapping) -> str:
     mean, low, high = (difference[name] for name in ("mean", "low", "high"))
-    interval = f"95 % interval {low:+.2f} to {high:+.2f}" if low is not None else "one window: no interval"
-    return f"{mean:+.2f} dB PSNR ({interval})"
+    interval = "" if low is None else f" (95 % interval {low:+.2f} to {high:+.2f})"
+    return f"{mean:+.2f} dB PSNR{interval}"
 
 
 def _tables(records: Sequence[Mapping]) -> dict[str, dict[str, np.ndarray]]:
@@ -207,10 +212,13 @@ def _sign(metric: str) -> int:
 
 
 def bootstrap(values: np.ndarray) -> dict:
-    """Mean of one number per window, and its percentile bootstrap interval; NaN are windows that could not tell."""
+    """Mean of one number per window, and its percentile bootstrap interval; NaN are windows that could not tell.
+
+    Of fewer than FEWEST windows there is no interval: two of them span only the two numbers that they have.
+    """
     values = values[~np.isnan(values)]
-    if len(values) < 2:
-        return {"mean": _number(values[0]) if len(values) else None, "low": None, "high": None}
+    if len(values) < FEWEST:
+        return {"mean": _number(values.mean()) if len(values) else None, "low": None, "high": None}
     low, high = stats.bootstrap(
         (values,),
         np.mean,

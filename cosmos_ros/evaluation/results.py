@@ -45,13 +45,7 @@ class Results:
         # Except for `time`, the same inputs give the same file; what differs from run to run goes to timing.json.
         metrics = {
             **self._settings,
-            "complete": not trouble,
-            "time": {"started": self._started.isoformat(), "finished": datetime.now(timezone.utc).isoformat()},
-            "versions": versions(),
-            "hardware": hardware(),
-            "recordings": self.bags,
-            "skipped": self.skipped,
-            "skipped_by_reason": dict(sorted(Counter(skip["reason"] for skip in self.skipped).items())),
+            **circumstances(self._started, trouble, self.bags, self.skipped),
             "summary": summary,
             "windows": [_without_features(record) for record in records],
         }
@@ -65,6 +59,24 @@ class Results:
         for name, content in zip(RESULT_FILES, contents, strict=True):
             write_whole(self._folder / name, content)
         return summary
+
+
+def circumstances(
+    started: datetime, trouble: str, bags: list[dict], skipped: list[dict], packages: Iterable[str] = ()
+) -> dict:
+    """How a run went: when, with what, on which machine, and what was read of the recordings.
+
+    packages  whose versions are said besides those that every evaluation uses
+    """
+    return {
+        "complete": not trouble,
+        "time": {"started": started.isoformat(), "finished": datetime.now(timezone.utc).isoformat()},
+        "versions": versions(packages),
+        "hardware": hardware(),
+        "recordings": bags,
+        "skipped": skipped,
+        "skipped_by_reason": dict(sorted(Counter(skip["reason"] for skip in skipped).items())),
+    }
 
 
 def _without_features(record: dict) -> dict:

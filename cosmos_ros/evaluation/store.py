@@ -28,6 +28,7 @@ class Store:
     def __init__(self, folder: Path, settings: dict, resume: bool, results: tuple[str, ...] = RESULT_FILES) -> None:
         self.folder = folder
         self._windows = folder / WINDOWS
+        held = f"{folder} holds a previous {settings['schema'].split('/')[1]}"  # evaluation or benchmark
         known = folder / SETTINGS_FILE
         if strangers := _strangers(folder, settings["schema"], results):
             raise OtherEvaluation(
@@ -36,12 +37,10 @@ class Store:
             )
         if known.exists() and self.keys():
             if not resume:
-                raise OtherEvaluation(f"{folder} holds an evaluation: go on with --resume, or choose another --out")
+                raise OtherEvaluation(f"{held}: go on with --resume, or choose another --out")
             differing = _differing(_read(known, "choose another --out"), settings)
             if differing:
-                raise OtherEvaluation(
-                    f"{folder} holds an evaluation with other settings ({', '.join(differing)}): choose another --out"
-                )
+                raise OtherEvaluation(f"{held} with other settings ({', '.join(differing)}): choose another --out")
         write_whole(known, json.dumps(settings, indent=1, sort_keys=True))
 
     def keep(self, outcome: Outcome) -> None:

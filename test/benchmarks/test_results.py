@@ -7,8 +7,9 @@ from datetime import datetime, timezone
 
 import pytest
 
-from cosmos_ros.benchmarks import failing
+from cosmos_ros.benchmarks import consistency, failing
 from cosmos_ros.benchmarks.results import RESULT_FILES, SCHEMA, BenchmarkResults, numbers_csv, tables_of
+from cosmos_ros.evaluation.measure import Outcome
 from cosmos_ros.evaluation.store import Store
 
 SETTINGS = {
@@ -27,6 +28,10 @@ def share(mean: float) -> dict:
     return {"mean": mean, "low": mean / 2, "high": 1.0, "clips": 4, "of": 4}
 
 
+def measured(mean: float | None, clips: int) -> dict:
+    return {"mean": mean, "low": None, "high": None, "clips": clips, "of": 4}
+
+
 @pytest.mark.processes  # Python asks `uname` what the processor is
 def test_a_run_that_was_interrupted_before_its_first_clip_has_a_report_that_says_so(tmp_path):
     store = Store(tmp_path / "out", SETTINGS, resume=False, results=RESULT_FILES)
@@ -42,13 +47,50 @@ def test_published_figures_stand_in_the_same_table_in_the_same_unit():
     summary = {"numbers": numbers, "kinds": {"free_fall": numbers}}
     table, by_kind = tables_of(failing.BENCHMARK, summary, "image")
     lines = {line.label: line.cells[0] for line in table.lines}
-    assert lines["Model"] == {"mean": 25.0, "low": 12.5, "high": 100.0}
+    assert lines["Model"] == {"mean": 25.0, "low": 12.5, "high": 100.0, "note": ""}
     assert lines["Cosmos AR 4B, published"]["mean"] == 15 and "Constant optical flow" not in lines
     assert [line.cells for line in table.lines if "12B" in line.label][0][1] is None
     assert "looked at the rollouts" in " ".join(table.notes)
     assert [line.label for line in by_kind.lines] == ["free fall"]
     after_video = {line.label: line.cells[0] for line in tables_of(failing.BENCHMARK, summary, "video")[0].lines}
     assert after_video["Cosmos AR 4B, published"]["mean"] == 1
+
+
+def test_a_number_that_is_missing_says_why():
+    of_model = {"sampson": measured(None, 0), "place_error": measured(0.2, 3)}
+    numbers = {"model": of_model, "truth": {"sampson": measured(0.5, 4), "place_error": measured(0.1, 4)}}
+    table = tables_of(consistency.BENCHMARK, {"numbers": numbers, "kinds": {}}, "video")[0]
+    titles = [title for title, *_ in table.columns]
+    cells = {line.label: dict(zip(titles, line.cells, strict=True)) for line in table.lines}
+    assert cells["Model"]["Sampson error"] == {
+        "mean": None,
+        "low": None,
+        "high": None,
+        "note": "too few matches that move",
+    }
+    assert cells["Model"]["Place error"]["note"] == "3 of 4 clips, else no path found"
+    assert cells["True frames"]["Place error"]["note"] == "" and "A dash alone" in table.notes[-1]
+
+
+def test_clips_that_were_not_asked_for_stay_and_are_not_counted(tmp_path):
+    store = Store(tmp_path / "out", SETTINGS, resume=False, results=RESULT_FILES)
+    for kind in ("free_fall", "seesaw"):
+        known = {"key": f"{kind}-000-9", "bag": kind, "scene_seed": 0, "time_ns": 1, "n_conditioning": 9}
+        refusal = {"code": "BLOCKED_VIDEO", "message": "no", "reasons": []}
+        record = known | {"truth_stamps_ns": [1, 2], "refused": refusal, "benchmark": {}}
+        store.keep(Outcome(known["key"], record, ""))
+    results = BenchmarkResults(
+        tmp_path / "out",
+        failing.BENCHMARK,
+        SETTINGS,
+        datetime.now(timezone.utc),
+        [],
+        [],
+        {"free_fall-000-9"}.intersection,
+    )
+    assert results.write(store, "")["9"]["evaluation"]["refused"] == 1
+    found = json.loads((tmp_path / "out" / "benchmark.json").read_text())
+    assert [window["bag"] for window in found["windows"]] == ["free_fall"] and len(store.keys()) == 2
 
 
 def test_every_clip_has_a_line_with_all_rows_numbers_and_refused_ones_say_why():

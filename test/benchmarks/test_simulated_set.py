@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,10 +39,22 @@ def test_a_damaged_file_of_the_cache_is_filmed_again(room):
     rooms, clip = room
     (file,) = rooms.folder.iterdir()
     whole = file.read_bytes()
-    for damaged in (whole[: len(whole) // 2], b"", b"nothing of the kind"):
+    middle = len(whole) // 2
+    bits = whole[:middle] + bytes(255 - byte for byte in whole[middle : middle + 64]) + whole[middle + 64 :]
+    other = replace(clip, truth=replace(clip.truth, seed=1)).to_bytes()
+    for damaged in (whole[:middle], b"", b"nothing of the kind", bits, other):
         file.write_bytes(damaged)
         assert np.array_equal(rooms.clip("passed_by", 0).frames, clip.frames)
     assert file.read_bytes() == whole
+
+
+def test_a_cache_that_cannot_be_written_is_said_with_the_remedy(room, tmp_path, monkeypatch):
+    _, clip = room
+    (tmp_path / "file").write_text("")
+    elsewhere = SimulatedSet("rooms", STATIC_ROOMS, 1, Filming(8, 2.0, (192, 320)), tmp_path / "file")
+    monkeypatch.setattr(elsewhere, "_film", lambda *_: clip)
+    with pytest.raises(CannotFilm, match="a part of its path is a file.*XDG_CACHE_HOME"):
+        elsewhere.clip("passed_by", 0)
 
 
 def test_nothing_moves_in_a_room_except_the_camera():

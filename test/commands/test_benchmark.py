@@ -102,6 +102,8 @@ def test_it_goes_on_from_what_is_there_over_any_workers_and_with_more_clips(benc
     assert kept.stat().st_mtime_ns == before
     assert f"{N_CLIPS + 1} simulated clips; all that are kept in " in said and "after one image:" in said
     assert "Cosmos AR 4B, published: Failed 15 %" in said
+    status, found, *_ = benchmark("failures", "--clips", N_CLIPS, "--resume")
+    assert status == 0 and found["windows"] == content(whole)["windows"], "those of the further clip are not counted"
 
 
 @pytest.mark.slow
@@ -119,7 +121,10 @@ def test_another_folders_files_are_not_overwritten(benchmark, tmp_path):
     assert status == 1 and found is None and "somebody else that would be overwritten (settings.json, windows)" in said
 
 
-def test_a_recording_takes_the_place_of_simulated_clips(benchmark, write_bag, moving_scene, tmp_path):
+def test_a_recording_takes_the_place_of_simulated_clips(benchmark, write_bag, moving_scene, tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith(("cosmos_ros.benchmarks.", "cosmos_ros.training."))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "mujoco", None)  # which only simulated clips need
     bag = write_bag(tmp_path / "drive", moving_scene(40), [START + k * 10**8 for k in range(40)])
     status, found, said, _ = benchmark("failures", bag, "--workers", "1")
     assert status == 0 and found["simulated"] is None and found["bags"][0]["name"] == "drive"
@@ -139,9 +144,11 @@ def test_a_recording_in_which_nothing_moves_leaves_nothing_behind(benchmark, wri
     ("arguments", "words"),
     [
         (("failures", "--frame-rate", "200"), "choose another --frame-rate, 4.1 to 66 Hz"),
-        (("failures", "--clips", "0"), "--clips must be positive; got 0"),
+        (("failures", "--clips", "0"), "--clips must be from 1 to 10000; got 0"),
         (("failures", "drive", "--clips", "2"), "--clips counts simulated clips"),
+        (("failures", "--clips", "99999999999"), "--clips must be from 1 to 10000; got 99999999999"),
         (("failures", "nowhere"), "nowhere"),
+        (("physics", "drive"), "physics needs to know what truly moved, and takes no recordings; 3d and failures do"),
     ],
 )
 def test_what_cannot_be_run_is_said_before_anything_is_written(benchmark, tmp_path, arguments, words):

@@ -65,7 +65,7 @@ def test_labelled_recordings_say_how_soon_the_alarm_came(bags, calibration, tiny
     assert "| lights out | 1 of 1" in capsys.readouterr().out
     # What was watched stays: another alpha needs no new predictions.
     assert cli.main(["evaluate", *given, *labels, *arguments]) == 1
-    assert "holds an evaluation: go on with --resume" in capsys.readouterr().err
+    assert "holds a previous evaluation: go on with --resume" in capsys.readouterr().err
     assert cli.main(["evaluate", *given, *labels, "--surprise-alpha", "0.3", "--resume", *arguments]) == 0
 
 

@@ -34,6 +34,14 @@ def test_a_damaged_record_is_named_with_the_remedy(tmp_path, content):
             read()
 
 
+@pytest.mark.parametrize("kind", ["evaluation", "benchmark"])
+def test_what_a_folder_holds_is_called_what_it_is(tmp_path, kind):
+    settings = {"schema": f"cosmos_ros/{kind}/1", "seed": 0}
+    Store(tmp_path / "out", settings, resume=False).keep(outcome(0, 20))
+    with pytest.raises(OtherEvaluation, match=f"holds a previous {kind}: go on with --resume"):
+        Store(tmp_path / "out", settings, resume=False)
+
+
 def test_a_folder_of_other_settings_or_of_somebody_else_is_refused(tmp_path):
     Store(tmp_path / "out", SETTINGS, resume=False).keep(outcome(0, 20))
     with pytest.raises(OtherEvaluation, match=r"other settings \(seed\)"):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jinja2
 
+from cosmos_ros.evaluation.aggregate import FEWEST
 from cosmos_ros.evaluation.report.curves import Row, chart
 from cosmos_ros.metrics.perceptual import FVD_CLIPS, FVD_FILE, LPIPS_FILE
 
@@ -62,8 +63,9 @@ NOTES = (
     "Sampson distance of matches within 3 pixels of it. It has no value where nothing moves.",
     "The tokenizer round trip encodes and decodes the true future: no prediction of this model can look better than "
     "its decoder. It passes the same guardrail as the predictions.",
-    "Intervals hold 95 % of 2000 bootstrap resamples of the windows (SciPy, percentiles). Windows that overlap or lie "
-    "close together resemble each other, so the true uncertainty is larger.",
+    "Intervals hold 95 % of 2000 bootstrap resamples of the windows (SciPy, percentiles); fewer than "
+    f"{FEWEST} windows have none. Windows that overlap or lie close together resemble each other, so the true "
+    "uncertainty is larger.",
     "A detector's false-alarm rate is how often it fires on the true future of these very windows; the tokenizer's "
     "round trip shows what lossy decoding alone sets off.",
 )
@@ -95,7 +97,8 @@ class Column(NamedTuple):
 class Line(NamedTuple):
     """A line of a table that a benchmark adds; key is the row's, for its colour, or empty.
 
-    cells  of each column: {"mean", "low", "high"}, or None where there is none
+    cells  of each column: {"mean", "low", "high", "note"}, the note empty or what it lacks; None where the row has no
+           such number
     """
 
     label: str
