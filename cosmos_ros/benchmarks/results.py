@@ -113,9 +113,9 @@ def tables_of(benchmark: Benchmark, summary: Mapping, conditioning: str) -> list
     """The benchmark's own table, with the published figures in it, and the model's numbers by kind of scene."""
     columns = [(measure.title, measure.unit, measure.decimals) for measure in benchmark.measures]
     rows = [
-        Line(row.label, row.key, _cells(benchmark.measures, summary["numbers"][row.key]))
+        Line(row.label, row.key, _cells(benchmark.measures, summary["numbers"].get(row.key, {})))
         for row in ROWS
-        if row.key in summary["numbers"]
+        if row.key in summary["numbers"] or row.key in summary["evaluation"]["rows"]
     ]
     published = [
         Line(f"{each.model}, published", "", _published(benchmark.measures, each.numbers))

@@ -44,11 +44,14 @@ def test_a_run_that_was_interrupted_before_its_first_clip_has_a_report_that_says
 
 def test_published_figures_stand_in_the_same_table_in_the_same_unit():
     numbers = {"model": {"failed": share(0.25)}, "truth": {"failed": share(0.0)}}
-    summary = {"numbers": numbers, "kinds": {"free_fall": numbers}}
+    evaluation = {"rows": {"model": {}, "repeat_last_frame": {}}}
+    summary = {"numbers": numbers, "kinds": {"free_fall": numbers}, "evaluation": evaluation}
     table, by_kind = tables_of(failing.BENCHMARK, summary, "image")
     lines = {line.label: line.cells[0] for line in table.lines}
     assert lines["Model"] == {"mean": 25.0, "low": 12.5, "high": 100.0, "note": ""}
     assert lines["Cosmos AR 4B, published"]["mean"] == 15 and "Constant optical flow" not in lines
+    floor = [line.cells for line in table.lines if line.key == "repeat_last_frame"]
+    assert floor == [[None] * 3], "it stands beside the others although nothing of it was measured"
     assert [line.cells for line in table.lines if "12B" in line.label][0][1] is None
     assert "looked at the rollouts" in " ".join(table.notes)
     assert [line.label for line in by_kind.lines] == ["free fall"]
@@ -59,7 +62,7 @@ def test_published_figures_stand_in_the_same_table_in_the_same_unit():
 def test_a_number_that_is_missing_says_why():
     of_model = {"sampson": measured(None, 0), "place_error": measured(0.2, 3)}
     numbers = {"model": of_model, "truth": {"sampson": measured(0.5, 4), "place_error": measured(0.1, 4)}}
-    table = tables_of(consistency.BENCHMARK, {"numbers": numbers, "kinds": {}}, "video")[0]
+    table = tables_of(consistency.BENCHMARK, {"numbers": numbers, "kinds": {}, "evaluation": {"rows": {}}}, "video")[0]
     titles = [title for title, *_ in table.columns]
     cells = {line.label: dict(zip(titles, line.cells, strict=True)) for line in table.lines}
     assert cells["Model"]["Sampson error"] == {
