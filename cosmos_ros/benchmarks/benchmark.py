@@ -60,7 +60,8 @@ class Benchmark:
     measures        what they mean
     published       the paper's figures
     comparable      Measure.key -> why the published figure may be held against ours, or what differs
-    notes           for the report: how it is measured
+    clips_note      for the report: what the simulated clips show
+    notes           likewise: how it is measured
     needs           packages without which it cannot run: module -> what for
     least_width     pixels, of frames that the benchmark can work with: where the model refines at the camera's own
                     resolution, it gets frames so wide; otherwise always its own size
@@ -78,6 +79,7 @@ class Benchmark:
     measures: Sequence[Measure]
     published: Sequence[Published]
     comparable: Mapping[str, str]
+    clips_note: str
     notes: Sequence[str]
     needs: Mapping[str, str]
     takes_recordings: bool = False

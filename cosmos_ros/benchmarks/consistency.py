@@ -46,7 +46,7 @@ def _errors(path: CameraPath, true_poses: np.ndarray) -> tuple[float | None, flo
 BENCHMARK = Benchmark(
     name="3d",
     title="3D consistency",
-    question="Static rooms seen by a camera that moves: are the predicted frames views of one rigid scene?",
+    question="A static scene seen by a camera that moves: are the predicted frames views of one rigid scene?",
     stages=rooms,
     n_clips=12,
     conditioning=("video", "image"),
@@ -75,16 +75,16 @@ BENCHMARK = Benchmark(
     ),
     comparable={
         "sampson": "not the same protocol: the paper takes 500 clips of RealEstate10K and matches SuperPoint features "
-        "with LightGlue, a fundamental matrix by 8-point RANSAC; here simulated rooms, SIFT and USAC_MAGSAC, over "
+        "with LightGlue, a fundamental matrix by 8-point RANSAC; here other clips, SIFT and USAC_MAGSAC, over "
         "matches within 3 pixels, at the scale of 1024 pixels. Hold the model against the true frames' row of the "
         "same table, as the paper does",
-        "pose_success": "not the same protocol: COLMAP in both, but other clips, and here with the camera's intrinsics "
-        "given; our rooms have more texture than what one finds in houses, so that even true frames reach other shares "
-        "(the paper's real videos 56 %)",
+        "pose_success": "not the same protocol: COLMAP in both, but other clips, and in simulated rooms with the "
+        "camera's intrinsics given; these rooms have more texture than what one finds in houses, so that even true "
+        "frames reach other shares (the paper's real videos 56 %)",
     },
+    clips_note="Static rooms: nothing moves except the camera, which drives in, passes by, or goes round. What stands "
+    "in them, prints, lights, lens and way are drawn from the seed.",
     notes=(
-        "Nothing in these rooms moves except the camera: it drives in, passes by, or goes round. What stands in them, "
-        "prints, lights, lens and way are drawn from the seed.",
         "Sampson error: SIFT matches between predicted frames four steps apart, the fundamental matrix by USAC_MAGSAC "
         "(OpenCV), the mean Sampson distance of matches within 3 pixels of it, scaled to a width of 1024 pixels. It "
         "only says whether what matches obeys one geometry: frames without detail to match can have a small one.",

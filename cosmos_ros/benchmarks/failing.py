@@ -54,11 +54,11 @@ BENCHMARK = Benchmark(
     ),
     comparable={
         "failed": "nearly the same protocol: 100 clips, a rollout each, after an image and after nine frames. But the "
-        "paper's clips are NVIDIA's own and people looked at the rollouts; here simulated scenes are judged by two "
+        "paper's clips are NVIDIA's own and people looked at the rollouts; here other clips are judged by two "
         "detectors, whose false alarms stand in the rows of the true frames and of their round trips",
     },
+    clips_note="The clips show the static rooms of the 3D benchmark and the scenes of the physics benchmark.",
     notes=(
-        "The clips show the static rooms of the 3D benchmark and the eight kinds of its physics.",
         "One rollout per clip. A rollout that the guardrail refused for its solid colour counts as failed.",
         "A detector's row for the true frames is its rate of false alarms; the tokenizer's round trip shows what lossy "
         "decoding alone sets off. Both detectors look at the frames after the last one that the model was shown.",

@@ -20,7 +20,7 @@ Touching = dict[tuple[int, int], np.ndarray]  # labels of two things -> where th
 def film_clip(
     staged: Staged, kind: str, seed: int, n_frames: int, frame_rate: float, size: tuple[int, int]
 ) -> SimulatedClip:
-    """The scene as its first camera sees it; size is (height, width). Raises RuntimeError where it cannot be drawn."""
+    """The scene as its first camera sees it; size is (height, width). Raises NoOpenGL where it cannot be drawn."""
     height, width = size
     frames = np.empty((n_frames, height, width, 3), np.uint8)
     labels = np.zeros((n_frames, height, width), np.uint8)

@@ -110,10 +110,10 @@ BENCHMARK = Benchmark(
         "places do, in scenes that are made for it, and a floor is not published. Hold it against the rows of the "
         "same table",
     },
+    clips_note="The eight kinds of scene of the paper, in MuJoCo. Every clip has its own objects, materials, colours, "
+    "light and viewpoint, and a camera that stands still. A film has no scale of its own: a model of any rate gets the "
+    "same frames.",
     notes=(
-        "The eight kinds of scene of the paper, in MuJoCo. Every clip has its own objects, materials, colours, light "
-        "and viewpoint, and a camera that stands still. A film has no scale of its own: a model of any rate gets the "
-        "same frames.",
         "Objects are found in predicted frames by their colours, which are taken from the frames and masks that go "
         "before, and by where they were. The row of the true frames says how well that works: its IoU is the "
         "segmentation's, and what vanishes or appears there is a false alarm.",

@@ -20,6 +20,10 @@ from cosmos_ros.files import write_whole
 SCHEMA = "cosmos_ros/benchmark/1"  # of benchmark.json; the number rises when a reader of the old one would be misled
 RESULT_FILES = ("benchmark.json", "windows.csv", "timing.json", "report.html")
 PACKAGES = ("mujoco", "pycolmap")
+RECORDED_NOTE = (
+    "The clips are windows of recordings, whatever happens there: hold every row against that of the true frames. "
+    "Where these do badly, because the camera stands still for instance, the recording says nothing about the model."
+)
 IMAGE_NOTE = (
     "A single image shows no motion: after it, constant flow is the floor. The tokenizer's round trip always begins "
     "with the first frame of a clip and knows all that follow."
@@ -76,6 +80,7 @@ class BenchmarkResults:
 
     def _report(self, content: Mapping, timing: Mapping, store: Store, trouble: str) -> str:
         benchmark = self._benchmark
+        clips = benchmark.clips_note if content["simulated"] else RECORDED_NOTE
         return render_parts(
             content,
             timing,
@@ -84,7 +89,7 @@ class BenchmarkResults:
             kicker=f"benchmark · {benchmark.title}",
             title=f"{content['model']['name']}: {benchmark.title}",
             parts=[self._part(n, of_n, content) for n, of_n in content["summary"].items()],
-            notes=(benchmark.question, *benchmark.notes, IMAGE_NOTE, *NOTES),
+            notes=(benchmark.question, clips, *benchmark.notes, IMAGE_NOTE, *NOTES),
             numbers=RESULT_FILES[0],
         )
 

@@ -18,13 +18,11 @@ from cosmos_ros.files import write_whole
 from cosmos_ros.training.splits import Split
 
 VERSION = 1  # of what is filmed: it rises when a scene or the filming changes, so that no old clip is taken
-
-
 SHORTEST_S, LONGEST_S = 0.5, 8.0  # that a clip may last: the scenes are laid out for it
 
 
 class CannotFilm(ForesightError):
-    """The clips cannot be made on this machine; the message says what is missing and how to get it."""
+    """The clips cannot be made, or not be kept; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class SimulatedSet:
         return [(kinds[i % len(kinds)], i // len(kinds)) for i in range(self._n)]
 
     def clip(self, kind: str, seed: int) -> SimulatedClip:
-        """From the cache, or filmed. Raises CannotFilm."""
+        """From the cache, or filmed. Raises CannotFilm, NoOpenGL."""
         file = self.folder / f"{clip_key(kind, seed)}.npz"
         # What cannot be read, or is not what was asked for, can be made again.
         with contextlib.suppress(OSError, ValueError):
@@ -103,19 +101,11 @@ class SimulatedSet:
         return sum(file.stat().st_size for file in self.folder.glob("*.npz"))
 
     def _film(self, kind: str, seed: int) -> SimulatedClip:
-        try:
-            from cosmos_ros.benchmarks.filming import film_clip
-        except ImportError as error:
-            raise CannotFilm(
-                "the simulated clips need MuJoCo, which is not installed: "
-                "python -m pip install -r requirements/benchmark.txt"
-            ) from error
+        from cosmos_ros.benchmarks.filming import film_clip  # which brings MuJoCo along
+
         filming = self._filming
         staged = self._stages[kind](stream(kind, seed))
-        try:
-            return film_clip(staged, kind, seed, filming.n_frames, filming.frame_rate, filming.size)
-        except RuntimeError as error:
-            raise CannotFilm(f"the simulated clips cannot be filmed here: {error}") from error
+        return film_clip(staged, kind, seed, filming.n_frames, filming.frame_rate, filming.size)
 
 
 def stream(kind: str, seed: int) -> np.random.Generator:

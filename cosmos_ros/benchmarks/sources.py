@@ -27,7 +27,7 @@ class Simulated:
     lengths: Sequence[int]
 
     def tasks(self) -> Iterator[Task]:
-        """Films what is not in the cache yet. Raises CannotFilm."""
+        """Films what is not in the cache yet. Raises CannotFilm, NoOpenGL."""
         for kind, seed in self.clips.scenes():
             clip = self.clips.clip(kind, seed)
             yield from (Task(clip.window(n), clip.truth) for n in self.lengths)

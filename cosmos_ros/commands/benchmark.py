@@ -27,6 +27,7 @@ from cosmos_ros.metrics.perceptual import LPIPS_FILE, BadWeights, Perceptual
 from cosmos_ros.progress_bar import ProgressBar
 from cosmos_ros.recordings.windows import Plan
 from cosmos_ros.settings import ClipConfig, ForesightConfig, SamplingConfig, settings_of
+from cosmos_ros.training.opengl import load_mujoco
 from cosmos_ros.world_model.checkpoints.weight_files import fingerprint
 from cosmos_ros.world_model.refiner import MOST_TIMES_THE_MODEL
 from cosmos_ros.world_model.refiner import PROGRAM as REFINER_PROGRAM
@@ -207,6 +208,7 @@ def _check(args: argparse.Namespace) -> None:
         )
     if not args.bags:
         _require_package("mujoco", "simulated scenes", args.name)
+        load_mujoco()
     for package, purpose in declared.needs.items():
         _require_package(package, purpose, args.name)
 

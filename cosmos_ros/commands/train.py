@@ -25,6 +25,7 @@ from cosmos_ros.training.datasets.recorded import BadFootage
 from cosmos_ros.training.export import check_directory
 from cosmos_ros.training.journal import Journal
 from cosmos_ros.training.loop import TrainingDiverged
+from cosmos_ros.training.opengl import load_mujoco
 from cosmos_ros.training.ranks import Ranks
 from cosmos_ros.training.run import Options, Run
 from cosmos_ros.training.sizes import Sizes
@@ -80,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
         check_directory(args.out)
         if args.episodes and importlib.util.find_spec("mujoco") is None:
             return _failed("simulates robot cameras with MuJoCo, and it is missing: pip install mujoco")
+        if args.episodes:
+            load_mujoco()
         ranks = Ranks.join(config_of(args, ForesightConfig).device)
         try:
             with out_of_memory_as_error("training"):

@@ -89,8 +89,10 @@ class RecordedWindows:
         self.expected += self._expected(recording)
         maker = WindowMaker(recording.name, index, self._plan, self._done)
         self._bags.append({"name": recording.name, "topic": topic, "losses": recording.losses, "notes": maker.notes})
+        some = False
         try:
             for window in maker.windows(recording.frames(topic)):
+                some = True
                 if not isinstance(window, Skipped):
                     window = self._unless_still(window)
                 if isinstance(window, Skipped):
@@ -100,6 +102,8 @@ class RecordedWindows:
                     yield window
         except BadRecording as error:  # what was read until then counts
             recording.losses.append(str(error))
+        if not some and recording.duration is not None and recording.duration < self._plan.span_s:
+            maker.notes.append(f"it lasts {recording.duration:.2f} s, and a window {self._plan.span_s:.2f} s")
 
     def _unless_still(self, window: Window) -> Window | Skipped:
         """The window, unless less moves in it than is wanted."""

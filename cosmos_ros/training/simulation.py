@@ -8,6 +8,7 @@ from functools import cache
 import mujoco
 import numpy as np
 
+from cosmos_ros.training.opengl import NoOpenGL
 from cosmos_ros.training.scenes.surroundings import Scene
 
 
@@ -15,10 +16,7 @@ from cosmos_ros.training.scenes.surroundings import Scene
 def _gl_context(height: int, width: int) -> mujoco.GLContext:
     """One OpenGL context per process and size: making one costs more than filming an episode."""
     if not hasattr(mujoco, "GLContext"):
-        raise RuntimeError(
-            "filming needs OpenGL without a display, and this machine has no EGL: sudo apt install libegl1 "
-            "(and libegl-mesa0 where there is no GPU driver), or set MUJOCO_GL=osmesa"
-        )
+        raise NoOpenGL("there is no EGL")
     context = mujoco.GLContext(width, height)
     context.make_current()
     return context
@@ -28,15 +26,20 @@ class Film:
     """Renders one model's cameras off screen; use as a context manager.
 
     Needs an OpenGL that works without a display: EGL, or what the environment variable MUJOCO_GL names. Raises
-    RuntimeError where there is none.
+    NoOpenGL where there is none.
     """
 
     def __init__(self, model: mujoco.MjModel, height: int, width: int) -> None:
         self.model, self.height, self.width = model, height, width
         # MuJoCo renders into a buffer of this size, whatever part of it is used.
         model.vis.global_.offheight, model.vis.global_.offwidth = height, width
-        _gl_context(height, width).make_current()
-        self._renderer = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
+        try:
+            _gl_context(height, width).make_current()
+            self._renderer = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
+        except NoOpenGL:
+            raise
+        except Exception as error:  # drivers that are missing or broken show in many ways
+            raise NoOpenGL(error) from error
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._renderer)
         self._scene = mujoco.MjvScene(model, maxgeom=500)
         self._options = mujoco.MjvOption()

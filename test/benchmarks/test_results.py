@@ -19,6 +19,7 @@ SETTINGS = {
     "frame_rate": 10.0,
     "seed": 0,
     "samples": 1,
+    "simulated": {"set": "failures"},
     "temperature": None,
     "top_p": None,
 }

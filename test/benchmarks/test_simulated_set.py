@@ -17,6 +17,7 @@ from cosmos_ros.benchmarks.scenes.physics import PHYSICS  # noqa: E402
 from cosmos_ros.benchmarks.scenes.static_room import STATIC_ROOMS  # noqa: E402
 from cosmos_ros.benchmarks.simulated_set import CannotFilm, Filming, SimulatedSet, stream  # noqa: E402
 from cosmos_ros.training.episodes import SCENES, draw_scene  # noqa: E402
+from cosmos_ros.training.opengl import NoOpenGL  # noqa: E402
 from cosmos_ros.training.splits import Split, episode_stream  # noqa: E402
 
 pytestmark = pytest.mark.slow  # as a whole
@@ -121,6 +122,6 @@ def test_a_rate_at_which_the_scenes_mean_nothing_is_refused(frame_rate):
 def test_a_machine_that_cannot_draw_is_told_what_to_install(tmp_path, monkeypatch):
     monkeypatch.delattr(mujoco, "GLContext", raising=False)
     rooms = SimulatedSet("rooms", STATIC_ROOMS, 1, TINY, tmp_path)
-    with pytest.raises(CannotFilm, match="apt install libegl1.*MUJOCO_GL=osmesa"):
+    with pytest.raises(NoOpenGL, match="apt install libegl1.*MUJOCO_GL=osmesa"):
         rooms.clip("driven_into", 0)
     assert not list(tmp_path.rglob("*.npz"))

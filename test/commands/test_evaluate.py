@@ -258,7 +258,7 @@ def test_a_rollout_that_the_guardrail_refuses_is_counted_and_listed(evaluate, tm
     ("recorded", "options", "said"),
     [
         (53, ("--image-topic", "/front"), "has no topic /front; its image topics are /camera/image_raw (sensor_msgs"),
-        (20, (), "a window needs 3.20 s of unbroken images"),
+        (20, (), "it lasts 1.90 s, and a window 3.20 s"),
         (0, (), "is empty: it holds no messages"),
     ],
 )
