@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cosmos_ros.commands.flags import config_of, require
 from cosmos_ros.errors import SettingError
-from cosmos_ros.evaluation.detection import alarms_in, read_labels, summarise, table
+from cosmos_ros.evaluation.detection import Interval, alarms_in, read_labels, summarise, table, unseen
 from cosmos_ros.evaluation.measure import Outcome
 from cosmos_ros.evaluation.results import describe_bag, describe_model, hardware, versions
 from cosmos_ros.evaluation.running import Spread, measure_all
@@ -105,6 +105,7 @@ def evaluate_surprise(args: argparse.Namespace) -> int:
     store = Store(args.out, settings, args.resume, (RESULT,))
     status, trouble = watching.run(store.keep, store.keys(), "evaluating")
     records = store.records()
+    labelled = [(record, [each for each in intervals if each.recording == record["bag"]]) for record in records]
     rows = {}
     for row, nominal in ((MODEL, calibration.model), (FLOOR, calibration.floor)):
         watched = [
@@ -114,11 +115,12 @@ def evaluate_surprise(args: argparse.Namespace) -> int:
                 nominal,
                 limits[row],
                 Alarm(config.surprise_frames, config.surprise_clear_after),
-                [each for each in intervals if each.recording == record["bag"]],
+                own,
             )
-            for record in records
+            for record, own in labelled
         ]
         rows[row] = summarise(watched, watching.settings.frame_rate)
+    _tell_unseen(labelled)
     result = {
         **settings,
         "complete": not trouble,
@@ -133,3 +135,12 @@ def evaluate_surprise(args: argparse.Namespace) -> int:
     if trouble:
         print(f"cosmos_ros evaluate: {trouble}", file=sys.stderr)
     return status
+
+
+def _tell_unseen(labelled: Sequence[tuple[dict, list[Interval]]]) -> None:
+    for each in (interval for record, own in labelled for interval in unseen(record, own)):
+        print(
+            f"{each.recording}: no frame was compared from {each.start:g} to {each.end:g} s, so that {each.label} "
+            "counts as missed; are these seconds after the recording's first frame?",
+            file=sys.stderr,
+        )

@@ -111,6 +111,12 @@ def alarms_in(
     return Watched(raised, missed, delays, frames)
 
 
+def unseen(record: dict, intervals: Sequence[Interval]) -> list[Interval]:
+    """Intervals in which no frame of a watched recording was compared, so that no alarm could notice them."""
+    times = [(each["stamp_ns"] - record["first_ns"]) / NANOSECONDS for each in record["comparisons"]]
+    return [each for each in intervals if not any(each.start <= seconds <= each.end for seconds in times)]
+
+
 def summarise(watched: Iterable[Watched], frame_rate: float) -> dict:
     """By label: how many there were, how many were noticed and how soon; and false alarms per hour."""
     watched = list(watched)

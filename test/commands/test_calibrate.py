@@ -28,7 +28,8 @@ def bags(moving_scene, write_bag, tmp_path_factory):
         write_bag(folder / f"nominal{i}", frames, stamps)
     frames[20:] //= 16
     write_bag(folder / "dark", frames, stamps)
-    (folder / "labels.csv").write_text("recording,start,end,label\ndark,2.0,3.5,lights_out\n")
+    labels = "recording,start,end,label\ndark,2.0,3.5,lights_out\ndark,2000,3500,in_milliseconds\n"
+    (folder / "labels.csv").write_text(labels)
     return folder
 
 
@@ -62,7 +63,15 @@ def test_labelled_recordings_say_how_soon_the_alarm_came(bags, calibration, tiny
     for row in result["rows"].values():
         noticed = row["labels"]["lights_out"]
         assert noticed["detected"] == 1 and 0 <= noticed["median_delay_s"] <= 0.4
-    assert "| lights out | 1 of 1" in capsys.readouterr().out
+        assert row["labels"]["in_milliseconds"] == {
+            "intervals": 1,
+            "detected": 0,
+            "median_delay_s": None,
+            "longest_delay_s": None,
+        }
+    said = capsys.readouterr()
+    assert "| lights out | 1 of 1" in said.out
+    assert "dark: no frame was compared from 2000 to 3500 s, so that in_milliseconds counts as missed" in said.err
     # What was watched stays: another alpha needs no new predictions.
     assert cli.main(["evaluate", *given, *labels, *arguments]) == 1
     assert "holds a previous evaluation: go on with --resume" in capsys.readouterr().err

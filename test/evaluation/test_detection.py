@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cosmos_ros.errors import SettingError
-from cosmos_ros.evaluation.detection import Interval, alarms_in, read_labels, summarise, table
+from cosmos_ros.evaluation.detection import Interval, alarms_in, read_labels, summarise, table, unseen
 from cosmos_ros.planning.calibration import Nominal, Scale
 from cosmos_ros.planning.monitor import Alarm
 
@@ -51,6 +51,11 @@ def test_an_alarm_outside_of_all_intervals_is_false():
 def test_a_false_alarm_that_still_stands_neither_notices_nor_hides():
     assert watched({28, 29}, DROP).missed == [DROP]
     assert len(watched({28, 29, 34, 35}, DROP).delays_s) == 1
+
+
+def test_an_interval_in_which_nothing_was_compared_is_named():
+    in_milliseconds = Interval("a", 3000.0, 4000.0, "drop")
+    assert unseen(record("a", set()), [DROP, in_milliseconds]) == [in_milliseconds]
 
 
 def test_the_summary_counts_by_label_and_by_the_hour():
