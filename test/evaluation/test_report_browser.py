@@ -134,7 +134,7 @@ def record(i: int) -> dict:
         "conditioning_stamps_ns": [10**9 * i],
         "moving_share": 0.25,
         "mean_of_samples": curves(23.0),
-        "samples": [curves(22.0 + i) | {"seed": 0, "failures": [failure] * (i == 2), "modified_by_guards": []}],
+        "samples": [curves(21.5 + i) | {"seed": 0, "failures": [failure] * (i == 2), "modified_by_guards": []}],
         "repeat_last_frame": curves(20.0),
         "constant_flow": curves(21.0),
         "tokenizer_round_trip": curves(30.0) | {"failures": []},
@@ -144,11 +144,11 @@ def record(i: int) -> dict:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory, moving_scene) -> Path:
-    """The report of five windows whose players show a scene in which every frame is another."""
+    """The report of six windows whose players show a scene in which every frame is another."""
     frames = [base64.b64encode(images.compress(frame)[1]).decode() for frame in moving_scene(9 + N_FUTURE, 120, 160)]
     pictures = {"frame_rate": 20.0, "camera": frames[:9]}
     pictures |= {"predicted": frames[9:][::-1], "truth": frames[9:], "difference": frames[9:]}
-    records = [record(i) for i in range(5)]
+    records = [record(i) for i in range(6)]
     metrics = {
         "schema": "cosmos_ros/evaluation/2",
         "model": {"name": "a <model>", "frame_size": [120, 160], "guardrail": "embedded"},
