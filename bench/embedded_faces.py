@@ -73,12 +73,12 @@ def main() -> None:
     step = 10 if args.quick else 1
     patches = (np.load(PICTURES / "lfw_subset.npy") * 255).astype(np.uint8)
     faces, others = patches[:100:step], patches[100::step]
-    clips = args.clips[::step]
+    clips = [list(frames_of(clip)) for clip in args.clips[::step]]
     result = {
         "faces": len(faces),
         "tiles_without_faces": sum(1 for _ in tiles(step)),
         "clips": len(clips),
-        "frames_of_clips": sum(1 for clip in clips for _ in frames_of(clip)),
+        "frames_of_clips": sum(map(len, clips)),
         "votes_in_use": [FRONTAL_VOTES, PROFILE_VOTES],
         "by_votes": [],
         "for_24_frames": seconds(),
@@ -93,11 +93,11 @@ def main() -> None:
         RESULT.write_text(text + "\n")
 
 
-def measured(faces: np.ndarray, others: np.ndarray, clips: list[Path], step: int) -> dict:
+def measured(faces: np.ndarray, others: np.ndarray, clips: list[list[np.ndarray]], step: int) -> dict:
     sizes = (20, 24, 32, 48, 80, 128)
     amid = scenes()
     rng = np.random.default_rng(0)
-    alarms = [touched(frames_of(clip)) for clip in clips]
+    alarms = [touched(clip) for clip in clips]
     return {
         "found_on_wall_by_size": {size: found(pasted(face, size) for face in faces) for size in sizes},
         "found_in_scenes_by_size": {size: found(filmed(face, size, amid, rng) for face in faces) for size in sizes},
