@@ -98,6 +98,7 @@ class BenchmarkRun:
         )
         Perceptual(args.lpips_weights, "", "cpu")  # a wrong file is told before anything runs
         foresight = Foresight(model)
+        self._settings.check(foresight.spec)
         self._spec, self._described = foresight.spec, describe_model(foresight)
         self._frame_rate = self._picked.frame_rate or self._spec.frame_rate
         lengths = dict(zip(("video", "image"), self._spec.conditioning_lengths, strict=True))

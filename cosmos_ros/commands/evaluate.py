@@ -109,6 +109,7 @@ class Evaluation:
         Perceptual(args.lpips_weights, args.fvd_weights, "cpu")  # a wrong file is told before anything runs
         foresight = Foresight(self._settings.foresight)
         spec = foresight.spec
+        self._settings.check(spec)
         n_conditioning = max(spec.conditioning_lengths)
         n_frames = sum(foresight.stretch_lengths(n_conditioning, args.frames or None))
         self._plan = Plan(

@@ -14,6 +14,7 @@ import numpy as np
 from cosmos_ros.device.devices import resolve_device
 from cosmos_ros.errors import NotFinite, VideoBlocked
 from cosmos_ros.foresight import Foresight, ForesightConfig
+from cosmos_ros.goal_checks import check_prompt, sampling_of
 from cosmos_ros.guardrail_report import Verdict
 from cosmos_ros.metrics import fidelity
 from cosmos_ros.metrics.baselines import constant_flow, repeat_last
@@ -21,6 +22,7 @@ from cosmos_ros.metrics.failures import Failure, failures
 from cosmos_ros.metrics.perceptual import Perceptual
 from cosmos_ros.recordings.windows import Window
 from cosmos_ros.rollout import Clip, Crop, GuardedRollout
+from cosmos_ros.world_model import ModelSpec
 from cosmos_ros.world_model.preprocessing import camera_view
 
 PLAYER_WIDTH = 320  # pixels, of the pictures that the report plays
@@ -52,6 +54,11 @@ class Settings:
     lpips_weights: str = ""
     fvd_weights: str = ""
     metrics: tuple[str, ...] = METRICS
+
+    def check(self, spec: ModelSpec) -> None:
+        """Raises InvalidGoal for what this model could predict no window with."""
+        sampling_of(spec, self.seed, self.temperature, self.top_p, self.samples)
+        check_prompt(spec, self.prompt)
 
 
 @dataclass(frozen=True)

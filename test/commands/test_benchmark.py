@@ -150,6 +150,8 @@ def test_a_recording_in_which_nothing_moves_leaves_nothing_behind(benchmark, wri
         (("failures", "--clips", "0"), "--clips must be from 1 to 10000; got 0"),
         (("failures", "drive", "--clips", "2"), "--clips counts simulated clips"),
         (("failures", "--clips", "99999999999"), "--clips must be from 1 to 10000; got 99999999999"),
+        (("failures", "--seed", str(2**64)), "seed must lie in 0..9223372036854775807"),
+        (("failures", "--prompt", "a ball"), "takes no prompt; leave it empty"),
         (("failures", "nowhere"), "nowhere"),
         (("physics", "drive"), "physics needs to know what truly moved, and takes no recordings; 3d and failures do"),
     ],

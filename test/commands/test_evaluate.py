@@ -281,6 +281,7 @@ def test_nothing_to_evaluate_is_an_error_and_still_a_report(
         (("--model", "/nowhere"), "/nowhere"),
         (("--gpus", "0"), "gpus must be a whole number from 1 to 64; got 0"),
         (("--memory", "huge"), "memory must be one of auto, fast, balanced, low; got 'huge'"),
+        (("--prompt", "a ball"), "takes no prompt; leave it empty"),
         (("--top-p", "2"), "top_p must be a number from -1 to 1, but not 0; got 2.0"),
     ],
 )
