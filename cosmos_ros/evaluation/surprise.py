@@ -143,7 +143,7 @@ def _as_record(surprise: Surprise) -> dict:
 
 
 def _noting_first(frames: Iterable[StampedFrame], record: dict) -> Iterator[StampedFrame]:
-    for i, frame in enumerate(frames):
-        if i == 0:
-            record["first_ns"] = frame.stamp_ns
+    """first_ns: of the first frame that has a stamp"""
+    for frame in frames:
+        record["first_ns"] = record["first_ns"] or frame.stamp_ns
         yield frame
