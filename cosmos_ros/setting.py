@@ -40,6 +40,7 @@ class Setting:
 
     bounds       the least and the greatest number, both allowed
     never        numbers between the bounds that are not allowed
+    least        the least number apart from 0, which means something else; 0: the lower bound
     choices      all that a text may be; empty: `pattern` decides
     pattern      what a text must match as a whole, which `form` says in words; empty: any text
     unit         of a number: "s", "Hz"
@@ -54,6 +55,7 @@ class Setting:
     when: When = When.CONFIGURE
     bounds: tuple[float, float] | None = None
     never: tuple[float, ...] = ()
+    least: float = 0.0
     choices: tuple[str, ...] = ()
     pattern: str = ""
     form: str = ""
@@ -75,6 +77,7 @@ class Setting:
             kind = "a whole number" if isinstance(self.default, int) else "a number"
             unit = f" {self.unit}" if self.unit else ""
             but = "".join(f", but not {number:g}" for number in self.never)
+            but += f", but not between 0 and {self.least:g}" if self.least else ""
             low, high = (f"{int(bound):,}" if float(bound).is_integer() else f"{bound:g}" for bound in self.bounds)
             return f"{kind} from {low} to {high}{unit}{but}"
         return "true or false" if isinstance(self.default, bool) else self.form
@@ -112,7 +115,7 @@ class Setting:
         return "\0" not in text and re.fullmatch(self.pattern or r"(?s:.*)", text, re.ASCII) is not None
 
     def _is_in_bounds(self, number: float) -> bool:
-        if isinstance(number, bool) or not math.isfinite(number) or number in self.never:
+        if isinstance(number, bool) or not math.isfinite(number) or number in self.never or 0 < number < self.least:
             return False
         return self.bounds is None or self.bounds[0] <= number <= self.bounds[1]
 

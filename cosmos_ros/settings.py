@@ -162,6 +162,7 @@ class ClipConfig(Config):
         0.0,
         "Rate at which conditioning frames are picked and frames are predicted. 0: the model's own.",
         bounds=(0.0, 240.0),
+        least=0.01,
         unit="Hz",
         decides=True,
     )
@@ -251,6 +252,7 @@ class ContinuousConfig(Config):
         "is skipped, and goals go first. 0: none.",
         when=When.ANY_TIME,
         bounds=(0.0, 60.0),
+        least=0.001,
         unit="Hz",
     )
     continuous_prompt: str = setting(

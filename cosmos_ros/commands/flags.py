@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,6 +19,8 @@ from cosmos_ros.settings import (
     renamed,
     settings_of,
 )
+
+SHORTEST_EVERY_S = 0.001  # of --every: less than a camera's period takes every frame
 
 
 def add_flags(parser: argparse.ArgumentParser, title: str, settings: Iterable[Setting]) -> None:
@@ -61,8 +64,10 @@ def config_of(args: argparse.Namespace, table: type[C]) -> C:
 def require(args: argparse.Namespace, *, positive: Iterable[str] = (), not_negative: Iterable[str] = ()) -> None:
     """Look at numbers of flags that are no settings. Raises SettingError."""
     for name in positive:
-        if not getattr(args, name) > 0:
-            raise SettingError(f"{_flag(name)} must be positive; got {getattr(args, name)}")
+        if not 0 < getattr(args, name) < math.inf:
+            raise SettingError(f"{_flag(name)} must be positive and finite; got {getattr(args, name)}")
+    if "every" in positive and args.every < SHORTEST_EVERY_S:
+        raise SettingError(f"--every must be at least {SHORTEST_EVERY_S:g} s; got {args.every}")
     for name in not_negative:
         if not getattr(args, name) >= 0:
             raise SettingError(f"{_flag(name)} must not be negative; got {getattr(args, name)}")

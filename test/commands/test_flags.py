@@ -6,9 +6,9 @@ import argparse
 
 import pytest
 
-from cosmos_ros.commands.flags import add_flags, config_of
+from cosmos_ros.commands.flags import add_flags, config_of, require
 from cosmos_ros.errors import SettingError
-from cosmos_ros.settings import SETTINGS, ForesightConfig, NodeConfig, SamplingConfig, settings_of
+from cosmos_ros.settings import SETTINGS, ClipConfig, ForesightConfig, NodeConfig, SamplingConfig, settings_of
 
 
 @pytest.fixture
@@ -32,6 +32,22 @@ def test_flags_are_read_as_the_settings(parser):
 def test_a_value_that_cannot_be_is_the_settings_own_error(parser):
     with pytest.raises(SettingError, match="gpus must be a whole number from 1 to 64; got 'many'"):
         config_of(parser.parse_args(["--gpus", "many"]), ForesightConfig)
+    with pytest.raises(SettingError, match="frame_rate must be a number from 0 to 240 Hz, but not between 0 and 0.01"):
+        config_of(parser.parse_args(["--frame-rate", "1e-300"]), ClipConfig)
+
+
+@pytest.mark.parametrize(
+    ("every", "says"),
+    [
+        (0.0, "positive and finite"),
+        (float("nan"), "positive and finite"),
+        (float("inf"), "positive and finite"),
+        (1e-12, "at least 0.001 s; got 1e-12"),
+    ],
+)
+def test_a_step_that_is_no_whole_number_of_nanoseconds_is_refused(every, says):
+    with pytest.raises(SettingError, match=f"--every must be {says}"):
+        require(argparse.Namespace(every=every), positive=("every",))
 
 
 def test_every_flag_explains_itself(parser):

@@ -258,7 +258,7 @@ def test_what_cannot_be_predicted_from(tmp_path, moving_scene, predict):
         (("--gpus", "0"), "gpus must be a whole number from 1 to 64; got 0"),
         (("--gpus", "3"), "gpus must be 1 or 2"),
         (("--gpus", "two"), "gpus must be a whole number from 1 to 64; got 'two'"),
-        (("--frame-rate", "-1"), "frame_rate must be a number from 0 to 240 Hz; got -1.0"),
+        (("--frame-rate", "-1"), "240 Hz, but not between 0 and 0.01; got -1.0"),
         (("--model", "/elsewhere"), "/elsewhere"),
     ],
 )

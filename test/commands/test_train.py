@@ -206,7 +206,7 @@ def losses(out) -> list[tuple]:
     [
         (("all", "--episodes", "0"), "nothing to train on: give --bags, or a positive --episodes"),
         (("all", "--episodes", "-1"), "--episodes must not be negative; got -1"),
-        (("all", "--workers", "0"), "--workers must be positive; got 0"),
+        (("all", "--workers", "0"), "--workers must be positive and finite; got 0"),
         (("all", "--refiner-steps", "-1"), "--refiner-steps must not be negative; got -1"),
         (("all", "--resume", "--bags", str(BAG)), "there is no run in"),
         (("all", "--film-minutes", "nan"), "--film-minutes must not be negative; got nan"),

@@ -80,6 +80,8 @@ def test_every_parameter_describes_itself_to_ros(declared):
         ("keep_rollouts", -1),
         ("max_frames", 0),
         ("continuous_rate", -1.0),
+        ("continuous_rate", 1e-300),  # a period that no whole number of nanoseconds is
+        ("frame_rate", 1e-9),
         ("continuous_seed", 2**63 - 16),  # those of 16 samples would not exist
         ("continuous_samples", 0),
         ("continuous_samples", 17),
