@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
+from cosmos_ros.device.host_memory import keep_freed_memory
 from cosmos_ros.errors import SettingError
 
 # command -> (module that has add_arguments(parser) and run(args) -> exit status, one line of help)
@@ -29,6 +30,7 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
+    keep_freed_memory()
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="cosmos_ros", description="Predictive foresight for robots.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from cosmos_ros.child_processes import end_with_parent, fresh_processes
+from cosmos_ros.device.host_memory import keep_freed_memory
 from cosmos_ros.device.threads import set_cpu_threads
 from cosmos_ros.evaluation.measure import Outcome, Settings, WindowEvaluator
 from cosmos_ros.settings import ForesightConfig
@@ -152,6 +153,7 @@ def _work(connection: Connection, index: int, evaluator: Evaluator, settings: Se
     """A worker's life: the index-th, on the index-th GPU, or `gpus` of them, where the device is left open."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     end_with_parent()
+    keep_freed_memory()
     _one_thread()
     if settings.foresight.device == "auto" and torch.cuda.is_available():
         places = max(1, torch.cuda.device_count() // settings.foresight.gpus)

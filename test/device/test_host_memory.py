@@ -1,8 +1,10 @@
-"""What was freed is the system's again."""
+"""What was freed is kept while it is needed, and the system's again then."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -36,6 +38,33 @@ def test_what_another_thread_freed_between_blocks_in_use_is_returned():
     assert all(block.all() for block in kept)
 
 
+# As the frames' thread works: blocks larger than an arena of its own could keep.
+TWICE_THE_SAME_BLOCK = """
+import resource, threading
+from cosmos_ros.device.host_memory import keep_freed_memory
+
+def work():
+    bytearray(100_000_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    bytearray(100_000_000)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+keep_freed_memory()
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(not hasattr(host_memory._libc, "mallopt"), reason="a C library without mallopt")
+@pytest.mark.processes
+def test_a_large_block_that_a_thread_freed_is_not_taken_from_the_system_again():
+    child = [sys.executable, "-c", TWICE_THE_SAME_BLOCK]
+    pages = int(subprocess.run(child, capture_output=True, text=True, check=True).stdout)
+    assert pages < 100_000_000 / os.sysconf("SC_PAGE_SIZE") / 10
+
+
 def test_a_c_library_without_it_is_no_error(monkeypatch):
     monkeypatch.setattr(host_memory, "_libc", object())
+    host_memory.keep_freed_memory()
     host_memory.return_freed_memory()
