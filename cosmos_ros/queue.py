@@ -61,6 +61,10 @@ class Part(Protocol):
     def is_last(self) -> bool: ...
 
 
+def _nothing(*_: object) -> None:
+    """Takes the place of a callback."""
+
+
 class Job:
     """One request from its arrival to its end. Whoever closes it first decides how it ends.
 
@@ -78,9 +82,9 @@ class Job:
         request: Request,
         *,
         id: bytes = bytes(16),
-        on_start: Callable[[], None] = lambda: None,
-        on_progress: Callable[[Progress], None] = lambda progress: None,
-        on_end: Callable[[], None] = lambda: None,
+        on_start: Callable[[], None] = _nothing,
+        on_progress: Callable[[Progress], None] = _nothing,
+        on_end: Callable[[], None] = _nothing,
     ) -> None:
         self.request, self.id = request, id
         self.outcome: Any = None
@@ -133,10 +137,19 @@ class Job:
             first, self._closed = not self._closed, True
             return first
 
+    def _finish(self, outcome: Any, decided: bool) -> None:
+        """End it, where that was decided for it or nobody has decided yet."""
+        if decided or self._close():
+            self._end(outcome)
+
     def _end(self, outcome: Any) -> None:
         self.outcome = outcome
         self.ended.set()
-        self._on_end()
+        on_end = self._on_end
+        # Whoever listens knows the job as well: in such a circle the outcome's frames would wait for the garbage
+        # collector, which seldom comes.
+        self._on_start = self._on_progress = self._on_end = _nothing
+        on_end()
 
 
 class PredictionQueue:
@@ -286,7 +299,6 @@ class PredictionQueue:
 
     def _serve(self, job: Job) -> None:
         delivered: list[Any] = []
-        outcome: Any = delivered
         ours = False  # whether the end is ours to tell: it is once the last part may leave
         try:
             job._start()
@@ -297,11 +309,20 @@ class PredictionQueue:
                     ours = part.is_last
                     delivered.append(self._deliver(job, part))
         except ForesightError as error:
-            outcome = error
+            job._finish(_bare(error), ours)
         except Exception as error:
-            outcome = _unexpected(error)
-        if ours or job._close():
-            job._end(outcome)
+            job._finish(_unexpected(error), ours)
+        else:
+            job._finish(delivered, ours)
+
+
+def _bare(error: ForesightError) -> ForesightError:
+    """The error without tracebacks: they hold whatever the functions on their way held, and the job too."""
+    each: BaseException | None = error
+    while each is not None:
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
+    return error
 
 
 def _unexpected(error: Exception) -> ForesightError:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -256,6 +258,56 @@ def test_what_a_prediction_raises_ends_it_alone(model, caplog):
     assert "ZeroDivisionError: of all things" in str(jobs[1].outcome)
     assert caplog.text.count("Traceback") == 2
     queue.destroy("done")
+
+
+class Goal:
+    """Knows its job, and the job knows it: as the action's goals do."""
+
+    def __init__(self) -> None:
+        self.job = Job(Request(), on_start=self.hear, on_progress=self.hear, on_end=self.hear)
+
+    def hear(self, progress: Progress | None = None) -> None:
+        pass
+
+
+class Frames:
+    """What a prediction holds megabytes of."""
+
+
+@pytest.mark.parametrize("way", ["succeeds", "fails", "is stopped"])
+def test_nothing_of_a_job_waits_for_the_garbage_collector(way):
+    """Which may come after many more goals, each of which holds a rollout."""
+    held = []
+
+    def predict(job: Job) -> Iterator[Part]:
+        frames = Frames()
+        held.append(weakref.ref(frames))
+        if way == "fails":
+            try:
+                raise ValueError("a cause")
+            except ValueError as error:
+                raise VideoBlocked("no") from error
+        if way == "is stopped":
+            job.stop(Canceled("stopped"))
+        job.report(Progress(Stage.GENERATING, 0.0))
+        yield Part("frames")
+
+    def deliver(job: Job, part: Part) -> Frames:
+        frames = Frames()
+        held.append(weakref.ref(frames))
+        return frames
+
+    goal, queue = Goal(), PredictionQueue(predict, deliver)
+    queue.open()
+    gc.disable()
+    try:
+        queue.submit(goal.job, "reject")
+        outcome(goal.job)
+        queue.destroy("the test is over")
+        del goal
+        assert held and all(reference() is None for reference in held)
+    finally:
+        gc.enable()
 
 
 def test_whatever_clients_do_each_job_ends_once_and_what_was_stopped_is_not_delivered(queue, model):

@@ -138,7 +138,7 @@ class PredictAction:
             if handle.is_cancel_requested:
                 goal.job.stop(Canceled("canceled by the client"))
         del self._goals[goal.id]
-        outcome = goal.job.outcome
+        outcome, goal.job.outcome = goal.job.outcome, None  # no frame waits until the last one forgets the job
         if isinstance(outcome, ForesightError):
             return self._failed(handle, outcome, goal.job.frames_left)
         handle.succeed()
