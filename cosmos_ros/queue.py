@@ -283,14 +283,16 @@ class PredictionQueue:
     def _work(self) -> None:
         while (job := self._next()) is not None:
             self._serve(job)
-            if not self._waiting:
-                return_freed_memory()
+            del job  # else what it ended with would wait here for the next one
 
     def _next(self) -> Job | None:
         """Wait for a job; None when there will be no more."""
         with self._changed:
             self._running = None
             self._changed.notify_all()
+        if not self._waiting:
+            return_freed_memory()
+        with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._destroyed)
             if self._destroyed:
                 return None
@@ -318,10 +320,12 @@ class PredictionQueue:
 
 def _bare(error: ForesightError) -> ForesightError:
     """The error without tracebacks: they hold whatever the functions on their way held, and the job too."""
-    each: BaseException | None = error
-    while each is not None:
-        each.__traceback__ = None
-        each = each.__cause__ or each.__context__
+    chain: list[BaseException | None] = [error]
+    while chain:
+        each = chain.pop()
+        if each is not None and each.__traceback__ is not None:  # else it was here already, or never raised
+            each.__traceback__ = None
+            chain += [each.__cause__, each.__context__]
     return error
 
 

@@ -274,7 +274,7 @@ class Frames:
     """What a prediction holds megabytes of."""
 
 
-@pytest.mark.parametrize("way", ["succeeds", "fails", "is stopped"])
+@pytest.mark.parametrize("way", ["succeeds", "fails", "fails for two reasons", "is stopped"])
 def test_nothing_of_a_job_waits_for_the_garbage_collector(way):
     """Which may come after many more goals, each of which holds a rollout."""
     held = []
@@ -287,6 +287,11 @@ def test_nothing_of_a_job_waits_for_the_garbage_collector(way):
                 raise ValueError("a cause")
             except ValueError as error:
                 raise VideoBlocked("no") from error
+        if way == "fails for two reasons":
+            try:
+                raise ValueError("what went before")
+            except ValueError:
+                raise VideoBlocked("no") from KeyError("a cause")
         if way == "is stopped":
             job.stop(Canceled("stopped"))
         job.report(Progress(Stage.GENERATING, 0.0))
@@ -303,11 +308,12 @@ def test_nothing_of_a_job_waits_for_the_garbage_collector(way):
     try:
         queue.submit(goal.job, "reject")
         outcome(goal.job)
-        queue.destroy("the test is over")
+        queue.close("the worker has let go")
         del goal
         assert held and all(reference() is None for reference in held)
     finally:
         gc.enable()
+        queue.destroy("the test is over")
 
 
 def test_whatever_clients_do_each_job_ends_once_and_what_was_stopped_is_not_delivered(queue, model):

@@ -93,7 +93,7 @@ class SimulatedClip:
         """Raises ValueError for what is no such clip."""
         try:
             return cls._read(data)
-        except (OSError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (OSError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"this is no simulated clip: {error}") from error
 
     @classmethod

@@ -205,12 +205,13 @@ class CameraSubscription:
         self._complaints.say("lost", f"images on {self.topic} get lost on the way ({self.reliability}): {remedy}")
 
     def _on_time_jump(self, _: object) -> None:
-        if not self._images_jumped_first():
+        what = "the clock was set back or exchanged: the frame buffer starts afresh"
+        if not self._images_jumped_first():  # which counted as a restart then
             self._buffer.clear()
+            self._last_restart = what
+            self._restarts.append(time.monotonic())
         self.infos.clear()
-        self._last_restart = "the clock was set back or exchanged: the frame buffer starts afresh"
-        self._restarts.append(time.monotonic())
-        self._complaints.say("clock", self._last_restart)
+        self._complaints.say("clock", what)
 
     def _images_jumped_first(self) -> bool:
         """Whether the buffer began afresh at the clock's new time already: a bag's images may loop before its clock."""

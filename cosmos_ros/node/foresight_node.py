@@ -28,7 +28,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.signals import SignalHandlerOptions
 from unique_identifier_msgs.msg import UUID
 
-from cosmos_ros.device.host_memory import keep_freed_memory
+from cosmos_ros.device.host_memory import keep_freed_memory, return_freed_memory
 from cosmos_ros.device.threads import set_cpu_threads
 from cosmos_ros.errors import ForesightError, NoFrames, NotActive, UnevenFrames
 from cosmos_ros.foresight import Foresight
@@ -216,6 +216,7 @@ class ForesightNode(LifecycleNode):
             self._trouble = f"could not {what}: {type(error).__name__}: {error}"
             self.get_logger().error(traceback.format_exc())
         else:
+            return_freed_memory()  # of the model that goes, or of the files of the one that came
             self._trouble = ""
             self._queue.refuse("the node is not active: activate it (`ros2 lifecycle set`)")
             self.get_logger().info(f"{what}: done")

@@ -16,7 +16,7 @@ from cosmos_ros.training.scenes.surroundings import Scene
 def _gl_context(height: int, width: int) -> mujoco.GLContext:
     """One OpenGL context per process and size: making one costs more than filming an episode."""
     if not hasattr(mujoco, "GLContext"):
-        raise NoOpenGL("there is no EGL")
+        raise NoOpenGL.because("there is no EGL")
     context = mujoco.GLContext(width, height)
     context.make_current()
     return context
@@ -39,7 +39,7 @@ class Film:
         except NoOpenGL:
             raise
         except Exception as error:  # drivers that are missing or broken show in many ways
-            raise NoOpenGL(error) from error
+            raise NoOpenGL.because(error) from error
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._renderer)
         self._scene = mujoco.MjvScene(model, maxgeom=500)
         self._options = mujoco.MjvOption()

@@ -42,8 +42,10 @@ def test_a_damaged_file_of_the_cache_is_filmed_again(room):
     whole = file.read_bytes()
     middle = len(whole) // 2
     bits = whole[:middle] + bytes(255 - byte for byte in whole[middle : middle + 64]) + whole[middle + 64 :]
+    flags = whole.index(b"PK\x01\x02") + 8  # of the first entry in the archive's directory
+    locked = whole[:flags] + b"\x01" + whole[flags + 1 :]  # which says that it is encrypted
     other = replace(clip, truth=replace(clip.truth, seed=1)).to_bytes()
-    for damaged in (whole[:middle], b"", b"nothing of the kind", bits, other):
+    for damaged in (whole[:middle], b"", b"nothing of the kind", bits, locked, other):
         file.write_bytes(damaged)
         assert np.array_equal(rooms.clip("passed_by", 0).frames, clip.frames)
     assert file.read_bytes() == whole

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -62,6 +63,14 @@ def test_a_large_block_that_a_thread_freed_is_not_taken_from_the_system_again():
     child = [sys.executable, "-c", TWICE_THE_SAME_BLOCK]
     pages = int(subprocess.run(child, capture_output=True, text=True, check=True).stdout)
     assert pages < 100_000_000 / os.sysconf("SC_PAGE_SIZE") / 10
+
+
+def test_a_c_library_that_refuses_so_large_blocks_is_left_as_it_is(monkeypatch):
+    """The other settings alone would have it take every block of 128 KB from the system anew."""
+    asked = []
+    monkeypatch.setattr(host_memory, "_libc", SimpleNamespace(mallopt=lambda *given: asked.append(given) or 0))
+    host_memory.keep_freed_memory()
+    assert asked == [(host_memory.M_MMAP_THRESHOLD, host_memory.LARGEST_BLOCK)]
 
 
 def test_a_c_library_without_it_is_no_error(monkeypatch):

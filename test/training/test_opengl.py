@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 
 import pytest
@@ -24,8 +25,9 @@ def test_an_opengl_that_is_not_there_is_said_with_the_remedy(monkeypatch):
     monkeypatch.setattr(sys, "meta_path", [_Broken(), *sys.meta_path])
     with pytest.raises(
         NoOpenGL, match="MUJOCO_GL=osmesa gives none here .*glGetError.*apt install libegl1.*libosmesa6"
-    ):
+    ) as caught:
         load_mujoco()
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value), "as it comes from a worker process"
 
 
 def test_a_driver_that_is_not_there_is_said_with_the_remedy(monkeypatch):

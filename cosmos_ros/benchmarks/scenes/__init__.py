@@ -1,6 +1,6 @@
 """What the benchmarks film, kind of scene -> draws one; no model that ships was trained on it.
 
-Scenes are written with MuJoCo. They are imported when they are asked for: who brings recordings needs none of it.
+Scenes are written with MuJoCo. They are imported when they are asked for: whoever brings recordings needs none of it.
 """
 
 from __future__ import annotations
