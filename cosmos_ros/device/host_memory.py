@@ -1,4 +1,4 @@
-"""Memory of the host that was freed: kept while a prediction works, and the system's again when it rests."""
+"""Memory of the host that was freed: kept by a program that only predicts, given back by a node that rests."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ _libc = ctypes.CDLL(None)
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep what it frees, until `return_freed_memory`. To be called before it starts threads.
+    """Let this process keep what it frees, for its next prediction. To be called before it starts threads.
 
     The refiner works with pictures of up to 140 MB, one after the other. glibc takes such blocks from the system anew
-    each time, which clears page after page of them: a quarter of the CPU time of decoding and refining. The arenas that
-    glibc gives to threads cannot keep blocks of more than 64 MB; so all threads share one, which holds less in all than
-    they did. Other C libraries have no such call, and nothing happens. An older glibc keeps no block of more than 32 MB
-    and refuses; it is left as it is, as the other two settings alone would have it keep even less.
+    each time, which clears page after page of them. The arenas that glibc gives to threads cannot keep blocks of more
+    than 64 MB, so all threads share one. That suits a program that predicts and does nothing else; in the node the
+    threads of the camera and of the middleware would wait for that one arena, and it fell into pieces under load.
+    Other C libraries have no such call, and nothing happens. An older glibc keeps no block of more than 32 MB and
+    refuses; it is left as it is, as the other two settings alone would have it keep even less.
     """
     if hasattr(_libc, "mallopt") and _libc.mallopt(M_MMAP_THRESHOLD, LARGEST_BLOCK):
         _libc.mallopt(M_ARENA_MAX, 1)
@@ -28,9 +29,9 @@ def keep_freed_memory() -> None:
 def return_freed_memory() -> None:
     """Hand what this process has freed back to the system, in some ten milliseconds.
 
-    glibc keeps what was freed in pieces between what is still in use, and after `keep_freed_memory` all else too. A
-    node whose threads take turns with frames of megabytes grew for minutes that way, by 300 MB. Other C libraries have
-    no such call, and nothing happens.
+    glibc keeps what a thread has freed for that thread, in pieces between what is still in use. A node whose threads
+    take turns with frames of megabytes grew for minutes that way, by 300 MB. Other C libraries have no such call, and
+    nothing happens.
     """
     if hasattr(_libc, "malloc_trim"):
         _libc.malloc_trim(0)

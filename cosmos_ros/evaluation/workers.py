@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import traceback
 from collections.abc import Callable, Generator, Iterable
@@ -170,7 +171,16 @@ def _work(connection: Connection, index: int, evaluator: Evaluator, settings: Se
             evaluate = evaluate or evaluator(settings)
             connection.send(evaluate(window))
         except Exception as error:
-            connection.send(_Failure(error, traceback.format_exc()))
+            connection.send(_Failure(_portable(error), traceback.format_exc()))
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or its words, where it does not come whole through a pipe."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _one_thread() -> None:

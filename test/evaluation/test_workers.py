@@ -40,6 +40,11 @@ def test_what_a_worker_raises_arrives_with_its_traceback(evaluators):
     assert "in __call__" in str(caught.value.__cause__)
 
 
+def test_of_an_error_that_does_not_come_through_a_pipe_its_words_do(evaluators):
+    with pytest.raises(RuntimeError, match="Stubborn: -10 is far too negative"):
+        list(over_processes(iter([-10]), SETTINGS, 1, evaluators.Squares))
+
+
 def test_a_worker_that_is_killed_while_it_sends_is_noticed(evaluators):
     """Half of an outcome is in the pipe then: the rest must not be waited for."""
     outcomes = over_processes(iter(range(2)), SETTINGS, 1, evaluators.DiesWhileItSends)

@@ -11,6 +11,13 @@ import time
 MUCH = 50_000_000  # bytes; a pipe holds some hundred thousand
 
 
+class Stubborn(Exception):
+    """Goes into a pipe, but does not come out of it: it is made of more than it gives to Exception."""
+
+    def __init__(self, n, what):
+        super().__init__(f"{n} {what}")
+
+
 class Squares:
     """In a worker: n gives its square; what is negative is an error."""
 
@@ -18,6 +25,8 @@ class Squares:
         self.settings = settings
 
     def __call__(self, n):
+        if n < -9:
+            raise Stubborn(n, "is far too negative")
         if n < 0:
             raise ValueError(f"{n} is negative")
         return n * n

@@ -111,12 +111,18 @@ def _voted(cascades: list[cv2.CascadeClassifier], grey: np.ndarray, boxes: np.nd
 
 
 def _second_look(grey: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """The box with its surroundings, as far as they lie in the picture; the box has SECOND_SIZE pixels a side in it."""
+    """The box with its surroundings; the box has SECOND_SIZE pixels a side in it.
+
+    Beyond the picture's edge its last row or column is repeated: else there would be fewer windows to vote for a face
+    that lies there, for as many votes that are asked for.
+    """
     x1, y1, x2, y2 = box
-    margin = SURROUNDINGS * (x2 - x1)
-    left, top = (max(0, round(start - margin)) for start in (x1, y1))
-    part = grey[top : round(y2 + margin), left : round(x2 + margin)]
-    factor = SECOND_SIZE / (x2 - x1)
+    margin, factor = SURROUNDINGS * (x2 - x1), SECOND_SIZE / (x2 - x1)
+
+    def pixels(start: float, end: float, n: int) -> np.ndarray:
+        return np.clip(np.arange(round(start - margin), round(end + margin)), 0, n - 1)
+
+    part = grey[np.ix_(pixels(y1, y2, grey.shape[0]), pixels(x1, x2, grey.shape[1]))]
     size = round(part.shape[1] * factor), round(part.shape[0] * factor)
     return cv2.resize(part, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
 

@@ -251,6 +251,16 @@ def test_clutter_that_resembles_a_face_at_first_sight_is_left(detector):
     assert FaceBlur(detector, 288 * 480).filter(frame)[1].verdict is Verdict.PASSED
 
 
+def test_the_second_look_at_the_frames_edge_is_as_large_as_any():
+    """Else fewer windows could vote there, for the same number of votes."""
+    picture = np.random.default_rng(0).integers(0, 255, (60, 90), np.uint8)
+    inside = haar_faces._second_look(picture, np.array([30, 20, 50, 40]))
+    for x, y in ((0, 0), (70, 0), (0, 40), (70, 40)):
+        look = haar_faces._second_look(picture, np.array([x, y, x + 20, y + 20]))
+        assert look.shape == inside.shape
+        assert look[0 if y == 0 else -1, 0 if x == 0 else -1] == picture[0 if y == 0 else -1, 0 if x == 0 else -1]
+
+
 @pytest.mark.parametrize("edge", ["left", "top", "right"])
 def test_a_face_at_the_frames_edge_is_covered(detector, edge):
     """Where the second look has no surroundings on that side."""
