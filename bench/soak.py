@@ -6,7 +6,7 @@
 Counted are camera images that the buffer did not get, goals without an answer or with two, the answers by error code,
 and latencies (of rollouts, and from a cancel request to the answer). Every client draws what it does from its own seed;
 the policy for busy times (`when_busy`) is drawn anew every few seconds. All processes use
-config/fastdds_large_images.xml, as the README advises for images of this size.
+config/fastdds_large_images.xml, as the README advises for images of this size, with its memory policy.
 
 The node's resident memory is compared between two rests, after a fifth of the load and after all of it. Under load it
 goes up and down with the rollouts that are kept, from 16 MB to 94 MB each. At a rest the same goals are sent and
@@ -129,6 +129,7 @@ def measure(options: argparse.Namespace) -> dict:
         "ROS_DOMAIN_ID": str(free_domain()),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "FASTRTPS_DEFAULT_PROFILES_FILE": str(share_directory() / "config" / "fastdds_large_images.xml"),
+        "RMW_FASTRTPS_USE_QOS_FROM_XML": "1",
     }
     parameters = {"checkpoint": f'"{options.checkpoint}"', "history": 1.0, "max_age": 0.0}
     given = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
