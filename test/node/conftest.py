@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import os
 import subprocess
@@ -28,6 +29,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from cosmos_ros import images
@@ -112,7 +114,17 @@ class Robot:
         # Destroyed, not only dropped: else its publishers haunt the domain for another 20 s.
         self.action.destroy()
         self.ros.destroy_node()
+        gc.collect()  # rclpy's objects know each other in circles; what is left of them would stay in the graph
         rclpy.try_shutdown(context=self.context)
+
+    def set_clock(self, clock: rclpy.publisher.Publisher, node: ForesightNode, now_ns: int) -> None:
+        """Publish the time until the node has it: it hears its clock at best effort."""
+
+        def told() -> bool:
+            clock.publish(Clock(clock=self.time(now_ns)))
+            return node.get_clock().now().nanoseconds == now_ns
+
+        wait_for(told, "the time")
 
     def done(self, future: rclpy.Future) -> object:
         wait_for(future.done, "an answer")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 
 import pytest
 from cosmos_ros.action import Predict
@@ -246,23 +247,16 @@ def timed(blind):
     clock = robot.ros.create_publisher(Clock, "/clock", 10)
     node.set_parameters([Parameter("use_sim_time", value=True)])
 
-    def tick(now_ns: int, wait_for) -> None:
-        def has_come():
-            clock.publish(Clock(clock=robot.time(now_ns)))
-            return node.get_clock().now().nanoseconds == now_ns
-
-        wait_for(has_come, "the time")
-
-    return robot, node, tick
+    return robot, node, partial(robot.set_clock, clock, node)
 
 
 def test_a_clock_that_is_set_back_empties_the_buffer(timed, wait_for):
     robot, node, tick = timed
-    tick(1000 * 10**9, wait_for)
+    tick(1000 * 10**9)
     robot.film(node, n=1, last_ns=1000 * 10**9)
-    tick(1001 * 10**9, wait_for)
+    tick(1001 * 10**9)
     assert node._configured.buffer.state().frames == 1, "time that goes on changes nothing"
-    tick(900 * 10**9, wait_for)
+    tick(900 * 10**9)
     wait_for(lambda: node._configured.buffer.state().frames == 0, "the empty buffer")
 
 
@@ -270,9 +264,9 @@ def test_a_clock_that_is_set_back_again_and_again_is_named_where_no_clip_comes(t
     """As where two publish it."""
     robot, node, tick = timed
     for _ in range(camera_subscription.OFTEN):
-        tick(1000 * 10**9, wait_for)
+        tick(1000 * 10**9)
         robot.film(node, n=1, last_ns=1000 * 10**9)
-        tick(900 * 10**9, wait_for)
+        tick(900 * 10**9)
     why = f"images on {node._configured.camera.topic} again and again: the clock was set back"
     wait_for(lambda: why in robot.expect(Predict.Result.NO_FRAMES).error_msg, "the reason")
     assert diagnosed(node).level == WARN and why in diagnosed(node).summary
@@ -281,10 +275,10 @@ def test_a_clock_that_is_set_back_again_and_again_is_named_where_no_clip_comes(t
 def test_age_is_measured_by_the_robots_clock(timed, wait_for):
     robot, node, tick = timed
     start = 5_000 * 10**9
-    tick(start, wait_for)
+    tick(start)
     robot.film(node, last_ns=start)
     assert robot.predict().error_code == Predict.Result.NONE
-    tick(start + 2 * 10**9, wait_for)
+    tick(start + 2 * 10**9)
     assert robot.predict().error_code == Predict.Result.STALE_FRAMES
 
 

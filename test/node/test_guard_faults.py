@@ -129,8 +129,7 @@ class World:
         return {topic for topic in OUTPUTS if not self.came(topic, began_ns)}
 
     def _until(self, stamp_ns: int) -> int:
-        self._clock.publish(Clock(clock=self.robot.time(stamp_ns)))
-        self._wait_for(lambda: self.node.get_clock().now().nanoseconds == stamp_ns, "the time")
+        self.robot.set_clock(self._clock, self.node, stamp_ns)
         return stamp_ns
 
 

@@ -34,8 +34,7 @@ class World:
 
     def set_clock(self, ms: int) -> None:
         now_ns = START + ms * MS
-        self._clock.publish(Clock(clock=self.robot.time(now_ns)))
-        self._wait_for(lambda: self.node.get_clock().now().nanoseconds == now_ns, "the time")
+        self.robot.set_clock(self._clock, self.node, now_ns)
 
     def see(self, *times_ms: int, frame_id: str = "camera_optical", **fields: object) -> None:
         """The clock goes on, and at each of these times a frame comes."""

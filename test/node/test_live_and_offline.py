@@ -188,10 +188,6 @@ def test_on_a_simulated_clock_a_recording_that_loops_gives_the_surprise_that_it_
     ready(node, robot)
     wait_for(clock.get_subscription_count, "the node's clock")
 
-    def set_clock(stamp: int) -> None:
-        clock.publish(Clock(clock=robot.time(stamp)))
-        wait_for(lambda: node.get_clock().now().nanoseconds == stamp, "the time")
-
     def see(message: Image) -> None:
         before = node._configured.camera.counts.total()
         robot.images.publish(message)
@@ -201,7 +197,7 @@ def test_on_a_simulated_clock_a_recording_that_loops_gives_the_surprise_that_it_
     with listening(robot, node, Surprise, f"{node.get_fully_qualified_name()}/surprise", (heard := []).append, 200):
         for images_first in (False, False, True):
             for stamp, message in played:
-                acts = [partial(set_clock, stamp), partial(see, message)]
+                acts = [partial(robot.set_clock, clock, node, stamp), partial(see, message)]
                 for act in reversed(acts) if images_first else acts:
                     act()
         wait_for(lambda: len(heard) >= len(offline), "every comparison")

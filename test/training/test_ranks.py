@@ -13,7 +13,7 @@ import torch
 from cosmos_ros.training.ranks import Ranks
 
 # Two steps of a line's slope; each rank draws other points. What a rank ends with is printed.
-TRAIN = """
+TRAIN = r"""
 import json, sys
 from pathlib import Path
 import torch
@@ -37,8 +37,11 @@ def draw(generator):
 recipe = Recipe("line", 2, [{"params": list(network.parameters())}], Loss(), draw, 4, 0.1, (0.9, 0.98), 0.5)
 train(recipe, ranks, Journal(Path(sys.argv[1]), ranks.is_first), 0, lambda step, state: None)
 weights = [p.tolist() for p in network.parameters()]
-print(json.dumps({"rank": ranks.rank, "drawn": drawn[0][0].tolist(), "weights": weights, "share": ranks.share("abcde"),
-                  "gathered": ranks.gather(ranks.rank + 5), "agreed": ranks.agree(ranks.rank == 0)}), flush=True)
+ended = json.dumps({"rank": ranks.rank, "drawn": drawn[0][0].tolist(), "weights": weights,
+                    "share": ranks.share("abcde"), "gathered": ranks.gather(ranks.rank + 5),
+                    "agreed": ranks.agree(ranks.rank == 0)})
+sys.stdout.write(ended + "\n")  # at once: print would write the line's end by itself, and the other rank in between
+sys.stdout.flush()
 ranks.leave()
 """
 
