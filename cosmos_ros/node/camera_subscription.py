@@ -191,9 +191,9 @@ class CameraSubscription:
             if added in RESTARTS:
                 self._last_restart = what
                 self._restarts.append(self._last_arrival)
-        self.counts[added.name.lower()] += 1  # last: whoever sees it counted finds all that came of it
         if added in (Added.ADDED, *RESTARTS):
             self._on_frame(frame.stamp_ns)
+        self.counts[added.name.lower()] += 1  # last: whoever sees it counted finds all that came of it
 
     def _on_lost(self, event: QoSMessageLostInfo) -> None:
         if time.monotonic() < self._settled:
