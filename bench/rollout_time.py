@@ -14,6 +14,7 @@ import itertools
 import json
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -23,25 +24,25 @@ from camera_rate import machine
 from cosmos_ros.device.host_memory import keep_freed_memory
 from cosmos_ros.device.threads import set_cpu_threads
 from cosmos_ros.foresight import Foresight
+from cosmos_ros.frame_buffer import FrameBuffer
 from cosmos_ros.paths import share_directory
 from cosmos_ros.recordings.bag import Bag
-from cosmos_ros.rollout import NANOSECONDS, Clip
+from cosmos_ros.rollout import Clip
 from cosmos_ros.settings import ForesightConfig
 
-BEGINS_S = 1.0  # of the clip in the bag: the arm moves by then
+UNTIL_NS = 1_800_000_000  # after the bag's first frame the clip ends: the arm moves by then
 
 
 def clip_of(bag: Bag, foresight: Foresight, height: int, width: int) -> Clip:
-    """Consecutive frames of the bag at the model's rate, in this size."""
-    frame_rate, n_frames = foresight.spec.frame_rate, max(foresight.spec.conditioning_lengths)
-    wanted, frames, stamps = None, [], []
-    for frame in bag.frames(bag.image_topic()):
-        wanted = wanted or frame.stamp_ns + round(BEGINS_S * NANOSECONDS)
-        if frame.stamp_ns >= wanted and len(frames) < n_frames:
-            frames.append(cv2.resize(frame.load(), (width, height), interpolation=cv2.INTER_AREA))
-            stamps.append(frame.stamp_ns)
-            wanted += round(NANOSECONDS / frame_rate)
-    return Clip(np.stack(frames), tuple(stamps), frame_rate)
+    """A clip of the bag as the node's buffer picks it, in this size."""
+    spec, frames = foresight.spec, list(bag.frames(bag.image_topic()))
+    until_ns = frames[0].stamp_ns + UNTIL_NS
+    buffer = FrameBuffer(spec.frame_rate, 0.0, 3600.0, conditioning_lengths=spec.conditioning_lengths)
+    for frame in frames:
+        buffer.add(frame)
+    clip = buffer.clip(max(spec.conditioning_lengths), until_ns=until_ns)
+    resized = [cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA) for frame in clip.frames]
+    return replace(clip, frames=np.stack(resized))
 
 
 def measure(foresight: Foresight, clip: Clip, goals: int) -> dict:

@@ -99,9 +99,9 @@ FAULTS = {
 class World:
     """A camera, a clock and a node that lives on it, and all that came out of the node, by its stamps."""
 
-    def __init__(self, robot, node, clock, heard, wait_for) -> None:
+    def __init__(self, robot, node, clock, heard) -> None:
         self.robot, self.node, self.heard = robot, node, heard
-        self._clock, self._wait_for, self._goals = clock, wait_for, 0
+        self._clock, self._goals = clock, 0
 
     def goal(self, code: int, **goal: object) -> int:
         """A goal that ends with this code, and the world that goes on after it; the goal's time."""
@@ -152,7 +152,7 @@ def world(domain, tiny_checkpoint, running_robot, running_node, ready, wait_for)
         for publisher in node.publishers:
             if publisher.topic_name.removeprefix("/faults/foresight/") in OUTPUTS:
                 wait_for(publisher.get_subscription_count, f"a listener on {publisher.topic_name}")
-        yield World(robot, node, clock, heard, wait_for)
+        yield World(robot, node, clock, heard)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import copy
 import json
 import random
 import time
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +33,12 @@ SEED = 41
 TOPIC = "/camera/image_raw"
 
 
-def jittered_stamps(n: int, rate: float = 30.0, last_ns: int | None = None) -> list[int]:
+def jittered_stamps(n: int, rate: float = 30.0) -> list[int]:
     """A camera's: not quite even, a frame lost now and then, the last of them now."""
     draw = random.Random(7)
     times = [i / rate + draw.uniform(-0.008, 0.008) for i in range(n) if draw.random() > 0.05]
-    last_ns = last_ns or time.time_ns()
-    return [last_ns - round((times[-1] - t) * 1e9) for t in times]
+    now_ns = time.time_ns()
+    return [now_ns - round((times[-1] - t) * 1e9) for t in times]
 
 
 def record(path, stamped_messages) -> None:
@@ -137,19 +136,6 @@ def test_the_same_bag_seed_and_stamps_give_the_same_surprise(
     expected = np.sqrt(np.square(predicted.astype(np.float32) - seen).mean(axis=-1))
     assert drawn.encoding == "32FC1" and drawn.header == live.header
     assert np.frombuffer(bytes(drawn.data), np.float32).reshape(expected.shape) == pytest.approx(expected, abs=1e-3)
-
-
-def in_another_order(film: list[tuple[int, Image]]) -> list[tuple[int, Image]]:
-    """(clock, image) as they come: now and then the next frame first, each time by less than a period of the model.
-
-    Frames that make a prediction due stay where they are: it would have another clip.
-    """
-    order = [*range(len(film))]
-    for i in (5, 17, 29):
-        assert film[i + 1][0] - film[i][0] < 100_000_000
-        order[i : i + 2] = i + 1, i
-    newest = accumulate((film[i][0] for i in order), max)
-    return [(stamp, film[i][1]) for stamp, i in zip(newest, order, strict=True)]
 
 
 def test_a_calibration_of_another_model_keeps_the_node_from_being_configured(
