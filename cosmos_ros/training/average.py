@@ -12,17 +12,22 @@ WARM_UP = 20  # updates over which the average begins to reach back
 
 
 class Average:
-    """The average of these parameters; of sharded ones, each rank keeps that of its own shard."""
+    """The average of these parameters; of sharded ones, each rank keeps that of its own shard.
 
-    def __init__(self, parameters: Iterable[nn.Parameter], decay: float) -> None:
-        self._live = [local(parameter) for parameter in parameters]
+    decay  None: nothing is kept, and the weights themselves stand for their average
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], decay: float | None) -> None:
+        self._live = [] if decay is None else [local(parameter) for parameter in parameters]
         self._shadow = [parameter.clone() for parameter in self._live]
-        self._decay, self._n = decay, 0
+        self._decay, self._n = decay or 0.0, 0
 
     @torch.no_grad()
     def update(self) -> None:
         """After every step of the optimizer."""
         self._n += 1
+        if not self._live:
+            return
         decay = min(self._decay, self._n / (self._n + WARM_UP))
         torch._foreach_lerp_(self._shadow, self._live, 1 - decay)
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
-from cosmos_ros.training.average import Average
+from cosmos_ros.training.average import Average, local
 from cosmos_ros.training.journal import Journal
 from cosmos_ros.training.ranks import Ranks
 from cosmos_ros.training.schedule import learning_rate
@@ -40,6 +41,8 @@ class Recipe:
     parameters  as AdamW takes groups of them
     loss        module whose forward takes what `draw` gives, and returns the loss of this rank's windows
     tokens      that a step's windows hold, on one rank
+    decay       of the running average of the weights; None: there is none, which saves 4 bytes of a weight
+    parts       in which a step's windows are drawn and computed, their gradients added up
     measure     figures on clips that training never sees, of the averaged weights
     """
 
@@ -51,8 +54,9 @@ class Recipe:
     tokens: int
     rate: float
     betas: tuple[float, float]
-    decay: float
+    decay: float | None
     warmup_steps: int = 200
+    parts: int = 1
     measure: Callable[[], Mapping[str, float]] = field(default=dict)
 
 
@@ -80,7 +84,7 @@ def train(
     first = 0
     if state is not None:
         first = state["step"]
-        optimizer.load_state_dict(state["optimizer"])
+        _restore(optimizer, state["optimizer"])
         average.load_state(state["average"])
         average.exchange()  # what was kept beside it are the averages, as they were exported
     loss_of = ranks.wrap(recipe.loss)
@@ -90,9 +94,8 @@ def train(
         for step in range(first, recipe.steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(recipe.rate, step, recipe.steps, recipe.warmup_steps)
-            loss = loss_of(*recipe.draw(keyed(seed, recipe.name, step, ranks.rank)))
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss = _backward(recipe, loss_of, keyed(seed, recipe.name, step, ranks.rank))
             torch.nn.utils.clip_grad_norm_(parameters, CLIP)
             watch.look(loss, step)
             optimizer.step()
@@ -114,8 +117,43 @@ def train(
     average.exchange()
 
 
+def _backward(recipe: Recipe, loss_of: nn.Module, generator: torch.Generator) -> Tensor:
+    """Adds a step's gradients up and gives its loss."""
+    losses = []
+    for _ in range(recipe.parts):
+        loss = loss_of(*recipe.draw(generator)) / recipe.parts
+        loss.backward()
+        losses.append(loss.detach())
+    return torch.stack(losses).sum()
+
+
 def _state(step: int, optimizer: torch.optim.Optimizer, average: Average) -> dict:
-    return {"step": step, "optimizer": optimizer.state_dict(), "average": average.state()}
+    """What to go on from; of sharded parameters, what this rank has of it."""
+    of_optimizer = optimizer.state_dict()
+    of_optimizer["state"] = {
+        number: {name: local(value) for name, value in values.items()}
+        for number, values in of_optimizer["state"].items()
+    }
+    return {"step": step, "optimizer": of_optimizer, "average": average.state()}
+
+
+def _restore(optimizer: torch.optim.Optimizer, state: dict) -> None:
+    optimizer.load_state_dict(state)
+    for parameter, values in optimizer.state.items():
+        if isinstance(parameter, DTensor):
+            values |= {name: _cut_like(parameter, value) for name, value in values.items() if value.ndim}
+
+
+def _cut_like(parameter: DTensor, mine: Tensor) -> DTensor:
+    """A tensor of which this rank holds `mine`, cut as the parameter is."""
+    return DTensor.from_local(
+        mine,
+        parameter.device_mesh,
+        parameter.placements,
+        run_check=False,
+        shape=parameter.shape,
+        stride=parameter.stride(),
+    )
 
 
 def keyed(seed: int, stage: str, step: int, rank: int) -> torch.Generator:

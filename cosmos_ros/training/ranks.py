@@ -9,16 +9,21 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
 
 from cosmos_ros.device.devices import resolve_device
 from cosmos_ros.errors import SettingError
 
 T = TypeVar("T")
+# For which the others wait while one of them measures or reads a recording. When one dies, torchrun ends the others.
+PATIENCE = timedelta(hours=4)
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Ranks:
                 )
             mine = torch.device("cuda", at)
             torch.cuda.set_device(mine)
-        dist.init_process_group("nccl" if mine.type == "cuda" else "gloo")
+        dist.init_process_group(_backend(mine), timeout=PATIENCE)
         return cls(rank, size, mine)
 
     @property
@@ -58,12 +63,19 @@ class Ranks:
         return list(items[self.rank :: self.size]) if len(items) >= self.size else list(items)
 
     def wrap(self, loss: nn.Module) -> nn.Module:
-        """A module whose gradients are averaged over all ranks."""
-        if self.size == 1 or not any(parameter.requires_grad for parameter in loss.parameters()):
+        """A module whose gradients are averaged over all ranks; one that is cut over them averages its own."""
+        trained = [parameter for parameter in loss.parameters() if parameter.requires_grad]
+        if self.size == 1 or not trained or isinstance(trained[0], DTensor):
             return loss
         return nn.parallel.DistributedDataParallel(
             loss, device_ids=[self.device] if self.device.type == "cuda" else None
         )
+
+    def mesh(self) -> DeviceMesh:
+        """All ranks in a row, to cut a model over; one process by itself becomes a group of one."""
+        if not dist.is_initialized():
+            dist.init_process_group(_backend(self.device), store=dist.HashStore(), rank=0, world_size=1)
+        return DeviceMesh.from_group(dist.group.WORLD, self.device.type)
 
     def mean(self, value: float) -> float:
         """Over all ranks."""
@@ -99,5 +111,9 @@ class Ranks:
             dist.barrier()
 
     def leave(self) -> None:
-        if self.size > 1 and dist.is_initialized():
+        if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _backend(device: torch.device) -> str:
+    return "nccl" if device.type == "cuda" else "gloo"

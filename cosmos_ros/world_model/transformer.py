@@ -91,9 +91,12 @@ class Transformer(nn.Module):
         tokens: Tensor,
         positions: Tensor,
         cache: Cache | None = None,
-        context: Tensor | list[KeysValues] | None = None,
+        context: Tensor | list[KeysValues] | list[Tensor] | None = None,
     ) -> Tensor:
-        """What `output` makes logits from, [B, N, dim]: for callers that need the logits of few of the tokens."""
+        """What `output` makes logits from, [B, N, dim]: for callers that need the logits of few of the tokens.
+
+        context  as forward takes it; or the text embedding once for each layer, which then projects it itself
+        """
         if (context is None) == self.config.has_text:
             raise ValueError("this model needs a text context" if self.config.has_text else "this model takes no text")
         if isinstance(context, Tensor):
@@ -132,7 +135,7 @@ class Block(nn.Module):
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
         self.feed_forward = FeedForward(config.dim, config.ffn_hidden)
 
-    def forward(self, x: Tensor, rotation: Rotation, attend: Attend, context: KeysValues | None) -> Tensor:
+    def forward(self, x: Tensor, rotation: Rotation, attend: Attend, context: KeysValues | Tensor | None) -> Tensor:
         x = x + self.attention(self.attention_norm(x), rotation, attend)
         if context is not None:
             x = x + self.cross_attention(self.cross_attention_norm(x), context)
@@ -173,8 +176,9 @@ class SelfAttention(Attention):
 
 
 class CrossAttention(Attention):
-    def forward(self, x: Tensor, context: KeysValues) -> Tensor:
-        keys, values = (tensor.expand(len(x), -1, -1, -1) for tensor in context)
+    def forward(self, x: Tensor, context: KeysValues | Tensor) -> Tensor:
+        projected = self.keys_values(context) if isinstance(context, Tensor) else context
+        keys, values = (tensor.expand(len(x), -1, -1, -1) for tensor in projected)
         return self.project_out(attend_grouped(self.queries(x), keys, values, mask=None))
 
 
