@@ -14,7 +14,6 @@ import argparse
 import collections
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ import numpy as np
 import rclpy
 from cosmos_ros.action import Predict
 from diagnostic_msgs.msg import DiagnosticArray
+from machine import machine
 from rclpy.action import ActionClient
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
@@ -166,20 +166,6 @@ def measure(options: argparse.Namespace) -> dict:
 
 def buffered(values: dict[str, str]) -> int:
     return sum(int(values.get(key, 0)) for key in BUFFERED)
-
-
-def machine() -> dict:
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return {
-        "machine": names[0] if names else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load_average": os.getloadavg()[0],
-        "system": platform.platform(),
-    }
 
 
 def main() -> None:

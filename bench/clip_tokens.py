@@ -31,16 +31,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     model = WorldModel.from_checkpoint(device="cpu")
-    tokens, names, first_clips = [], [], {}
+    tokens, names = [], []
     each = -(-args.clips // len(args.recordings))
     for path in args.recordings:
         frames = frames_of(path)
-        first_clips[f"frames_{path.stem}"] = np.stack(frames[:9])
         for first in np.linspace(0, len(frames) - 9, each).astype(int):
             tokens.append(model.tokenize(np.stack(frames[first : first + 9])).numpy().astype(np.int16))
             names.append(path.stem)
     tokens, names = np.stack(tokens)[: args.clips], np.array(names)[: args.clips]
-    np.savez_compressed(args.out, tokens=tokens, names=names, **first_clips)
+    np.savez_compressed(args.out, tokens=tokens, names=names)
 
 
 if __name__ == "__main__":

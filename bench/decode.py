@@ -1,6 +1,6 @@
 """How fast and how exactly tokens are decoded: passes by window, size and precision, prefill, samples, cancel.
 
-    PYTHONPATH=. python bench/decode.py --out FILE.json [--parts checks,attention,passes,...] [--kinds 4B,12B] [--tiny]
+    PYTHONPATH=. python bench/decode.py --out FILE.json [--parts checks,passes,...] [--kinds 4B,12B] [--tiny]
 
 Models have the published sizes and random weights: a pass costs what a real one costs, and how many passes a rollout
 takes is not measured on them. What is measured stands in FILE.json as soon as each part is done, with the device, the
@@ -197,40 +197,6 @@ class Bench:
                     found[key] |= {"samples": seeds * batch, "samples_as_alone": same_as_alone}
         return found
 
-    def attention(self) -> dict:
-        """Milliseconds of the attention of one layer over a filled cache: this project's kernel, and PyTorch's."""
-        from cosmos_ros.world_model.decoding.cache_attention import attend_to_cache
-
-        found = {}
-        for rows in (12_928, 3_328) if not self.args.tiny else (256,):
-            keys, values = (torch.randn(1, 8, rows, 128, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
-            for window in (1, 16, 64, 128, 256) if not self.args.tiny else (4,):
-                queries = torch.randn(1, 32, window, 128, device=DEVICE, dtype=torch.bfloat16)
-                filled = torch.tensor([rows - window], device=DEVICE)
-                places = filled[:, None] - 1 + torch.arange(window, device=DEVICE)
-                mask = (torch.arange(rows, device=DEVICE) <= places[..., None])[:, None]
-                row = {"kernel": milliseconds(captured(lambda: attend_to_cache(queries, keys, values, filled)))}  # noqa: B023
-                row["sdpa"] = milliseconds(captured(lambda: attend_grouped(queries, keys, values, mask)))  # noqa: B023
-                row["bytes"] = round(2 * keys.nbytes / self.bandwidth() / 1e6, 4)
-                found[f"{rows}_{window}"] = row
-        return found
-
-    def flex(self) -> dict:
-        """The same by FlexAttention, which compiles for a while."""
-        from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-
-        compiled, found = torch.compile(flex_attention, dynamic=False), {}
-        for rows, window in ((12_928, 64), (12_928, 128)):
-            keys, values = (torch.randn(1, 8, rows, 128, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
-            queries = torch.randn(1, 32, window, 128, device=DEVICE, dtype=torch.bfloat16)
-            first = torch.tensor(rows - window - 1, device=DEVICE)
-            mask = create_block_mask(lambda b, h, q, k: k <= first + q, None, None, window, rows, device=DEVICE)  # noqa: B023
-            run = partial(compiled, queries, keys, values, block_mask=mask, enable_gqa=True)
-            # Left to itself it takes its kernel for few queries, of which none is compiled for these sizes.
-            run = partial(run, kernel_options={"BACKEND": "TRITON"})
-            found[f"{rows}_{window}"] = milliseconds(captured(run))
-        return found
-
     def passes(self) -> dict:
         """Milliseconds of a whole pass, and the share of the copy's bandwidth at which it reads weights and cache."""
         found = {}
@@ -358,7 +324,7 @@ class Bench:
         found = {}
         for precision in ("float32", "bfloat16"):
             model = load_transformer(self.args.model, device=DEVICE, dtype=getattr(torch, precision))
-            fast, slow = (WindowDecoder(model, 64, one_by_one) for one_by_one in (False, True))
+            fast, slow = (WindowDecoder(model, one_by_one=one_by_one) for one_by_one in (False, True))
             single = WindowDecoder(model, 1)
             same = same_as_single = 0
             seeds = self.args.seeds if precision == "bfloat16" else self.args.seeds // 4
@@ -370,41 +336,11 @@ class Bench:
                 if seed < seeds // 4:
                     same_as_single += torch.equal(mine, completed(single.passes(clip, sampling)))
             found[precision] = {
+                "window": fast.window,
                 "seeds": seeds,
                 "same": same,
                 "against_single_tokens": {"seeds": seeds // 4, "same": same_as_single},
             }
-        return found
-
-    def rollout(self) -> dict:
-        """The model that ships with its guards, from camera frames to guarded frames: seconds of each stage."""
-        from cosmos_ros import Clip, Foresight
-
-        found = {}
-        with np.load(self.args.clips) as file:
-            clips = {name.removeprefix("frames_"): file[name] for name in file if name.startswith("frames_")}
-        foresight = Foresight.from_config(
-            {"checkpoint": str(self.args.model), "device": DEVICE.type, "dtype": self.args.dtype}
-        )
-        began = time.perf_counter()
-        foresight.load()
-        found["load_s"] = round(time.perf_counter() - began, 2)
-        for name, frames in clips.items():
-            clip = Clip(frames, tuple(10**9 + k * 10**8 for k in range(len(frames))), 10.0)
-            times = []
-            for seed in range(4):
-                began = time.perf_counter()
-                rollout = foresight.predict(clip, seed=seed)
-                times.append(time.perf_counter() - began)
-            found[name] = {
-                "camera": f"{frames.shape[1]}x{frames.shape[2]}",
-                "seconds": round(statistics.median(times), 3),
-                "passes": rollout.decoding.passes,
-                "dtype": rollout.decoding.dtype,
-                "stages": {stage.stage.name: round(stage.seconds, 3) for stage in rollout.timing},
-                "guards": {each.guard: round(each.seconds, 3) for each in rollout.guardrail.decisions},
-            }
-        found["threads"] = torch.get_num_threads()
         return found
 
     def tokenizer(self) -> dict:
@@ -617,7 +553,6 @@ PARTS = (
     "copy",
     "checks",
     "float8",
-    "attention",
     "passes",
     "prefill",
     "gaps",
@@ -625,16 +560,14 @@ PARTS = (
     "exactness",
     "clips",
     "shipped_exactness",
-    "rollout",
     "tokenizer",
-    "flex",
 )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--parts", default=",".join(PARTS[:9]))
+    parser.add_argument("--parts", default=",".join(PARTS[:8]))
     parser.add_argument("--kinds", default="4B", type=lambda text: text.split(","))
     parser.add_argument("--windows", default=[1, 16, 64, 128, 256], type=lambda text: [int(n) for n in text.split(",")])
     parser.add_argument("--seeds", type=int, default=200)
@@ -642,7 +575,6 @@ def main() -> int:
     parser.add_argument("--most-clips", type=int, default=100)
     parser.add_argument("--clip-windows", default=[32, 64, 160], type=lambda text: [int(n) for n in text.split(",")])
     parser.add_argument("--model", type=Path, help="directory of the model that ships")
-    parser.add_argument("--dtype", default="auto", help="of the model that ships, for its whole rollouts")
     parser.add_argument("--tiny", action="store_true")
     args = parser.parse_args()
     if args.tiny:

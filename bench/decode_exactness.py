@@ -1,10 +1,12 @@
 """On the CPU in float32, decoding in windows gives exactly the tokens of decoding one by one: a grid of 500 seeds.
 
-    PYTHONPATH=. python bench/decode_exactness.py --clips clips.npz --out FILE.json [--workers 4] [--model DIRECTORY]
+    CUDA_VISIBLE_DEVICES= PYTHONPATH=. python bench/decode_exactness.py --clips clips.npz --out FILE.json
+                                                       [--workers 4] [--model DIRECTORY]
 
 Temperatures 0, 0.5 and 1, top-p 0.5, 0.8 and 1, 9 frames and an image, B of 1 and 3: the model that ships on real clips
 (bench/clip_tokens.py), and tiny random models of all four kinds, two of which read text. Every sample of a batch of 3
-is also compared with its seed alone. Ends with status 1 where one differs. Part of the grid is a test.
+is also compared with its seed alone. Ends with status 1 where one differs. Part of the grid is a test. FILE.json holds
+what is known so far after every cell; "cells" says how many are done, and of how many.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +96,32 @@ def check(cell: Cell, clips: Path, directory: Path | None) -> dict:
     }
 
 
+class Tally:
+    """What was found in all cells so far, kept in a file."""
+
+    def __init__(self, out: Path, cells: int) -> None:
+        self._out, self._began = out, time.monotonic()
+        self._models: dict[str, dict[str, int]] = {}
+        self.result: dict = {
+            "device": device() | {"name": "CPU, float32"},
+            "window": WindowDecoder(transformer(SMALL, torch.float32)).window,
+            "cells": [0, cells],
+            "seeds": 0,
+            "differing": 0,
+            "models": self._models,
+        }
+
+    def add(self, row: dict) -> None:
+        total = self._models.setdefault(row.pop("model"), {})
+        for key, value in row.items():
+            total[key] = total.get(key, 0) + value
+        self.result["cells"][0] += 1
+        self.result["seeds"] += row["seeds"]
+        self.result["differing"] += row["seeds"] - row["same"] + row["alone"] - row["same_as_alone"]
+        self.result["seconds"] = round(time.monotonic() - self._began)
+        self._out.write_text(json.dumps(self.result, indent=2) + "\n")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=Path, required=True)
@@ -100,29 +129,15 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 1) // 2))
     args = parser.parse_args()
-    began, totals = time.monotonic(), {}
     os.environ["OMP_NUM_THREADS"] = "1"
+    # The largest first, so that none of them is begun when all others are through.
+    todo = sorted(cells(), key=lambda cell: (cell.model == SHIPPED, cell.batch), reverse=True)
+    tally = Tally(args.out, len(todo))
     with multiprocessing.get_context("spawn").Pool(args.workers) as pool:
-        jobs = [pool.apply_async(check, (cell, args.clips, args.model)) for cell in cells()]
-        for job in jobs:
-            row = job.get()
-            total = totals.setdefault(row.pop("model"), {})
-            for key, value in row.items():
-                total[key] = total.get(key, 0) + value
-    differing = sum(
-        total["seeds"] - total["same"] + total["alone"] - total["same_as_alone"] for total in totals.values()
-    )
-    result = {
-        "device": device() | {"name": "CPU, float32"},
-        "window": WindowDecoder(transformer(SMALL, torch.float32)).window,
-        "seeds": sum(total["seeds"] for total in totals.values()),
-        "differing": differing,
-        "models": totals,
-        "seconds": round(time.monotonic() - began),
-    }
-    args.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
-    return 1 if differing else 0
+        for row in pool.imap_unordered(partial(check, clips=args.clips, directory=args.model), todo):
+            tally.add(row)
+    print(json.dumps(tally.result, indent=2))
+    return 1 if tally.result["differing"] else 0
 
 
 if __name__ == "__main__":

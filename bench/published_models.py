@@ -4,13 +4,15 @@
     PYTHONPATH=. python bench/published_models.py --kinds 4B --frame-decoder diffusion --out DIRECTORY
     PYTHONPATH=. python bench/published_models.py --table DIRECTORY
 
-A mode auto-24 is `auto` on a card of 24 GB. Every measurement goes to DIRECTORY/published_<kind>.json as soon as it is
-made; --table prints all that are there in Markdown. Included at their full size, with random weights: transformer, a
-stand-in for the DV8x16x16 tokenizer, T5-11B's encoder, the guardrail's networks (LlamaGuard-7b, SigLIP so400m,
-RetinaFace) and, with --frame-decoder diffusion, the diffusion decoder with a stand-in for CV8x8x8. Not included: the
-guardrail's blocklist, which runs on the CPU in milliseconds. A rollout is 9 frames of 640x1024 -> 24, after everything
-was loaded, with a prompt that was never seen before where the model reads one. `--tiny` shows within seconds, also
-without a GPU, that the script works.
+A mode auto-24 is `auto` on a card of 24 GB; fast+fp8 and fast+320x512 are `fast` with another dtype or frame size.
+What configuring and activating take is measured in two processes, of which the first finds no compiled kernels. Every
+measurement goes to DIRECTORY/published_<kind>.json as soon as it is made; --table prints all that are there in
+Markdown. Included at their full size, with random weights: transformer, a stand-in for the DV8x16x16 tokenizer,
+T5-11B's encoder, the guardrail's networks (LlamaGuard-7b, SigLIP so400m, RetinaFace) and, with --frame-decoder
+diffusion, the diffusion decoder with a stand-in for CV8x8x8. Not included: the guardrail's blocklist, which runs on the
+CPU in milliseconds. A rollout is 9 frames -> 24, of 640x1024 unless the mode says otherwise, after everything was
+loaded, with a prompt that was never seen before where the model reads one. `--tiny` shows within seconds, also without
+a GPU, that the script works.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ from cosmos_ros.guardrail.cosmos.video_content import VideoContentGuard
 from cosmos_ros.guardrail.face_blur import FaceBlur
 from cosmos_ros.guardrail.guard import Guards
 from cosmos_ros.pipeline import PIPELINE, needs_of
+from cosmos_ros.progress import Stage
 from cosmos_ros.rollout import Clip
 from cosmos_ros.training.sizes import TokenizerSizes
 from cosmos_ros.world_model import TransformerConfig, load_transformer
@@ -89,25 +92,32 @@ class Bench:
         if self.frame_decoder == "diffusion":
             sizes, latents = (TINY_DECODER, TINY_LATENTS) if self.tiny else (PUBLISHED, LATENT_TOKENIZER)
             synthetic_checkpoint.write_diffusion_decoder(self.work, sizes, latents, DEVICE)
-        self.memory = DeviceMemory(DEVICE)
-        self.guards = self.guardrail(with_text)
+        self.write_guardrail(with_text)
+        self.read_guardrail(with_text)
         say(f"tokenizer, T5 and guardrail written and read in {time.monotonic() - began:.0f} s")
 
-    def guardrail(self, with_text: bool) -> Guardrail:
-        """The networks of Cosmos-1.0-Guardrail, loaded by the code that loads the real ones, answering "safe"."""
+    def write_guardrail(self, with_text: bool) -> None:
         folder = self.work / "Cosmos-1.0-Guardrail"
         guardrail_speed.write_video_content(folder / "video_content_safety_filter", self.size["siglip"], DEVICE)
         guardrail_speed.write_face_blur(folder / "face_blur_filter")
+        if with_text:
+            guardrail_speed.write_aegis(folder / "aegis", self.size["llama"], DEVICE)
+
+    def read_guardrail(self, with_text: bool) -> None:
+        """The networks of Cosmos-1.0-Guardrail, loaded by the code that loads the real ones, answering "safe"."""
+        folder = self.work / "Cosmos-1.0-Guardrail"
+        self.memory = DeviceMemory(DEVICE)
         content = VideoContentGuard(folder / "video_content_safety_filter", self.memory)
         detector = RetinaFaceDetector(folder / "face_blur_filter" / "Resnet50_Final.pth", self.memory)
         faces = FaceBlur(detector, math.prod(self.size["frame"]))
-        if not with_text:
-            return Guardrail(Guards("bench", (), (content,), (faces,)), takes_prompt=False, timeout_s=60)
-        guardrail_speed.write_aegis(folder / "aegis", self.size["llama"], DEVICE)
-        aegis = Aegis(folder / "aegis", self.memory)
-        output = aegis._model.network.get_output_embeddings().weight
-        guardrail_speed.teach(output, aegis._tokenizer.get_vocab(), guardrail_speed.ANSWERS["safe"])
-        return Guardrail(Guards("bench", (aegis,), (content,), (faces,)), takes_prompt=True, timeout_s=60)
+        prompt_guards: tuple[Aegis, ...] = ()
+        if with_text:
+            aegis = Aegis(folder / "aegis", self.memory)
+            output = aegis._model.network.get_output_embeddings().weight
+            guardrail_speed.teach(output, aegis._tokenizer.get_vocab(), guardrail_speed.ANSWERS["safe"])
+            prompt_guards = (aegis,)
+        guards = Guards("bench", prompt_guards, (content,), (faces,))
+        self.guards = Guardrail(guards, takes_prompt=with_text, timeout_s=60)
 
     def measure(self, kind: str, modes: list[str]) -> None:
         directory = self.work / PUBLISHED_KINDS[kind].name
@@ -117,8 +127,13 @@ class Bench:
         if self.tiny:
             synthetic_checkpoint.write_settings(directory, {"latent_shape": [5, 4, 4]})
         say(f"{kind}: {file.stat().st_size / 1e9:.1f} GB written in {time.monotonic() - began:.0f} s")
-        result["load"] = self.measure_load(file)
+        result["load"] = self.in_a_process("--measure-load", str(file))
         self.keep(result)
+        with tempfile.TemporaryDirectory(dir=self.work) as empty:
+            for when in ("first", "later"):
+                found = self.in_a_process("--measure-start", str(directory), TRITON_CACHE_DIR=empty)
+                result.setdefault("start", {})[when] = found
+                self.keep(result)
         plans: dict[tuple, str] = {}
         for mode in modes:
             foresight = self.foresight(directory, mode)
@@ -127,7 +142,8 @@ class Bench:
             free = int(1e12 if card is None else card - CONTEXT)
             plan = plan_memory(needs, PIPELINE, free, foresight.config.memory)
             foresight_module.free_memory = lambda _, free=free: free
-            as_measured = plans.setdefault((plan.parked, plan.tables_on_host), mode)
+            what = foresight.config.dtype, foresight.config.frame_size
+            as_measured = plans.setdefault((plan.parked, plan.tables_on_host, what), mode)
             if as_measured != mode:  # this kind has nothing that this mode would treat otherwise
                 result["modes"][mode] = {"same_plan_as": as_measured}
             else:
@@ -141,11 +157,14 @@ class Bench:
 
     def foresight(self, directory: Path, mode: str) -> Foresight:
         foresight_module.Guardrail.for_model = lambda *_, **__: self.guards  # hashed and read once, not per mode
+        memory, *others = mode.split("+")
         foresight = Foresight(
             ForesightConfig(
                 checkpoint=str(directory),
                 guardrail=str(self.work / "Cosmos-1.0-Guardrail"),
-                memory=mode.split("-")[0],
+                memory=memory.split("-")[0],
+                dtype=next((each for each in others if "x" not in each), "auto"),
+                frame_size=next((each for each in others if "x" in each), ""),
                 guard_timeout=60,
                 frame_decoder=self.frame_decoder,
             )
@@ -188,21 +207,26 @@ class Bench:
             rollout_s = time.monotonic() - began
         foresight.unload()
         hold_to(None)
+        stages = [time.stage for time in rollout.timing]
+        after = rollout.timing[stages.index(Stage.GENERATING) + 1 :]
         assert rollout.frames.shape == (24, height, width, 3)
         return {
             "load_s": round(load_s, 2),
             "rollout_s": round(rollout_s, 2),
+            "passes": rollout.decoding.passes,
+            "after_the_last_token_s": round(sum(time.seconds for time in after), 3),
             "stages_s": {time.stage.name.lower(): round(time.seconds, 3) for time in rollout.timing},
             "peak_gpu_gb": round(max(peak.used, loading.used) / 1e9, 2),
             "peak_gpu_of_pytorch_gb": round(max(peak.reserved, loading.reserved) / 1e9, 2),
             "peak_gpu_of_loading_gb": round(loading.used / 1e9, 2),
         }
 
-    def measure_load(self, file: Path) -> dict:
-        """In a process of its own: seconds, and how far the resident memory grows, for `load_transformer` alone."""
-        arguments = [sys.executable, __file__, "--measure-load", str(file)]
-        answer = subprocess.run(arguments, check=True, capture_output=True, text=True).stdout
-        return json.loads(answer.splitlines()[-1])
+    def in_a_process(self, *arguments: str, **environment: str) -> dict:
+        """What this script prints with these arguments, in a process of its own."""
+        command = [sys.executable, __file__, *arguments, "--frame-decoder", self.frame_decoder]
+        command += ["--tiny"] * self.tiny
+        answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | environment)
+        return json.loads(answer.stdout.splitlines()[-1])
 
     def keep(self, result: dict) -> None:
         (self.out / f"published_{result['kind']}{suffix_of(self.frame_decoder)}.json").write_text(
@@ -244,8 +268,20 @@ def hold_to(card: float | None) -> None:
     torch.cuda.set_per_process_memory_fraction(1.0 if card is None else (card - context) / total)
 
 
+def report_start(bench: Bench, directory: Path) -> None:
+    """Configure and activate, and print the seconds of both, as JSON. The guardrail's folder is there."""
+    torch.ones(1, device=DEVICE)
+    began = time.monotonic()
+    bench.read_guardrail(with_text=False)
+    foresight = bench.foresight(directory, "fast")
+    configured = time.monotonic()
+    foresight.load()
+    took = {"configure_s": configured - began, "activate_s": time.monotonic() - configured}
+    print(json.dumps({name: round(seconds, 2) for name, seconds in took.items()}))
+
+
 def report_load(file: Path) -> None:
-    """Load a transformer and print what it took, as JSON."""
+    """Load a transformer and print what took it how long, and how far the resident memory grew, as JSON."""
     torch.ones(1, device=DEVICE)
     before = resident("VmRSS")
     with contextlib.suppress(OSError):
@@ -315,12 +351,16 @@ def main() -> None:
     parser.add_argument("--table", type=Path, metavar="DIRECTORY", help="print the results that are there, and end")
     parser.add_argument("--tiny", action="store_true", help="small networks, to show that the script works")
     parser.add_argument("--measure-load", type=Path, metavar="FILE", help=argparse.SUPPRESS)
+    parser.add_argument("--measure-start", type=Path, metavar="DIRECTORY", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.table:
         print(table(args.table, args.frame_decoder))
         return
     if args.measure_load:
         report_load(args.measure_load)
+        return
+    if args.measure_start:
+        report_start(Bench(args.measure_start.parent, args.out, args.tiny, args.frame_decoder), args.measure_start)
         return
     kinds = args.kinds.split(",")
     args.out.mkdir(parents=True, exist_ok=True)

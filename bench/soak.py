@@ -28,8 +28,9 @@ from pathlib import Path
 
 import rclpy
 from action_msgs.msg import GoalStatus, GoalStatusArray
-from camera_rate import Client, buffered, machine
+from camera_rate import Client, buffered
 from cosmos_ros.action import Predict
+from machine import machine
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
