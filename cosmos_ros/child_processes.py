@@ -6,13 +6,42 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
+import traceback
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext
+from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _libc = ctypes.CDLL(None)  # loaded here: between fork and exec nothing may be loaded any more
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a process could not do, on its way to the one that asked for it."""
+
+    error: Exception
+    traceback: str
+
+    @classmethod
+    def of(cls, error: Exception) -> Failure:
+        """Of an error that is being handled."""
+        return cls(_portable(error), traceback.format_exc())
+
+    def raised(self) -> NoReturn:
+        raise self.error from RuntimeError(self.traceback)
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or its words, where it does not come whole through a pipe."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def fresh_processes(*modules: str) -> ForkServerContext:

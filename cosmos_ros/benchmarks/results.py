@@ -46,7 +46,7 @@ class BenchmarkResults:
         started: datetime,
         bags: list[dict],
         skipped: list[dict],
-        of_these: Callable[[Iterable[str]], set[str]] = set,
+        of_these: Callable[[Iterable[str]], set[str]],
     ) -> None:
         self.bags, self.skipped = bags, skipped
         self.seconds: dict[str, dict[str, float]] = {}

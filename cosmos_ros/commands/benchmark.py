@@ -17,6 +17,7 @@ from cosmos_ros.benchmarks.simulated_set import Filming, SimulatedSet
 from cosmos_ros.benchmarks.sources import Recorded, Simulated
 from cosmos_ros.commands.flags import add_prediction_flags, add_workers, config_of, require
 from cosmos_ros.errors import ForesightError, SettingError
+from cosmos_ros.evaluation.cluster import connected
 from cosmos_ros.evaluation.measure import Outcome
 from cosmos_ros.evaluation.recorded import Choice, RecordedWindows
 from cosmos_ros.evaluation.results import describe_model
@@ -71,7 +72,8 @@ def run(args: argparse.Namespace) -> int:
     args.out = args.out or Path(f"benchmark_{args.name}")
     try:
         _check(args)
-        return BenchmarkRun(args).run()
+        with connected(args.ray):
+            return BenchmarkRun(args).run()
     except (ForesightError, BadWeights, OtherEvaluation, OSError) as error:
         return _failed(str(error))
 
@@ -157,7 +159,7 @@ class BenchmarkRun:
     def run(self) -> int:
         """Measure, then write the report: of what is there, where the run is interrupted or fails."""
         done = self._source.of_these(self._store.keys())
-        spread = Spread(self._args.workers, self._args.ray, self._described["bytes"])
+        spread = Spread(self._args.workers, self._args.ray is not None, self._described["bytes"])
         with ProgressBar(unit=" rollouts", desc=self._args.name, initial=len(done), total=self._source.expected) as bar:
 
             def keep(outcome: Outcome) -> None:
@@ -192,15 +194,13 @@ def camera_size(foresight: Foresight, least_width: int) -> tuple[int, int]:
 
 def _check(args: argparse.Namespace) -> None:
     """Raises SettingError."""
-    require(args, positive=("every",), not_negative=("workers", "seed"))
+    require(args, steps=("every",), not_negative=("workers", "seed"))
     if args.clips is not None and not 1 <= args.clips <= MOST_CLIPS:
         raise SettingError(f"--clips must be from 1 to {MOST_CLIPS}; got {args.clips}")
     if args.clips is not None and args.bags:
         raise SettingError("--clips counts simulated clips; of recordings --every says how many windows are taken")
     if not 0 <= args.min_motion <= 1:
         raise SettingError(f"--min-motion is a share, from 0 to 1; got {args.min_motion}")
-    if args.ray is not None and importlib.util.find_spec("ray") is None:
-        raise SettingError("--ray needs Ray, which is not installed: python -m pip install -r requirements/ray.txt")
     declared = benchmark(args.name)
     if args.bags and not declared.takes_recordings:
         others = " and ".join(name for name in BENCHMARKS if benchmark(name).takes_recordings)

@@ -9,6 +9,7 @@ from pathlib import Path
 from cosmos_ros.commands.flags import add_flags, add_prediction_flags, add_workers, config_of
 from cosmos_ros.commands.watching import Watching
 from cosmos_ros.errors import ForesightError, SettingError
+from cosmos_ros.evaluation.cluster import connected
 from cosmos_ros.evaluation.measure import Outcome
 from cosmos_ros.evaluation.results import versions
 from cosmos_ros.evaluation.surprise import FLOOR, MODEL, predictions_of
@@ -42,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     try:
-        return _calibrate(args)
+        with connected(args.ray):
+            return _calibrate(args)
     except (ForesightError, OSError) as error:
         return _failed(str(error))
 

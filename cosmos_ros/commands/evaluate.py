@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from pathlib import Path
 from cosmos_ros.commands.flags import add_flags, add_prediction_flags, add_workers, config_of, require
 from cosmos_ros.commands.watching import evaluate_surprise
 from cosmos_ros.errors import ForesightError, SettingError
+from cosmos_ros.evaluation.cluster import connected
 from cosmos_ros.evaluation.measure import Outcome, Settings, WindowEvaluator
 from cosmos_ros.evaluation.recorded import Choice, RecordedWindows
 from cosmos_ros.evaluation.results import SCHEMA, Results, describe_bag, describe_model
@@ -81,9 +81,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     try:
         _check(args)
-        if args.labels:
-            return evaluate_surprise(args)
-        return Evaluation(args).run()
+        with connected(args.ray):
+            return evaluate_surprise(args) if args.labels else Evaluation(args).run()
     except (ForesightError, BadWeights, OtherEvaluation, OSError) as error:
         return _failed(str(error))
 
@@ -155,7 +154,7 @@ class Evaluation:
                 self._recorded.windows(),
                 WindowEvaluator,
                 self._settings,
-                Spread(self._args.workers, self._args.ray, self._model_bytes),
+                Spread(self._args.workers, self._args.ray is not None, self._model_bytes),
                 self._keep(bar),
             )
         summary = self._results.write(self._store, trouble)
@@ -178,11 +177,9 @@ class Evaluation:
 
 def _check(args: argparse.Namespace) -> None:
     """Raises SettingError."""
-    require(args, positive=("every", "samples"), not_negative=("frames", "workers"))
+    require(args, steps=("every",), positive=("samples",), not_negative=("frames", "workers"))
     if not 0 <= args.min_motion <= 1:
         raise SettingError(f"--min-motion is a share, from 0 to 1; got {args.min_motion}")
-    if args.ray is not None and importlib.util.find_spec("ray") is None:
-        raise SettingError("--ray needs Ray, which is not installed: python -m pip install -r requirements/ray.txt")
 
 
 def _all_refused(n: int) -> str:

@@ -20,7 +20,7 @@ from cosmos_ros.settings import (
     settings_of,
 )
 
-SHORTEST_EVERY_S = 0.001  # of --every: less than a camera's period takes every frame
+SHORTEST_STEP_S = 0.001  # from one window to the next: less than a camera's period takes every frame
 
 
 def add_flags(parser: argparse.ArgumentParser, title: str, settings: Iterable[Setting]) -> None:
@@ -61,13 +61,21 @@ def config_of(args: argparse.Namespace, table: type[C]) -> C:
     return table(**{name: SETTINGS[name].parse(text) for name, text in given.items() if text is not None})
 
 
-def require(args: argparse.Namespace, *, positive: Iterable[str] = (), not_negative: Iterable[str] = ()) -> None:
-    """Look at numbers of flags that are no settings. Raises SettingError."""
-    for name in positive:
+def require(
+    args: argparse.Namespace,
+    *,
+    positive: Iterable[str] = (),
+    not_negative: Iterable[str] = (),
+    steps: Iterable[str] = (),
+) -> None:
+    """Look at numbers of flags that are no settings; steps are seconds from one window to the next. Raises
+    SettingError."""
+    for name in (*positive, *steps):
         if not 0 < getattr(args, name) < math.inf:
             raise SettingError(f"{_flag(name)} must be positive and finite; got {getattr(args, name)}")
-    if "every" in positive and args.every < SHORTEST_EVERY_S:
-        raise SettingError(f"--every must be at least {SHORTEST_EVERY_S:g} s; got {args.every}")
+    for name in steps:
+        if getattr(args, name) < SHORTEST_STEP_S:
+            raise SettingError(f"{_flag(name)} must be at least {SHORTEST_STEP_S:g} s; got {getattr(args, name)}")
     for name in not_negative:
         if not getattr(args, name) >= 0:
             raise SettingError(f"{_flag(name)} must not be negative; got {getattr(args, name)}")

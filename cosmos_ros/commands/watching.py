@@ -32,7 +32,7 @@ class Watching:
     """The recordings that a command was given, and how they are watched. Raises ForesightError, OSError."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        require(args, positive=("every",), not_negative=("workers", "frames"))
+        require(args, steps=("every",), not_negative=("workers", "frames"))
         _require_once(args.bags)
         self._args = args
         model, clips = config_of(args, ForesightConfig), config_of(args, ClipConfig)
@@ -61,7 +61,7 @@ class Watching:
 
     def run(self, keep: Callable[[Outcome], None], done: set[str], doing: str) -> tuple[int, str]:
         """Watch what is not done yet: exit status, and what kept it from being complete."""
-        spread = Spread(self._args.workers, self._args.ray, describe_model(self.foresight)["bytes"])
+        spread = Spread(self._args.workers, self._args.ray is not None, describe_model(self.foresight)["bytes"])
         with ProgressBar(unit=" recordings", initial=len(done), total=len(self.tasks), desc=doing) as bar:
 
             def keep_and_show(outcome: Outcome) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from cosmos_ros.errors import ForesightError
 from cosmos_ros.evaluation import workers
+from cosmos_ros.evaluation.cluster import over_ray
 from cosmos_ros.evaluation.measure import Outcome, Settings
 
 INTERRUPTED = 130
@@ -19,12 +20,12 @@ class Spread:
     """Over what the work is spread.
 
     workers      processes; 0: one per GPU, or per core up to 4
-    ray          a Ray cluster's address, "auto" or "local"; None: processes of this machine
+    ray          over the Ray cluster that is connected, not over processes of this machine
     model_bytes  of the checkpoint's files: by them the number of workers is chosen
     """
 
     workers: int
-    ray: str | None
+    ray: bool
     model_bytes: int
 
 
@@ -40,8 +41,8 @@ def measure_all(
     evaluator  made of the settings by each worker
     """
     try:
-        if spread.ray is not None:
-            outcomes = workers.over_ray(windows, settings, spread.workers, spread.ray, evaluator)
+        if spread.ray:
+            outcomes = over_ray(windows, settings, spread.workers, evaluator)
         else:
             n = spread.workers or workers.default_workers(settings.foresight, spread.model_bytes)
             outcomes = workers.over_processes(windows, settings, n, evaluator)

@@ -1,20 +1,18 @@
-"""Windows are independent: over processes and GPUs of this machine, or over a Ray cluster, with the same numbers."""
+"""Windows are independent: over processes and GPUs of this machine, with the same numbers on any split."""
 
 from __future__ import annotations
 
 import os
-import pickle
 import signal
-import traceback
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
 from typing import Any
 
 import torch
 
-from cosmos_ros.child_processes import end_with_parent, fresh_processes
+from cosmos_ros.child_processes import Failure, end_with_parent, fresh_processes
 from cosmos_ros.device.host_memory import keep_freed_memory
 from cosmos_ros.device.threads import set_cpu_threads
 from cosmos_ros.evaluation.measure import Outcome, Settings, WindowEvaluator
@@ -54,17 +52,14 @@ def over_processes(
     try:
         # The next window is made while the workers are busy, but no more: pixels of all would fill the memory.
         for window in windows:
-            outcome = None
             if len(crew) < workers:
                 worker = _Worker(context, len(crew), evaluator, settings)
                 crew.append(worker)
             else:
                 worker = busy.pop(wait(busy)[0])
-                outcome = worker.outcome()
+                yield worker.outcome()  # before the next one begins: the worker may have died since
             worker.begin(window)
             busy[worker.connection] = worker
-            if outcome is not None:
-                yield outcome
         while busy:
             yield busy.pop(wait(busy)[0]).outcome()
         for worker in crew:
@@ -76,40 +71,6 @@ def over_processes(
     finally:
         for worker in crew:
             worker.process.join()
-
-
-def over_ray(
-    windows: Iterable[Any], settings: Settings, workers: int, address: str, evaluator: Evaluator = WindowEvaluator
-) -> Generator[Outcome, None, None]:
-    """The same over a Ray cluster; `address` as ray.init takes it: "auto" is the running one, "local" a new one."""
-    import ray
-    from ray.util import ActorPool
-
-    ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
-    there = ray.cluster_resources()
-    each = settings.foresight.gpus  # GPUs of one worker
-    places = int(there.get("GPU", 0)) // each if settings.foresight.device != "cpu" else 0
-    actor = ray.remote(num_cpus=1, num_gpus=each if places else 0)(_RayEvaluator)
-    places = places or int(there["CPU"])
-    try:
-        pool = ActorPool([actor.remote(evaluator, settings) for _ in range(min(workers or places, places))])
-        for window in windows:
-            if not pool.has_free():
-                yield pool.get_next_unordered()
-            pool.submit(lambda worker, window: worker.evaluate.remote(window), window)
-        while pool.has_next():
-            yield pool.get_next_unordered()
-    finally:
-        ray.shutdown()
-
-
-class _RayEvaluator:
-    def __init__(self, evaluator: Evaluator, settings: Settings) -> None:
-        _one_thread()
-        self._evaluator = evaluator(settings)
-
-    def evaluate(self, window: Any) -> Outcome:
-        return self._evaluator(window)
 
 
 class _Worker:
@@ -137,17 +98,9 @@ class _Worker:
             outcome = self.connection.recv()
         except (EOFError, OSError):
             raise WorkerDied from None
-        if isinstance(outcome, _Failure):
-            raise outcome.error from RuntimeError(outcome.traceback)
+        if isinstance(outcome, Failure):
+            outcome.raised()
         return outcome
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """What a worker raised."""
-
-    error: Exception
-    traceback: str
 
 
 def _work(connection: Connection, index: int, evaluator: Evaluator, settings: Settings) -> None:
@@ -155,7 +108,7 @@ def _work(connection: Connection, index: int, evaluator: Evaluator, settings: Se
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     end_with_parent()
     keep_freed_memory()
-    _one_thread()
+    set_cpu_threads(1)  # sums over several are rounded in another order: the same numbers on any split
     if settings.foresight.device == "auto" and torch.cuda.is_available():
         places = max(1, torch.cuda.device_count() // settings.foresight.gpus)
         device = f"cuda:{index % places * settings.foresight.gpus}"
@@ -171,18 +124,4 @@ def _work(connection: Connection, index: int, evaluator: Evaluator, settings: Se
             evaluate = evaluate or evaluator(settings)
             connection.send(evaluate(window))
         except Exception as error:
-            connection.send(_Failure(_portable(error), traceback.format_exc()))
-
-
-def _portable(error: Exception) -> Exception:
-    """The error, or its words, where it does not come whole through a pipe."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
-
-
-def _one_thread() -> None:
-    """Sums over several threads are rounded in another order: one thread gives the same numbers on any split."""
-    set_cpu_threads(1)
+            connection.send(Failure.of(error))

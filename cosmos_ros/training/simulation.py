@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterator
 from functools import cache
 
@@ -18,6 +19,7 @@ def _gl_context(height: int, width: int) -> mujoco.GLContext:
     if not hasattr(mujoco, "GLContext"):
         raise NoOpenGL.because("there is no EGL")
     context = mujoco.GLContext(width, height)
+    atexit.register(context.free)  # OSMesa's cannot be freed any more where the interpreter does it
     context.make_current()
     return context
 

@@ -36,7 +36,7 @@ def measured(mean: float | None, clips: int) -> dict:
 @pytest.mark.processes  # Python asks `uname` what the processor is
 def test_a_run_that_was_interrupted_before_its_first_clip_has_a_report_that_says_so(tmp_path):
     store = Store(tmp_path / "out", SETTINGS, resume=False, results=RESULT_FILES)
-    results = BenchmarkResults(tmp_path / "out", failing.BENCHMARK, SETTINGS, datetime.now(timezone.utc), [], [])
+    results = BenchmarkResults(tmp_path / "out", failing.BENCHMARK, SETTINGS, datetime.now(timezone.utc), [], [], set)
     assert results.write(store, "interrupted; go on with --resume") == {}
     found = json.loads((tmp_path / "out" / "benchmark.json").read_text())
     assert not found["complete"] and found["windows"] == []

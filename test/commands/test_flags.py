@@ -47,7 +47,7 @@ def test_a_value_that_cannot_be_is_the_settings_own_error(parser):
 )
 def test_a_step_that_is_no_whole_number_of_nanoseconds_is_refused(every, says):
     with pytest.raises(SettingError, match=f"--every must be {says}"):
-        require(argparse.Namespace(every=every), positive=("every",))
+        require(argparse.Namespace(every=every), steps=("every",))
 
 
 def test_every_flag_explains_itself(parser):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -53,6 +54,19 @@ def test_a_worker_that_is_killed_while_it_sends_is_noticed(evaluators):
         next(outcomes)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_an_outcome_counts_though_its_worker_has_died_since(evaluators):
+    def windows():
+        yield "the worker's last one"
+        for worker in multiprocessing.active_children():
+            worker.join()
+        yield "one that no worker takes"
+
+    outcomes = over_processes(windows(), SETTINGS, 1, evaluators.DiesAfterwards)
+    assert next(outcomes) == "the worker's last one"
+    with pytest.raises(WorkerDied):
+        next(outcomes)
 
 
 def test_whoever_leaves_early_leaves_no_worker_behind(evaluators):

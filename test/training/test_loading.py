@@ -10,11 +10,12 @@ from torch.utils.data import Dataset
 
 from cosmos_ros.training.datasets import loading
 from cosmos_ros.training.datasets.loading import WorkerLost, loaded
+from cosmos_ros.training.opengl import NoOpenGL
 
 
 class Squares(Dataset):
-    def __init__(self, n: int, fatal: int | None = None) -> None:
-        self._n, self._fatal = n, fatal
+    def __init__(self, n: int, fatal: int | None = None, bad: int | None = None) -> None:
+        self._n, self._fatal, self._bad = n, fatal, bad
 
     def __len__(self) -> int:
         return self._n
@@ -22,6 +23,8 @@ class Squares(Dataset):
     def __getitem__(self, place: int) -> list[int]:
         if place == self._fatal:
             os.kill(os.getpid(), signal.SIGKILL)
+        if place == self._bad:
+            raise NoOpenGL.because("no EGL")
         return [place**2, os.getpid()]
 
 
@@ -39,3 +42,13 @@ def test_workers_give_items_in_order_and_a_killed_one_is_an_error(monkeypatch):
     assert len({process for _, process in squares}) == 2 and os.getpid() not in dict(squares).values()
     with pytest.raises(WorkerLost, match=r"was killed, .*try fewer --workers"):
         list(loaded(Squares(9, fatal=5), 2))
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_what_goes_wrong_in_a_worker_arrives_as_it_was_said(n_workers, monkeypatch):
+    monkeypatch.setattr(loading, "START", "fork")
+    with pytest.raises(NoOpenGL) as caught:
+        list(loaded(Squares(5, bad=3), n_workers))
+    assert str(caught.value) == str(NoOpenGL.because("no EGL"))
+    assert "in __getitem__" in str(caught.value.__cause__), "for who wants to know where"

@@ -44,10 +44,11 @@ def test_a_topic_that_is_not_there_is_said():
         list(films(BAG, SIZE, 10.0, image_topic="/nothing"))
 
 
-def test_a_recording_that_gives_nothing_says_why_in_words_that_travel_between_processes():
+def test_a_recording_that_gives_nothing_says_why():
     recordings = Recordings([BAG, Path("/nowhere")], SIZE, 10.0)
     assert [film.shape for film in recordings[0]] == [(81, *SIZE, 3)]
-    assert "/nowhere does not exist" in recordings[1]
+    with pytest.raises(BadFootage, match="/nowhere does not exist"):
+        recordings[1]
 
 
 def test_recordings_are_split_whole_and_always_in_the_same_way():

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cosmos_ros.training.datasets.clips import STORED_TIMES_THE_MODEL, ClipStore
 from cosmos_ros.training.datasets.loading import loaded
-from cosmos_ros.training.datasets.recorded import BadFootage, Recordings, split, split_single
+from cosmos_ros.training.datasets.recorded import Recordings, split, split_single
 from cosmos_ros.training.datasets.simulated import SimulatedEpisodes
 from cosmos_ros.training.ranks import Ranks
 from cosmos_ros.training.sizes import Sizes
@@ -50,7 +50,7 @@ class Corpus:
         film_seconds  what is not simulated by then is left out, except for the first episode
         before        of a run that goes on: how many each rank had simulated
 
-        Raises BadFootage where a recording gives nothing to train on, WorkerLost.
+        Raises BadFootage where a recording gives nothing to train on, NoOpenGL, WorkerLost.
         """
         self._image_topic, self._sizes, self._n_workers = image_topic, sizes, n_workers
         height, width = sizes.frame_size
@@ -101,10 +101,7 @@ class Corpus:
 
     def _recorded(self, bags: Sequence[Path]) -> Iterator[list[Tensor]]:
         dataset = Recordings(bags, self.size, self._sizes.frame_rate, self._image_topic)
-        for films in loaded(dataset, self._n_workers):
-            if isinstance(films, str):
-                raise BadFootage(films)
-            yield films
+        yield from loaded(dataset, self._n_workers)
 
     def _film(self, indices: Sequence[int], until: float) -> None:
         for films in loaded(self._simulated(Split.TRAINING, indices), self._n_workers):

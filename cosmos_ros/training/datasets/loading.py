@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from cosmos_ros.child_processes import end_with_parent
+from cosmos_ros.child_processes import Failure, end_with_parent
 
 START = "spawn"  # neither CUDA nor OpenGL survives a fork
 
@@ -29,16 +29,35 @@ def loaded(dataset: Dataset, n_workers: int) -> Iterator[Any]:
     options: dict[str, Any] = {}
     if n_workers > 1:
         options = {"num_workers": n_workers, "multiprocessing_context": START, "worker_init_fn": begin}
-    loader = DataLoader(dataset, batch_size=None, **options)
+    loader = DataLoader(_WithFailures(dataset), batch_size=None, **options)
     try:
-        yield from loader
+        for item in loader:
+            if isinstance(item, Failure):
+                item.raised()
+            yield item
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error) or "Caught" in str(error):
+        if not str(error).startswith("DataLoader worker"):
             raise
         raise WorkerLost(
             "a worker process that reads recordings and films scenes was killed, for want of memory perhaps (each "
             f"holds some films, also in /dev/shm); try fewer --workers: {str(error).splitlines()[0]}"
         ) from error
+
+
+class _WithFailures(Dataset):
+    """What goes wrong is an item: the DataLoader would make another error of it, with a traceback in its words."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, place: int) -> Any:
+        try:
+            return self._dataset[place]
+        except Exception as error:
+            return Failure.of(error)
 
 
 def begin(_worker: int) -> None:

@@ -26,7 +26,7 @@ class BadFootage(Exception):
 
 
 class Recordings(Dataset):
-    """Of each recording its films, or in words why there are none: an exception would lose its type on the way."""
+    """Of each recording its films. Raises BadFootage where there are none."""
 
     def __init__(self, paths: Sequence[Path], size: tuple[int, int], frame_rate: float, image_topic: str = "") -> None:
         self._paths, self._size = paths, size
@@ -35,13 +35,10 @@ class Recordings(Dataset):
     def __len__(self) -> int:
         return len(self._paths)
 
-    def __getitem__(self, place: int) -> list[Tensor] | str:
+    def __getitem__(self, place: int) -> list[Tensor]:
         cv2.setNumThreads(1)
-        try:
-            some = films(self._paths[place], self._size, self._frame_rate, self._image_topic)
-            return [torch.from_numpy(film) for film in some]
-        except BadFootage as error:
-            return str(error)
+        some = films(self._paths[place], self._size, self._frame_rate, self._image_topic)
+        return [torch.from_numpy(film) for film in some]
 
 
 def split(recordings: Sequence[Path]) -> tuple[list[Path], list[Path]]:
