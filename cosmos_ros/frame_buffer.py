@@ -211,11 +211,15 @@ class FrameBuffer:
         What a prediction from a clip that ends at `stamp_ns` is held against. Raises UnevenFrames.
         """
         while True:
-            with self._lock:
-                frames = self._frames[bisect.bisect_right(self._frames, stamp_ns, key=_stamp) :]
-            ideals = [stamp_ns + self._periods_ns(k) for k in range(n, 0, -1)]
-            if (clip := self._load(self._pick(frames, ideals, "frame"))) is not None:
+            if (clip := self._load(self.frames_following(stamp_ns, n))) is not None:
                 return clip
+
+    def frames_following(self, stamp_ns: int, n: int) -> list[StampedFrame]:
+        """As `following`, with the frames as they came. Raises UnevenFrames."""
+        with self._lock:
+            frames = self._frames[bisect.bisect_right(self._frames, stamp_ns, key=_stamp) :]
+        ideals = [stamp_ns + self._periods_ns(k) for k in range(n, 0, -1)]
+        return self._pick(frames, ideals, "frame")
 
     def near(self, stamp_ns: int) -> StampedFrame | None:
         """The frame nearest to this time, within half a period; the later of two equally near."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import threading
 import time
 from collections.abc import Callable
 
@@ -16,7 +17,7 @@ from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from cosmos_ros.frame_buffer import RESTARTS, Added, FrameBuffer, frame_of
+from cosmos_ros.frame_buffer import RESTARTS, Added, FrameBuffer, StampedFrame, frame_of
 from cosmos_ros.images import MAX_PIXELS, BadImage
 from cosmos_ros.node.camera_infos import CameraInfos
 from cosmos_ros.node.log import Complaints
@@ -73,6 +74,7 @@ class CameraSubscription:
         self._restarts: collections.deque[float] = collections.deque(maxlen=OFTEN)  # when the buffer started afresh
         self._last_restart = ""  # why it did
         self._jumped_to_ns: int | None = None  # stamp to which the images jumped back last
+        self._taking = threading.Lock()  # a clock that is set back comes between two images, never amid one
         self._settled = 0.0  # by time.monotonic(): when the subscription has been the only one for a while
         self.infos = CameraInfos(self._complaints)
         self.counts: collections.Counter[str] = collections.Counter()  # of what became of each image
@@ -176,6 +178,10 @@ class CameraSubscription:
             self._complaints.say(bad.cause, f"images on {self.topic} are ignored: {bad}")
             self.counts[bad.cause] += 1
             return
+        with self._taking:
+            self._take(frame)
+
+    def _take(self, frame: StampedFrame) -> None:
         added = self._buffer.add(frame)
         if added is Added.DUPLICATE and self._last_arrival < self._settled:
             return  # the outgoing subscription had it
@@ -206,10 +212,11 @@ class CameraSubscription:
 
     def _on_time_jump(self, _: object) -> None:
         what = "the clock was set back or exchanged: the frame buffer starts afresh"
-        if not self._images_jumped_first():  # which counted as a restart then
-            self._buffer.clear()
-            self._last_restart = what
-            self._restarts.append(time.monotonic())
+        with self._taking:
+            if not self._images_jumped_first():  # which counted as a restart then
+                self._buffer.clear()
+                self._last_restart = what
+                self._restarts.append(time.monotonic())
         self.infos.clear()
         self._complaints.say("clock", what)
 

@@ -318,7 +318,7 @@ class ForesightNode(LifecycleNode):
     def _frame_came(self, stamp_ns: int) -> None:
         self._continuous.frame_came(stamp_ns)
         if self._configured is not None:
-            self._configured.surprise.wake()
+            self._configured.surprise.frame_came()
 
     def _publish(self, job: Job, prediction: Prediction) -> list[Rollout]:
         """Publish a stretch; returns its messages, of a goal's last one those of the whole rollouts."""

@@ -33,7 +33,7 @@ class Origin:
 
 
 class SurpriseWatch:
-    """Compares on a thread of its own; `expect` and `wake` return at once.
+    """Compares on a thread of its own; `expect` and `frame_came` return at once.
 
     Nothing is compared unless there is a calibration, by which an alarm could come, or somebody listens.
 
@@ -89,10 +89,11 @@ class SurpriseWatch:
             return
         calibrated = self.calibration is not None and origin.way == self.calibration.way
         self._monitor.expect(Expectation(rollout, origin.clip, goal_id, calibrated), origin.epoch)
-        self.wake()
+        self.frame_came()  # those that came already
 
-    def wake(self) -> None:
-        """A frame came."""
+    def frame_came(self) -> None:
+        """A frame is in the buffer, and the next one is not yet."""
+        self._monitor.follow()
         self._woken.set()
 
     def stop(self) -> None:
@@ -104,7 +105,7 @@ class SurpriseWatch:
     def destroy(self) -> None:
         self.stop()
         self._closing = True
-        self.wake()
+        self._woken.set()
         self._thread.join()
         self._node.destroy_lifecycle_publisher(self._surprise)
         self._node.destroy_lifecycle_publisher(self._map)

@@ -4,12 +4,15 @@ Only stamps decide. The camera frame nearest to a predicted frame's stamp, withi
 once no frame that is still to come could be nearer: so late frames and lost ones change nothing. A step is left out
 where a newer prediction covers its time too. A prediction that took longer to make than its horizon is held against
 frames that have come already, as long as the buffer has them.
+
+What is to be compared is decided as frames come (`follow`), which is quick. Comparing takes longer and may lag behind
+(`comparisons`): the frames that it needs are kept for it, even where the buffer has begun anew in the meantime.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -147,15 +150,20 @@ class _Due:
     """A predicted frame whose camera frame is certain.
 
     index       in the rollout, from 0
-    before      the camera's frame of the step before, if it is there
+    frame       the camera's
+    before      that of the step before, if it is there
+    so_far      those of all steps up to this one, if they are wanted and all there; oldest first
     decided_ns  the newest stamp
+    era         how often the stamps had begun anew
     """
 
     expectation: Expectation
     index: int
     frame: StampedFrame
     before: StampedFrame | None
+    so_far: list[StampedFrame] | None
     decided_ns: int
+    era: int
 
     @property
     def step(self) -> int:
@@ -181,14 +189,16 @@ class _Live:
         # A frame that is further behind the newest than a period would be a jump back, and no late one.
         return not off_ns or newest_ns > ideal_ns + off_ns + buffer.period_ns
 
-    def take(self, buffer: FrameBuffer, frame: StampedFrame, decided_ns: int) -> _Due:
+    def before(self, buffer: FrameBuffer, frame: StampedFrame) -> StampedFrame | None:
         """By the stamps alone, so that a later stretch's first frame has one before it as every other frame has."""
         before = buffer.near(self.stamps_ns[self.index] - buffer.period_ns)
-        return _Due(self.expectation, self.index, frame, None if before is frame else before, decided_ns)
+        return None if before is frame else before
 
 
 class SurpriseMonitor:
     """Holds what a buffer gets against what was expected. Thread-safe; `comparisons` is for one thread.
+
+    A comparison that has waited for longer than the buffer keeps a frame is left out: an alarm that late is none.
 
     nominal     of the calibration; None: scores are uncalibrated
     threshold   on the calibration's common scale, as Nominal.limit gives it
@@ -211,7 +221,9 @@ class SurpriseMonitor:
         self._buffer, self._nominal, self._threshold = buffer, nominal, threshold
         self._likelihood, self._latent = likelihood, latent
         self._live: list[_Live] = []  # the oldest first
+        self._due: deque[_Due] = deque()
         self._restarts = buffer.restarts
+        self._era = self._compared_era = 0
         self._lock = threading.Lock()
 
     @property
@@ -241,11 +253,32 @@ class SurpriseMonitor:
         """Drop every prediction, and clear the alarm."""
         with self._lock:
             self._live.clear()
+            self._due.clear()
             self.alarm.clear()
 
+    def follow(self) -> None:
+        """Note what has become due. To be called when a frame has come, before the next one does."""
+        with self._lock:
+            self._follow_restart()
+            newest_ns = self._buffer.state().newest_ns
+            if newest_ns is None:
+                return
+            for live in self._live:
+                while not live.over and live.is_certain(self._buffer, newest_ns):
+                    self._note(live, newest_ns)
+                    live.index += 1
+            self._live = [live for live in self._live if not live.over]
+            while self._due and self._is_too_late(self._due[0], newest_ns):
+                self._due.popleft()
+                self.counts["frames that waited too long to be compared"] += 1
+
     def comparisons(self) -> Iterator[Surprise]:
-        """All that have become due, the oldest prediction's first. To be called whenever a frame or prediction came."""
+        """All that have become due since, the oldest prediction's first."""
+        self.follow()
         while (due := self._next()) is not None:
+            if due.era != self._compared_era:
+                self._compared_era = due.era
+                self.alarm.jumped(due.expectation.from_ns)
             try:
                 surprise = self._compare(due)
             except BadImage:
@@ -259,24 +292,32 @@ class SurpriseMonitor:
 
     def _next(self) -> _Due | None:
         with self._lock:
-            self._follow_restart()
-            newest_ns = self._buffer.state().newest_ns
-            if newest_ns is None:
-                return None
-            for live in self._live:
-                while not live.over and live.is_certain(self._buffer, newest_ns):
-                    due, frame = None, self._buffer.near(live.stamps_ns[live.index])
-                    if frame is None:
-                        self.counts["frames that never came, or are kept no longer"] += 1
-                    elif self._is_covered(live):
-                        self.counts["left to a newer prediction"] += 1
-                    else:
-                        due = live.take(self._buffer, frame, newest_ns)
-                    live.index += 1
-                    if due is not None:
-                        return due
-            self._live = [live for live in self._live if not live.over]
+            return self._due.popleft() if self._due else None
+
+    def _note(self, live: _Live, newest_ns: int) -> None:
+        """What becomes of the next frame of a prediction, whose camera frame is certain."""
+        frame = self._buffer.near(live.stamps_ns[live.index])
+        if frame is None:
+            self.counts["frames that never came, or are kept no longer"] += 1
+        elif self._is_covered(live):
+            self.counts["left to a newer prediction"] += 1
+        else:
+            before, so_far = live.before(self._buffer, frame), self._so_far(live)
+            self._due.append(_Due(live.expectation, live.index, frame, before, so_far, newest_ns, self._era))
+
+    def _so_far(self, live: _Live) -> list[StampedFrame] | None:
+        """The frames of all steps up to the next one, where their tokens are complete with it and every one came."""
+        step = live.expectation.first_step + live.index
+        if self._likelihood is None or step % self._latent:
             return None
+        with suppress(UnevenFrames):
+            return self._buffer.frames_following(live.expectation.from_ns, step)
+        return None
+
+    def _is_too_late(self, due: _Due, newest_ns: int) -> bool:
+        if due.era == self._era:
+            return newest_ns - due.frame.stamp_ns > self._buffer.history_ns
+        return due.era < self._era - 1
 
     def _is_covered(self, live: _Live) -> bool:
         """Whether a newer prediction has a frame for the time of this one's next."""
@@ -288,7 +329,7 @@ class SurpriseMonitor:
         if (restarts := self._buffer.restarts) != self._restarts:
             self._restarts = restarts
             self._live.clear()
-            self.alarm.jumped(self._buffer.state().newest_ns or 0)
+            self._era += 1
 
     def _compare(self, due: _Due) -> Surprise:
         """Raises BadImage."""
@@ -299,7 +340,7 @@ class SurpriseMonitor:
         if due.before is not None:
             with suppress(BadImage):
                 seen_before = reduced(self._pixels(expectation, due.before))
-        likelihood = self._likelihood_at(expectation, step)
+        likelihood = self._likelihood_of(expectation, due.so_far)
         pair = Pair(reduced(frames[due.index]), reduced(seen), seen_before)
         measured = measure(past, pair, likelihood)
         value = None
@@ -325,19 +366,22 @@ class SurpriseMonitor:
         )
 
     def _pixels(self, expectation: Expectation, frame: StampedFrame) -> np.ndarray:
-        """What the prediction shows of the frame. Raises BadImage, also where it is of another size than the clip."""
-        pixels, wanted = frame.load(), expectation.clip.frames.shape[1:]
-        if pixels.shape != wanted:
-            raise BadImage("size", f"the clip's frames are {wanted}, this one is {pixels.shape}")
-        return np.ascontiguousarray(expectation.rollout.crop.of(pixels))
+        """What the prediction shows of the frame. Raises BadImage."""
+        return np.ascontiguousarray(expectation.rollout.crop.of(_loaded(expectation, frame)))
 
-    def _likelihood_at(self, expectation: Expectation, step: int) -> Likelihood | None:
-        """Of the frames up to this step, where their tokens are complete with it and every one of them came."""
-        if self._likelihood is None or step % self._latent:
+    def _likelihood_of(self, expectation: Expectation, so_far: list[StampedFrame] | None) -> Likelihood | None:
+        if self._likelihood is None or so_far is None:
             return None
-        clip, rollout = expectation.clip, expectation.rollout
         try:
-            frames = self._buffer.following(expectation.from_ns, step).frames
-            return self._likelihood(clip, frames, rollout.prompt)
-        except (UnevenFrames, ForesightError):
+            frames = np.stack([_loaded(expectation, frame) for frame in so_far])
+            return self._likelihood(expectation.clip, frames, expectation.rollout.prompt)
+        except (BadImage, ForesightError):
             return None
+
+
+def _loaded(expectation: Expectation, frame: StampedFrame) -> np.ndarray:
+    """The camera's whole frame. Raises BadImage, also where it is of another size than the clip."""
+    pixels, wanted = frame.load(), expectation.clip.frames.shape[1:]
+    if pixels.shape != wanted:
+        raise BadImage("size", f"the clip's frames are {wanted}, this one is {pixels.shape}")
+    return pixels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from functools import partial
 
@@ -258,6 +259,28 @@ def test_a_clock_that_is_set_back_empties_the_buffer(timed, wait_for):
     assert node._configured.buffer.state().frames == 1, "time that goes on changes nothing"
     tick(900 * 10**9)
     wait_for(lambda: node._configured.buffer.state().frames == 0, "the empty buffer")
+
+
+def test_a_clock_that_is_set_back_amid_an_image_that_jumps_back_too_takes_nothing_away(timed, wait_for, monkeypatch):
+    """Both begin anew as a bag loops. The node sees the clock's time before it is told of the jump."""
+    robot, node, tick = timed
+    tick(1000 * 10**9)
+    robot.film(node, n=1, last_ns=1000 * 10**9)
+    camera, buffer, told = node._configured.camera, node._configured.buffer, threading.Event()
+    add, has_jumped_first = buffer.add, camera._images_jumped_first
+
+    def slowly_add(frame):
+        added = add(frame)
+        tick(900 * 10**9)
+        told.wait(0.1)
+        return added
+
+    monkeypatch.setattr(buffer, "add", slowly_add)
+    monkeypatch.setattr(camera, "_images_jumped_first", lambda: told.set() or has_jumped_first())
+    robot.images.publish(robot.image(900 * 10**9))
+    wait_for(told.is_set, "the clock's jump")
+    wait_for(lambda: robot.warnings(node, "the clock was set back"), "its end")
+    assert buffer.state().newest_ns == 900 * 10**9 and buffer.state().frames == 1
 
 
 def test_a_clock_that_is_set_back_again_and_again_is_named_where_no_clip_comes(timed, wait_for):

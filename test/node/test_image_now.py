@@ -126,8 +126,8 @@ def test_while_a_surprise_alarm_stands_nothing_is_shown_and_then_it_is_again(wor
     why = "nothing to show: a surprise alarm stands: the world goes another way than predicted"
     assert world.status() == (b"\x01", why)
     world.see(600, 700, 800, 900)
-    (live,) = node._configured.surprise._monitor._live
-    wait_for(lambda: live.index == 9, "the comparison of the frame at 900 ms")
+    watch = node._configured.surprise
+    wait_for(lambda: watch.counts["frames compared"] == 9, "the comparison of the frame at 900 ms")
     assert world.status() == (b"\x01", why), "nominal for 0.4 s"
     world.see(1000)
     wait_for(lambda: stamps_of(heard)[-1] == 1000, "the frame after the alarm")

@@ -6,6 +6,8 @@ import copy
 import json
 import random
 import time
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from lifecycle_msgs.msg import Transition
 from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
 from cosmos_ros import images
@@ -33,12 +36,12 @@ SEED = 41
 TOPIC = "/camera/image_raw"
 
 
-def jittered_stamps(n: int, rate: float = 30.0) -> list[int]:
+def jittered_stamps(n: int, rate: float = 30.0, last_ns: int | None = None) -> list[int]:
     """A camera's: not quite even, a frame lost now and then, the last of them now."""
     draw = random.Random(7)
     times = [i / rate + draw.uniform(-0.008, 0.008) for i in range(n) if draw.random() > 0.05]
-    now_ns = time.time_ns()
-    return [now_ns - round((times[-1] - t) * 1e9) for t in times]
+    last_ns = last_ns or time.time_ns()
+    return [last_ns - round((times[-1] - t) * 1e9) for t in times]
 
 
 def record(path, stamped_messages) -> None:
@@ -136,6 +139,76 @@ def test_the_same_bag_seed_and_stamps_give_the_same_surprise(
     expected = np.sqrt(np.square(predicted.astype(np.float32) - seen).mean(axis=-1))
     assert drawn.encoding == "32FC1" and drawn.header == live.header
     assert np.frombuffer(bytes(drawn.data), np.float32).reshape(expected.shape) == pytest.approx(expected, abs=1e-3)
+
+
+def in_another_order(film: list[tuple[int, Image]]) -> list[tuple[int, Image]]:
+    """(clock, image) as they come: now and then the next frame first, each time by less than a period of the model.
+
+    Frames that make a prediction due stay where they are: it would have another clip.
+    """
+    order = [*range(len(film))]
+    for i in (5, 17, 29):
+        assert film[i + 1][0] - film[i][0] < 100_000_000
+        order[i : i + 2] = i + 1, i
+    newest = accumulate((film[i][0] for i in order), max)
+    return [(stamp, film[i][1]) for stamp, i in zip(newest, order, strict=True)]
+
+
+def test_on_a_simulated_clock_a_recording_that_loops_gives_the_surprise_that_it_gives_offline(
+    rig, ready, wait_for, listening, tmp_path, tiny_checkpoint
+):
+    """Whichever jumps back first, the clock or the images, and though some frames come late; the node says so, and goes
+    on."""
+    start = 1_700_000_000 * 10**9
+    template = Image(height=48, width=100, encoding="rgb8", step=300)
+    stamps = jittered_stamps(36, rate=15.0, last_ns=start)
+    once = [picture(i, stamp, template) for i, stamp in enumerate(stamps)]
+    record(tmp_path / "bag", [(start + i, message) for i, message in enumerate(3 * once)])
+    played = in_another_order([*zip(stamps, once, strict=True)])
+    every_s = 0.8  # the second prediction of each round needs the round's very first frame
+    settings = WatchSettings(
+        ForesightConfig(checkpoint=str(tiny_checkpoint), device="cpu", dtype="float32"),
+        seed=SEED,
+        frame_rate=10.0,
+        every_s=every_s,
+        likelihood=False,
+    )
+    offline = RecordingWatcher(settings)(Task(0, str(tmp_path / "bag"))).record["comparisons"]
+    robot, node = rig(
+        checkpoint=str(tiny_checkpoint),
+        device="cpu",
+        dtype="float32",
+        use_sim_time=True,
+        max_age=0.5,
+        continuous_rate=1 / every_s,
+        continuous_seed=SEED,
+        surprise_likelihood=False,
+    )
+    clock = robot.ros.create_publisher(Clock, "/clock", 10)
+    ready(node, robot)
+    wait_for(clock.get_subscription_count, "the node's clock")
+
+    def see(message: Image) -> None:
+        before = node._configured.camera.counts.total()
+        robot.images.publish(message)
+        wait_for(lambda: node._configured.camera.counts.total() > before, "the frame")
+        wait_for(lambda: node._queue.idle, "the prediction")
+
+    with listening(robot, node, Surprise, f"{node.get_fully_qualified_name()}/surprise", (heard := []).append, 200):
+        for images_first in (False, False, True):
+            for stamp, message in played:
+                acts = [partial(robot.set_clock, clock, node, stamp), partial(see, message)]
+                for act in reversed(acts) if images_first else acts:
+                    act()
+        wait_for(lambda: len(heard) >= len(offline), "every comparison")
+    assert len({(each["from_ns"], each["step"]) for each in offline}) == len(offline) / 3 > 8
+    for live, each in zip(heard, offline, strict=True):
+        assert stamps_of([live.header.stamp, live.predicted_from]) == [each["stamp_ns"], each["from_ns"]]
+        for name in ("step", "psnr", "ssim", "floor_psnr", "floor_ssim"):
+            assert getattr(live, name) == pytest.approx(each[name], abs=1e-4)
+    assert node._configured.camera.counts["late"] == 9
+    assert robot.warnings(node, "the clock was set back or exchanged: the frame buffer starts afresh")
+    assert node.state == "active"
 
 
 def test_a_calibration_of_another_model_keeps_the_node_from_being_configured(

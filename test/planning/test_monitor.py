@@ -216,6 +216,41 @@ def test_a_bag_that_loops_begins_anew(rig):
     assert steps(rig.see(*range(20, 30))) == [(19, k, 19 + k) for k in range(1, 9)]
 
 
+def lag(rig, *times: float) -> None:
+    """Frames come while comparing has no time."""
+    for i in times:
+        rig.buffer.add(frame(rig.film, i))
+        rig.monitor.follow()
+
+
+def test_what_was_due_before_the_stamps_began_anew_is_still_compared(rig):
+    """How fast comparing is changes nothing: a bag may loop before the comparisons of its last frames are made."""
+    in_time, behind = rig(likelihood=(asked := Model())), rig(likelihood=(asked_late := Model()))
+    for each in (in_time, behind):
+        each.see(*range(9))
+        each.expect(8)
+    in_time.see(*range(9, 21), *range(3))
+    lag(behind, *range(9, 21), *range(3))
+    behind.came += behind.monitor.comparisons()
+    assert steps(behind.came) == [(8, k, 8 + k) for k in range(1, 13)] and asked.asked == asked_late.asked == [8]
+    assert [(s.score, s.measured) for s in behind.came] == [(s.score, s.measured) for s in in_time.came]
+
+
+def test_what_has_waited_for_longer_than_the_buffer_keeps_a_frame_is_not_compared(rig):
+    rig = rig()
+    rig.see(*range(9))
+    rig.expect(8, n=32)
+    lag(rig, *range(9, 65))
+    compared = steps(rig.monitor.comparisons())
+    assert compared == [(8, k, 8 + k) for k in range(6, 33)], "the buffer keeps 5 s"
+    assert rig.monitor.counts["frames that waited too long to be compared"] == 5
+    rig.expect(64, n=8)
+    lag(rig, *range(65, 70), *range(9))
+    rig.expect(8)
+    lag(rig, 9, 10, 0)
+    assert steps(rig.monitor.comparisons()) == [(8, 1, 9), (8, 2, 10)], "of two eras ago nothing is kept"
+
+
 def test_a_prediction_from_before_a_jump_is_not_taken(rig):
     rig = rig()
     rig.see(*range(9))
