@@ -10,7 +10,8 @@ config/fastdds_large_images.xml, as the README advises for images of this size, 
 
 The node's resident memory is compared between two rests, after a fifth of the load and after all of it. Under load it
 goes up and down with the rollouts that are kept, from 16 MB to 94 MB each. At a rest the same goals are sent and
-the results of earlier ones have expired, so that what the node holds is the same.
+the results of earlier ones have expired, so that what the node holds is the same, except camera images of 2 MB that
+are just on their way; so the median of ten looks counts.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import rclpy
 from action_msgs.msg import GoalStatus, GoalStatusArray
@@ -38,11 +40,14 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from cosmos_ros.commands.ros_processes import free_domain
 from cosmos_ros.node.predict_action import RESULT_TIMEOUT_S
 from cosmos_ros.paths import executable, share_directory
+from cosmos_ros.queue import REST_PERIOD_S
 
 ANSWER_S = 120.0  # a goal without an answer by then has none
 LOAD_SHARES = (0.2, 0.8)  # of the time, each before a rest
 REST_S = 120.0  # what a rest may take
+LOOKS = 10  # at the memory, a second apart
 KEPT = 4  # goals whose rollouts the node keeps: `keep_rollouts` as it is by default
+FAILURES = 20  # goals in a row of a rest that give no rollout: the node is broken, or the guardrail refuses everything
 ENDS = (GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_CANCELED, GoalStatus.STATUS_ABORTED)
 CODES = {getattr(Predict.Result, n): n for n in dir(type(Predict.Result)) if n.isupper() and not n.startswith("_")}
 
@@ -108,15 +113,29 @@ class Overseer(Client):
             rclpy.spin_once(self, timeout_sec=0.1)
 
     def have_predicted(self, n: int, seed: int) -> int:
-        """Goals with seeds from this one on until n have succeeded, which the guardrail decides; the next seed."""
+        """Goals with seeds from this one on until n have succeeded, which the guardrail decides; the next seed.
+
+        Raises RuntimeError where FAILURES in a row fail, TimeoutError where one gets no answer.
+        """
+        failures = 0
         while n:
             sent = self.action.send_goal_async(Predict.Goal(samples=2, temperature=1.0, seed=seed))
-            rclpy.spin_until_future_complete(self, sent)
-            answer = sent.result().get_result_async()
-            rclpy.spin_until_future_complete(self, answer)
-            n -= answer.result().result.error_code == Predict.Result.NONE
+            answer = self._done(self._done(sent).get_result_async()).result
             seed += 1
+            if answer.error_code == Predict.Result.NONE:
+                n, failures = n - 1, 0
+                continue
+            failures += 1
+            if failures == FAILURES:
+                why = f"the last with {CODES[answer.error_code]}: {answer.error_msg}"
+                raise RuntimeError(f"{failures} goals in a row of a rest failed, {why}; the node's log says more")
         return seed
+
+    def _done(self, future: rclpy.Future) -> Any:
+        rclpy.spin_until_future_complete(self, future, timeout_sec=ANSWER_S)
+        if not future.done():
+            raise TimeoutError(f"a goal of a rest has no answer after {ANSWER_S:g} s; the node's log may say why")
+        return future.result()
 
     def _on_status(self, message: GoalStatusArray) -> None:
         for each in message.status_list:
@@ -136,7 +155,7 @@ def measure(options: argparse.Namespace) -> dict:
     given = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
     node = subprocess.Popen([sys.executable, executable("foresight_node"), "--ros-args", *given])
     rclpy.init()
-    overseer, dice, load_rss, rest_rss, clients = Overseer(), random.Random(0), [], [], []
+    overseer, dice, load_rss, rest_rss, clients, others = Overseer(), random.Random(0), [], [], [], []
     try:
         overseer.wait_until(lambda: overseer.values.get("state") == "active")
         film = {"rate": options.rate, "size": options.size, "seconds": options.seconds + 2 * REST_S}
@@ -145,13 +164,17 @@ def measure(options: argparse.Namespace) -> dict:
             "--camera",
             *(word for name, value in film.items() for word in (f"--{name}", value)),
         )
+        others.append(camera)
         overseer.wait_until(lambda: buffered(overseer.values) > options.rate)
         for share in LOAD_SHARES:
             overseer.set(continuous_rate=float(options.continuous_rate))
             seeds = range(len(clients), len(clients) + options.clients)
             leg = [start(__file__, "--client", seed, "--seconds", share * options.seconds) for seed in seeds]
             clients += leg
+            others += leg
             while any(client.poll() is None for client in leg):
+                if node.poll() is not None:
+                    raise RuntimeError(f"the node ended under load, with status {node.returncode}; its log says more")
                 overseer.set(when_busy=dice.choice(["reject", "preempt", "queue"]))
                 load_rss.append(resident_mb(node.pid))
                 overseer.listen(5)
@@ -160,6 +183,8 @@ def measure(options: argparse.Namespace) -> dict:
         overseer.values.clear()
         overseer.wait_until(lambda: "images added" in overseer.values)
     finally:
+        for process in others:
+            process.kill()  # nothing where it has ended
         node.terminate()
         status = node.wait()
     heard = [json.loads(client.stdout.read()) for client in clients]
@@ -176,9 +201,13 @@ def rest(overseer: Overseer, node: int) -> float:
     overseer.set(continuous_rate=0.0, when_busy="queue")
     seed = overseer.have_predicted(KEPT, seed=0)
     overseer.listen(RESULT_TIMEOUT_S + 2)
-    overseer.have_predicted(1, seed)  # after it, what has expired is given back to the system
-    overseer.listen(5)
-    return resident_mb(node)
+    overseer.have_predicted(1, seed)  # at which the middleware lets go of what has expired
+    overseer.listen(2 * REST_PERIOD_S)  # in which the node gives back what is free
+    looks = []
+    for _ in range(LOOKS):
+        overseer.listen(1)
+        looks.append(resident_mb(node))
+    return statistics.median(looks)
 
 
 def summary(overseer: Overseer, clients: list[dict], camera: dict) -> dict:

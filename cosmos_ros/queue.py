@@ -24,6 +24,7 @@ from cosmos_ros.errors import Busy, Canceled, ForesightError, NotActive, Preempt
 from cosmos_ros.progress import Progress, Stage
 
 REPORT_PERIOD_S = 0.1  # between two reports of the same stage
+REST_PERIOD_S = 5.0  # in which memory is given back while no job comes: results and players let go of frames later
 
 log = logging.getLogger(__name__)
 
@@ -290,14 +291,16 @@ class PredictionQueue:
         with self._changed:
             self._running = None
             self._changed.notify_all()
-        if not self._waiting:
-            return_freed_memory()
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._destroyed)
-            if self._destroyed:
-                return None
-            self._running = self._waiting.popleft()
-            return self._running
+        while True:
+            if not self._waiting:
+                return_freed_memory()
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._destroyed, REST_PERIOD_S)
+                if self._destroyed:
+                    return None
+                if self._waiting:
+                    self._running = self._waiting.popleft()
+                    return self._running
 
     def _serve(self, job: Job) -> None:
         delivered: list[Any] = []

@@ -7,6 +7,8 @@ import ctypes
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of glibc's mallopt, see malloc.h
 LARGEST_BLOCK = 1 << 30  # bytes; a larger one comes from the system and goes back to it at once
 MOST_KEPT = (1 << 31) - 1  # bytes
+LARGEST_BLOCK_OF_A_NODE = 32 << 20  # bytes; the largest that every glibc allows, and to which it goes by itself
+LEAST_RETURNED = 1 << 20  # bytes at the end of an arena
 
 _libc = ctypes.CDLL(None)
 
@@ -24,6 +26,19 @@ def keep_freed_memory() -> None:
     if hasattr(_libc, "mallopt") and _libc.mallopt(M_MMAP_THRESHOLD, LARGEST_BLOCK):
         _libc.mallopt(M_ARENA_MAX, 1)
         _libc.mallopt(M_TRIM_THRESHOLD, MOST_KEPT)
+
+
+def keep_little_freed_memory() -> None:
+    """Let this process return what is free at the end of a thread's arena, from now on.
+
+    glibc has sixteen arenas on two cores, and keeps up to 64 MB at the end of each, which `return_freed_memory` does
+    not reach (malloc_trim cuts off the end of the first arena alone). A node with clients grew by 270 MB in eight
+    minutes that way, while what it used stayed the same to a megabyte. Other C libraries have no such call, and nothing
+    happens.
+    """
+    if hasattr(_libc, "mallopt"):
+        _libc.mallopt(M_MMAP_THRESHOLD, LARGEST_BLOCK_OF_A_NODE)  # which would stay at 128 KB where the next one is set
+        _libc.mallopt(M_TRIM_THRESHOLD, LEAST_RETURNED)
 
 
 def return_freed_memory() -> None:

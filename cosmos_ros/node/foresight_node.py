@@ -28,7 +28,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.signals import SignalHandlerOptions
 from unique_identifier_msgs.msg import UUID
 
-from cosmos_ros.device.host_memory import return_freed_memory
+from cosmos_ros.device.host_memory import keep_little_freed_memory, return_freed_memory
 from cosmos_ros.device.threads import set_cpu_threads
 from cosmos_ros.errors import ForesightError, NoFrames, NotActive, UnevenFrames
 from cosmos_ros.foresight import Foresight
@@ -402,6 +402,7 @@ def serve(node: ForesightNode, leave: queue.SimpleQueue) -> bool:
 
 
 def main(args: list[str] | None = None) -> int:
+    keep_little_freed_memory()
     # rclpy's own handlers would close the context, and with it the way to every client that waits for an answer.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     leave: queue.SimpleQueue[int | None] = queue.SimpleQueue()  # the one kind that a signal handler may put into
