@@ -29,8 +29,8 @@ from cosmos_ros.device.tensors import bytes_of
 from cosmos_ros.errors import OutOfMemory
 from cosmos_ros.pipeline import PIPELINE
 from cosmos_ros.world_model import Sampling, Transformer, TransformerConfig
+from cosmos_ros.world_model.decoding import fused_pass
 from cosmos_ros.world_model.decoding.engine import WindowDecoder, completed
-from cosmos_ros.world_model.decoding.fused_pass import FusedPass
 from cosmos_ros.world_model.decoding.window import WindowPass
 from cosmos_ros.world_model.t5 import T5, TEXT_ENCODER, t5_need
 
@@ -99,17 +99,17 @@ def too_little_memory_for_the_capture_ends_the_goal_and_not_the_engine() -> None
     model = transformer(MIDDLE, torch.bfloat16)
     expected = generate(WindowDecoder(model), SAMPLED)
     torch.cuda.empty_cache()
-    decoder, capture, filling = WindowDecoder(model), FusedPass._capture, []
+    decoder, graph_of, filling = WindowDecoder(model), fused_pass.graph_of, []
 
-    def capture_in_a_full_memory(current: FusedPass) -> None:
+    def graph_in_a_full_memory(*step: object) -> torch.cuda.CUDAGraph | None:
         for size in (2**30, 2**26, 2**21):
             with suppress(torch.OutOfMemoryError):
                 while True:
                     filling.append(torch.empty(size, dtype=torch.uint8, device=DEVICE))
-        capture(current)
+        return graph_of(*step)
 
     try:
-        with patch.object(FusedPass, "_capture", capture_in_a_full_memory), out_of_memory_as_error("predicting"):
+        with patch.object(fused_pass, "graph_of", graph_in_a_full_memory), out_of_memory_as_error("predicting"):
             generate(decoder, SAMPLED)
         raise AssertionError("there was memory left")
     except OutOfMemory:

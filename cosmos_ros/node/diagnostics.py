@@ -1,4 +1,4 @@
-"""What `/diagnostics` says once a second: camera, buffer, model, guardrail, memory, the last error."""
+"""What `/diagnostics` says once a second: camera, buffer, model, guardrail, memory, rollouts, the last error."""
 
 from __future__ import annotations
 
@@ -118,6 +118,20 @@ def goals_status(queue: PredictionQueue, action: PredictAction) -> Status:
     orphans = action.orphans
     summary = "; ".join((queue.state, *orphans))
     return Status("goals", WARN if orphans else OK, summary, {"last error": action.last_error or "none"})
+
+
+def rollout_status(lead_s: float | None) -> Status:
+    """Whether the last rollout still foretold anything when it was published."""
+    if lead_s is None:
+        return Status("rollout", OK, "none has been published yet")
+    values = {"seconds from the clock to the last frame": f"{lead_s:.3f}"}
+    if lead_s >= 0:
+        return Status("rollout", OK, f"the last one reached {lead_s:.1f} s ahead", values)
+    summary = (
+        f"the last one was history: its last frame lay {-lead_s:.1f} s before the clock when it was published. "
+        "Predicting takes longer than the frames reach, or they follow old images (`until`)"
+    )
+    return Status("rollout", WARN, summary, values)
 
 
 def continuous_status(continuous: Continuous) -> Status:

@@ -47,6 +47,7 @@ from cosmos_ros.node.diagnostics import (
     image_now_status,
     model_status,
     node_status,
+    rollout_status,
     surprise_status,
 )
 from cosmos_ros.node.image_now import ImageNow
@@ -351,6 +352,7 @@ class ForesightNode(LifecycleNode):
                 camera_status(configured.camera, configured.buffer, now_ns),
                 model_status(configured.foresight),
                 guardrail_status(configured.foresight.guardrail, self._action.last_status),
+                rollout_status(configured.publisher.last_lead_s),
                 continuous_status(self._continuous),
                 image_now_status(configured.image_now),
                 surprise_status(configured.surprise),

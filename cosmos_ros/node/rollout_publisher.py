@@ -64,6 +64,7 @@ class RolloutPublisher:
         self._mean = node.create_lifecycle_publisher(Image, "~/mean", QUEUE)
         self._player, self._uncertainty_player, self._mean_player = Player(node), Player(node), Player(node)
         self._warned = False
+        self.last_lead_s: float | None = None  # of the rollout that was published last; None: none was
 
     def publish(
         self, rollouts: Sequence[GuardedRollout], goal_id: UUID, camera: Camera, n_stretches: int = 1
@@ -79,6 +80,7 @@ class RolloutPublisher:
         for rollout, message in zip(rollouts, messages, strict=True):
             message.lead = (rollout.stamps_ns[-1] - self._node.get_clock().now().nanoseconds) / NANOSECONDS
             self._rollout.publish(message)
+        self.last_lead_s = messages[0].lead
         first, message = rollouts[0], messages[0]
         if self._sheet.get_subscription_count():
             self._sheet.publish(contact_sheet_message(first, message.frames[0].header))

@@ -11,10 +11,12 @@ import pytest
 from action_msgs.msg import GoalStatus
 from cosmos_ros.action import Predict
 from cosmos_ros.msg import GuardDecision, Rollout
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from cosmos_ros import images
+from cosmos_ros.node.diagnostics import rollout_status
 from cosmos_ros.node.messages import nanoseconds_of
 from cosmos_ros.progress import Stage
 from cosmos_ros.world_model.preprocessing import camera_view
@@ -164,6 +166,17 @@ def test_lead_says_how_far_the_last_frame_lies_ahead(robot, node):
         assert last_s - time.time() <= rollout.lead <= last_s - stamps[-1] / 1e9
     history = robot.film(node, last_ns=time.time_ns() - 10 * 10**9)
     assert robot.predict(until=robot.time(history[-1])).rollout.lead < 0
+
+
+def test_diagnostics_warn_of_a_rollout_that_is_history(robot, node):
+    history = robot.film(node, last_ns=time.time_ns() - 10 * 10**9)
+    behind = -robot.predict(until=robot.time(history[-1])).rollout.lead
+    (status,) = (status for status in node._statuses() if status.subject == "rollout")
+    assert status.level == DiagnosticStatus.WARN
+    assert f"was history: its last frame lay {behind:.1f} s before the clock" in status.summary
+    ahead = rollout_status(1.25)
+    assert (ahead.level, ahead.summary) == (DiagnosticStatus.OK, "the last one reached 1.2 s ahead")
+    assert rollout_status(None).level == DiagnosticStatus.OK
 
 
 def test_the_rollout_is_played_with_its_camera_info(robot, node, ear, wait_for):

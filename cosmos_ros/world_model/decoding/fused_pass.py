@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from cosmos_ros.device.out_of_memory import is_out_of_memory
 from cosmos_ros.world_model.decoding import layer_kernels, sampling_kernels
 from cosmos_ros.world_model.decoding.cache_attention import attend_to_cache
 from cosmos_ros.world_model.decoding.float8 import Rows
+from cosmos_ros.world_model.decoding.graphs import graph_of
 from cosmos_ros.world_model.decoding.projections import Projection
 from cosmos_ros.world_model.decoding.sampling import Sampling
 from cosmos_ros.world_model.decoding.window import Report, WindowPass, reports_in
 from cosmos_ros.world_model.transformer import Block, Transformer
-
-logger = logging.getLogger(__name__)
 
 
 class FusedPass(WindowPass):
@@ -49,7 +46,9 @@ class FusedPass(WindowPass):
             return
         places = (self.context[0][0].data_ptr() if self.context else 0, self.transformer.output.weight.data_ptr())
         if self._captured_for != places:
-            self._capture()
+            batch = self.batch
+            self._graph = None  # its memory first: the next one takes as much
+            self._graph = graph_of(self._step, (batch.sequence, batch.filled, batch.guessed), self.device)
             self._captured_for = places
         if self._graph is None:
             self._step()
@@ -58,33 +57,6 @@ class FusedPass(WindowPass):
 
     def report(self) -> Callable[[], list[Report]]:
         return reports_in(self._report)
-
-    def _capture(self) -> None:
-        """Record the pass. Where that fails for want of memory or support, passes are launched kernel by kernel."""
-        self._graph = None
-        kept = [tensor.clone() for tensor in self._bookkeeping()]
-        aside = torch.cuda.Stream(self.device)
-        aside.wait_stream(torch.cuda.current_stream(self.device))
-        graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.stream(aside):
-                self._step()  # compiles, and sizes what cannot be sized while recording
-            aside.synchronize()
-            # Other threads may go on with the GPU meanwhile.
-            with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
-                self._step()
-            self._graph = graph
-        except RuntimeError as error:
-            if is_out_of_memory(error):
-                raise
-            logger.warning("passes cannot be captured as a CUDA graph, and take longer: %s", error)
-        finally:
-            torch.cuda.current_stream(self.device).wait_stream(aside)
-            for tensor, before in zip(self._bookkeeping(), kept, strict=True):
-                tensor.copy_(before)
-
-    def _bookkeeping(self) -> tuple[Tensor, ...]:
-        return self.batch.sequence, self.batch.filled, self.batch.guessed
 
     def _step(self) -> None:
         batch = self.batch

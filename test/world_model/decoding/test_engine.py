@@ -1,7 +1,9 @@
 """Decoding in windows gives exactly the tokens of decoding one by one, which gives those of the transformer alone."""
 
+import sys
 from contextlib import closing
 from itertools import islice
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -112,6 +114,17 @@ def test_a_window_may_be_larger_than_what_is_left(window):
     model = transformer()
     tokens = completed(WindowDecoder(model, window=window).passes(prompts(), SAMPLING))
     assert torch.equal(tokens, without_cache(model, prompts(), None))
+
+
+def test_without_triton_a_gpu_takes_the_plain_pass_and_the_log_says_so(monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "cosmos_ros.world_model.decoding.fused_pass", None)  # importing it fails
+    taken = []
+    monkeypatch.setattr(engine, "WindowPass", lambda *given: taken.append(given))
+    weight = SimpleNamespace(device=torch.device("cuda"))
+    on_gpu = SimpleNamespace(config=transformer().config, output=SimpleNamespace(weight=weight))
+    engine.make_pass(on_gpu, 1, 128, one_by_one=False)
+    assert taken == [(on_gpu, 1, 128, False)]
+    assert "Triton is not installed: decoding takes several times as long" in caplog.text
 
 
 def test_a_video_may_end_early():

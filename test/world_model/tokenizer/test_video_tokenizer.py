@@ -102,10 +102,34 @@ class Paint(nn.Module):
         super().__init__()
         self.gain = nn.Parameter(torch.ones(1))
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def patches(self, tokens: Tensor) -> Tensor:
         grey = ((tokens.float() / 63 * 2 - 1) * self.gain)[:, None].expand(-1, 3, -1, -1, -1)
         frames = torch.cat([grey[:, :, :1], grey[:, :, 1:].repeat_interleave(8, dim=2)], dim=2)
         return frames.repeat_interleave(16, dim=3).repeat_interleave(16, dim=4).to(self.gain.dtype)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.patches(tokens)
+
+
+class PaintAhead(Paint):
+    """Every frame leans towards the last one."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        frames = self.patches(tokens)
+        return frames + 0.1 * (frames[:, :, -1:] - frames)
+
+
+class PaintWholeChunks(Paint):
+    def forward(self, tokens: Tensor) -> Tensor:
+        assert tokens.shape[1] == 5, "traced for 5 latent frames"
+        return self.patches(tokens)
+
+
+class PaintByLength(Paint):
+    """As normalisation over time does: no later token matters, but how many there are."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.patches(tokens) * (tokens.shape[1] / 5)
 
 
 class PaintSmall(Paint):
@@ -223,6 +247,13 @@ def test_for_another_encoder_the_clip_is_filled_with_its_last_frame(encoder, n_f
     assert not tokenizer.looks_only_backwards
     whole = encoder()(filled_up(clip(n_frames)))
     assert torch.equal(tokenizer.encode(clip(n_frames)), whole[0, :latent_frames].flatten())
+
+
+@pytest.mark.parametrize(
+    ("decoder", "by_groups"), [(Paint, True), (PaintAhead, False), (PaintWholeChunks, False), (PaintByLength, False)]
+)
+def test_frames_are_decoded_before_later_tokens_only_where_these_do_not_matter(decoder, by_groups, tmp_path):
+    assert load(write(tmp_path, decoder=decoder())).by_groups is by_groups
 
 
 @pytest.mark.parametrize("n", [0, 2, 8, 10, 34, 41])
