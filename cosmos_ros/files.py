@@ -27,6 +27,9 @@ _REMEDIES = {
 }
 # What open() says of O_TMPFILE where the file system, or the kernel, does not know it.
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
+# What os.link() says where it cannot: between two file systems, on one that has none, of somebody else's file.
+_NO_LINK = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK)
+COPIED_AT_ONCE = 16 << 20  # bytes
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
@@ -56,12 +59,40 @@ def write_whole(path: str | Path, data: bytes | memoryview | str) -> None:
     A new file gets the permissions that the umask leaves, a replaced one keeps its own; a symbolic link stays one.
     Raises NotWritten, an OSError, where that cannot be done; the old file is then as it was.
     """
+    with writing(path) as draft:
+        draft.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[Draft]:
+    """Write a file piece by piece, as `write_whole` does it at once: it is there when the block has ended."""
     path = Path(path)
     with _explained(path):
         target = _target(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         with _draft(target) as draft:
-            draft.write(data.encode() if isinstance(data, str) else data)
+            yield draft
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Have a file, links followed, under another name too: without taking room where both lie on one file system.
+
+    Ours are replaced and never overwritten in place, so that neither changes with the other. Raises NotWritten.
+    """
+    draft = _draft_beside(target)
+    with _explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(os.path.realpath(source), draft)
+            draft.replace(target)
+            draft.unlink(missing_ok=True)  # where both were the same file already
+            return
+        except OSError as error:
+            if error.errno not in _NO_LINK:
+                raise
+        with source.open("rb") as content, _draft(target) as copy:
+            while piece := content.read(COPIED_AT_ONCE):
+                copy.write(piece)
 
 
 def check_place(path: str | Path) -> None:
@@ -92,7 +123,7 @@ def check_regular(path: str | Path) -> None:
         raise NotOrdinary(errno.EINVAL, f"{path} is {_KINDS.get(kind, 'no ordinary file')}, not an ordinary file")
 
 
-class _Draft:
+class Draft:
     """What will become the file: `write` takes all of it, or raises OSError."""
 
     def __init__(self, handle: int) -> None:
@@ -102,11 +133,10 @@ class _Draft:
         rest = memoryview(data).cast("B")
         while rest:
             rest = rest[os.write(self.handle, rest) :]
-        os.fsync(self.handle)
 
 
 @contextlib.contextmanager
-def _draft(target: Path) -> Iterator[_Draft]:
+def _draft(target: Path) -> Iterator[Draft]:
     """A draft that takes the target's place at the end, unless an exception comes before."""
     # Named before it is there: whenever a signal comes, the name is known by which to remove it.
     draft, handle = _draft_beside(target), None
@@ -114,7 +144,8 @@ def _draft(target: Path) -> Iterator[_Draft]:
         handle, named = _open_draft(draft)
         if target.exists():
             os.fchmod(handle, stat.S_IMODE(target.stat().st_mode))
-        yield _Draft(handle)
+        yield Draft(handle)
+        os.fsync(handle)
         if not named:
             # The name can be given to a file without one, but only a rename replaces another file.
             _give_name(handle, draft)

@@ -1,11 +1,12 @@
-"""The zip archives that torch.save and TorchScript write, looked at before anything in them is unpacked."""
+"""The zip archives that torch.save and TorchScript write: looked at before they are unpacked, and written whole."""
 
 from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
-from cosmos_ros.files import check_regular
+from cosmos_ros.files import Draft, check_regular, writing
 from cosmos_ros.reading import Unusable
 
 # PyTorch stores tensors as they are and compresses only source code, of which the published tokenizers have 1 MB.
@@ -36,3 +37,36 @@ def require_intact(file: Path) -> None:
         require_bounded(archive)
         if bad := archive.testzip():
             raise Unusable(f"{file} is damaged: {bad} in it does not match its checksum")
+
+
+def save_whole(path: Path, content: Any) -> None:
+    """What torch.save makes of the content, as the whole file or not at all; without a second copy of it in memory.
+
+    Raises NotWritten, an OSError.
+    """
+    import torch  # not by those who only look
+
+    with writing(path) as draft:
+        sink = _Sink(draft)
+        torch.save(content, sink)
+        if sink.error is not None:
+            raise sink.error
+
+
+class _Sink:
+    """What torch.save writes to. It reports a full disk as damage to its archive: so the error waits until it ended."""
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self.error: OSError | None = None
+
+    def write(self, data: bytes | memoryview) -> int:
+        if self.error is None:
+            try:
+                self._draft.write(data)
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+    def flush(self) -> None:
+        """All is written at once."""

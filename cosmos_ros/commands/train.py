@@ -1,6 +1,7 @@
 """`cosmos_ros train`: a world model of your own, from recordings of your robot's cameras, from simulated ones, or both.
 
-What comes out is a directory in the published layout, which the node loads as it is. `cosmos_ros train all --out DIR
+What comes out is a directory in the published layout, which the node loads as it is. From one of NVIDIA's models on,
+the world model and a refiner can be trained (docs/training.md). `cosmos_ros train all --out DIR
 --episodes 4 --tokenizer-steps 2 --world-model-steps 2 --refiner-steps 2` runs on any CPU, to see that everything works.
 """
 
@@ -19,19 +20,31 @@ from cosmos_ros.device.out_of_memory import out_of_memory_as_error
 from cosmos_ros.errors import ForesightError, ModelUnavailable, SettingError
 from cosmos_ros.settings import SETTINGS, ForesightConfig
 from cosmos_ros.training.checkpoint import Unfinished
-from cosmos_ros.training.datasets.corpus import Corpus
+from cosmos_ros.training.datasets.corpus import Corpus, Framing, Storage
 from cosmos_ros.training.datasets.loading import WorkerLost
 from cosmos_ros.training.datasets.recorded import BadFootage
 from cosmos_ros.training.export import check_directory
 from cosmos_ros.training.journal import Journal
 from cosmos_ros.training.loop import TrainingDiverged
 from cosmos_ros.training.opengl import load_mujoco
+from cosmos_ros.training.own_model import OwnModel
+from cosmos_ros.training.published_model import PublishedModel
 from cosmos_ros.training.ranks import Ranks
-from cosmos_ros.training.run import Options, Run
-from cosmos_ros.training.sizes import Sizes
+from cosmos_ros.training.run import Options, Run, Trainee
+from cosmos_ros.training.sizes import PublishedSizes, Sizes
 from cosmos_ros.world_model import ModelSpec
+from cosmos_ros.world_model.tokenizer.programs import check as check_tokenizer
 
 STAGES = ("tokenizer", "world-model", "refiner")
+PUBLISHED_STAGES = STAGES[1:]
+# How much is trained: of a model of our own sizes, and from one of NVIDIA's on, whose clips have 12,800 tokens.
+AMOUNTS = {
+    "world_model_steps": (2800, 1000),
+    "refiner_steps": (2200, 1000),
+    "world_model_batch": (64, 4),
+    "windows": (50000, 1000),
+    "rollouts": (8192, 64),
+}
 SIMULATED_EPISODES = 1000  # where nothing recorded is given
 
 
@@ -49,14 +62,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out that was broken off")
     parser.add_argument("--episodes", type=int, help="simulated, at most (default: none with --bags, else 1000)")
     parser.add_argument("--film-minutes", type=float, default=2.0, help=f"train on what is simulated by then {default}")
-    for stage, steps in zip(STAGES, (6300, 2800, 2200), strict=True):
-        parser.add_argument(
-            f"--{stage}-steps", type=int, default=steps, metavar="N", help=f"0: keep that part as it is {default}"
-        )
+    parser.add_argument("--prompt", default="", help="what all recordings show, for a model that reads a prompt")
+    parser.add_argument("--tokenizer-steps", type=int, default=6300, metavar="N", help=f"0: keep that part {default}")
     parser.add_argument("--tokenizer-batch", type=int, default=32, metavar="N", help=f"clips per step {default}")
-    parser.add_argument("--world-model-batch", type=int, default=64, metavar="N", help=f"clips per step {default}")
-    parser.add_argument("--windows", type=int, default=50000, help=f"tokenized for the world model {default}")
-    parser.add_argument("--rollouts", type=int, default=8192, help=f"for the refiner to learn from {default}")
+    meant = ("0: keep that part", "0: keep that part", "clips per step", "that are tokenized")
+    for (name, (own, published)), help_line in zip(AMOUNTS.items(), (*meant, "for the refiner"), strict=True):
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=int,
+            metavar="N",
+            help=f"{help_line} (default: {own}; {published} where --init is one of NVIDIA's models)",
+        )
     parser.add_argument("--seed", type=int, default=0, help=f"of everything that is random {default}")
     parser.add_argument("--pictures", type=int, default=4, metavar="N", help=f"how often in a stage {default}")
     parser.add_argument("--tensorboard", action="store_true", help="write for TensorBoard into DIR/tensorboard")
@@ -76,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     Raises SettingError.
     """
     check(args)
-    sizes = Sizes.of(args.config)
+    sizes = PublishedSizes.of(args.config) if is_published(args.init) else Sizes.of(args.config)
     try:
         check_directory(args.out)
         if args.episodes and importlib.util.find_spec("mujoco") is None:
@@ -94,8 +110,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def train(args: argparse.Namespace, sizes: Sizes, ranks: Ranks) -> None:
-    unfinished = Unfinished(args.out, deciding(args, sizes, ranks), args.resume)
+def train(args: argparse.Namespace, sizes: Sizes | PublishedSizes, ranks: Ranks) -> None:
+    unfinished = Unfinished(args.out, deciding(args, sizes, ranks), args.resume, ranks)
     args.out.mkdir(parents=True, exist_ok=True)
     journal = Journal(args.out, ranks.is_first, args.tensorboard)
     options = Options(
@@ -106,27 +122,36 @@ def train(args: argparse.Namespace, sizes: Sizes, ranks: Ranks) -> None:
         init=args.init,
         seed=args.seed,
         pictures=args.pictures,
+        prompt=args.prompt,
     )
-    this_run = Run(args.out, sizes, options, ranks, unfinished, journal)
+    model: Trainee
+    framing: Framing
+    if isinstance(sizes, PublishedSizes):
+        model = published = PublishedModel(args.out, args.stage, sizes, options, ranks, unfinished, journal)
+        framing, storage = published.spec, published.storage
+    else:
+        model, framing, storage = OwnModel(args.out, sizes, options, ranks, unfinished, journal), sizes, Storage()
     corpus = Corpus(
         args.bags,
         args.held_out,
         args.image_topic,
         args.episodes,
         args.film_minutes * 60,
-        sizes,
+        framing,
         ranks,
         args.workers,
         unfinished.state.get("episodes", ()),
+        storage,
     )
     journal.note("films", **corpus.counts)
+    this_run = Run(args.out, model, options, ranks, unfinished, journal)
     this_run.train(STAGES if args.stage == "all" else [args.stage], corpus)
     journal.close()
 
 
-def deciding(args: argparse.Namespace, sizes: Sizes, ranks: Ranks) -> dict[str, Any]:
+def deciding(args: argparse.Namespace, sizes: Sizes | PublishedSizes, ranks: Ranks) -> dict[str, Any]:
     """What decides a run's losses."""
-    names = ["stage", "image_topic", "episodes", "film_minutes", "windows", "rollouts", "seed"]
+    names = ["stage", "image_topic", "episodes", "film_minutes", "windows", "rollouts", "seed", "prompt"]
     names += [f"{_name(stage)}_steps" for stage in STAGES] + ["tokenizer_batch", "world_model_batch"]
     return {
         **{name: getattr(args, name) for name in names},
@@ -138,8 +163,10 @@ def deciding(args: argparse.Namespace, sizes: Sizes, ranks: Ranks) -> dict[str, 
     }
 
 
-def is_published(init: Path) -> bool:
+def is_published(init: Path | None) -> bool:
     """Whether a checkpoint is one of NVIDIA's; one that cannot be read is not, and another check says what it lacks."""
+    if init is None:
+        return False
     try:
         return ModelSpec.of_checkpoint(init).published
     except ModelUnavailable:
@@ -159,6 +186,10 @@ def check(args: argparse.Namespace) -> None:
     """Fill in what depends on others, and raise SettingError for numbers with which nothing could be trained."""
     if args.episodes is None:
         args.episodes = 0 if args.bags else SIMULATED_EPISODES
+    published = is_published(args.init)
+    for name, amounts in AMOUNTS.items():
+        if getattr(args, name) is None:
+            setattr(args, name, amounts[published])
     positive = ("tokenizer_batch", "world_model_batch", "windows", "rollouts", "workers")
     steps = tuple(f"{_name(stage)}_steps" for stage in STAGES)
     require(args, positive=positive, not_negative=("episodes", "film_minutes", "seed", "pictures", *steps))
@@ -168,7 +199,15 @@ def check(args: argparse.Namespace) -> None:
         raise SettingError(f"--held-out must not name what is trained on: {', '.join(twice)}")
     if args.stage in ("world-model", "refiner") and args.init is None:
         raise SettingError(f"'train {args.stage}' goes on from a tokenizer; name its model with --init")
-    if args.init is not None and is_published(args.init):
-        raise SettingError(f"--init {args.init} is one of NVIDIA's models; this command trains models of our own sizes")
+    if published:
+        if args.stage not in PUBLISHED_STAGES:
+            raise SettingError(
+                f"--init {args.init} is one of NVIDIA's models, and its tokenizer is a finished program that cannot be "
+                f"trained: its transformer knows no other tokens. Give the stage {' or '.join(PUBLISHED_STAGES)}"
+            )
+        check_tokenizer(args.init)
+        return
+    if args.prompt:
+        raise SettingError("--prompt is for one of NVIDIA's models that reads a prompt; name it with --init")
     if args.init is not None and not (args.init / "encoder.jit").is_file():
         raise SettingError(f"--init {args.init} holds no exported model: there is no encoder.jit in it")

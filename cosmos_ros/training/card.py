@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cosmos_ros.training.sizes import CLIP_FRAMES, CONDITIONING_FRAMES, TIME_COMPRESSION, Sizes
+from cosmos_ros.training.sizes import CLIP_FRAMES, CONDITIONING_FRAMES, TIME_COMPRESSION
+from cosmos_ros.world_model import ModelSpec
 
 LISTED = 40  # recordings by name, at most
+# What has to be said of a model that was made from one of NVIDIA's, as its licence asks.
+OF_NVIDIA = (
+    "Built on NVIDIA Cosmos. Licensed by NVIDIA Corporation under the NVIDIA Open Model License. It runs under the "
+    "Cosmos-1.0-Guardrail, as the checkpoint that it was made from: put that folder beside this one. "
+)
 
 
 def card(
     name: str,
-    sizes: Sizes,
+    spec: ModelSpec,
     millions: Mapping[str, float],
     recordings: Mapping[str, Sequence[str]],
     data: Mapping[str, int],
@@ -23,6 +29,7 @@ def card(
 ) -> str:
     """The card as Markdown.
 
+    spec        what was exported
     millions    parameters of each part
     recordings  names, "trained" and "held_out"
     data        films, frames and held_out clips
@@ -30,25 +37,25 @@ def card(
     figures     as training.evaluation measures them, dB
     origin      where the weights came from before: a model's name, or nothing
     """
-    height, width = sizes.frame_size
-    step = sizes.tokenizer.space_compression
+    height, width = spec.frame_size
+    step = "{1} x {2}".format(*spec.compression)
     future = CLIP_FRAMES - CONDITIONING_FRAMES
     gain = figures["rollout"] - figures["repeat_last"]
-    seconds = future / sizes.frame_rate
+    seconds = future / spec.frame_rate
     return "\n".join(
         [
             f"# {name}",
             "",
             f"A world model trained with `cosmos_ros train`: from {CONDITIONING_FRAMES} frames of a camera at "
-            f"{sizes.frame_rate:g} Hz it predicts the next {future}, {seconds:.1f} s. "
+            f"{spec.frame_rate:g} Hz it predicts the next {future}, {seconds:.1f} s. "
             + (f"Its training went on from {origin}." if origin else "Every weight was trained from random numbers."),
             "",
             "## What it is",
             "",
-            f"- frames of {height} x {width} pixels; a token for {TIME_COMPRESSION} frames of {step} x {step} pixels, "
-            f"of {sizes.tokenizer.vocabulary} codes; {' x '.join(map(str, sizes.latent_shape))} tokens for a clip",
+            f"- frames of {height} x {width} pixels; a token for {TIME_COMPRESSION} frames of {step} pixels, "
+            f"of {spec.config.vocab_out} codes; {' x '.join(map(str, spec.config.latent_shape))} tokens for a clip",
             *(f"- {part}: {count:.1f} million parameters" for part, count in millions.items()),
-            f"- sampling: temperature {sizes.temperature:g}, top-p {sizes.top_p:g}",
+            f"- sampling: temperature {spec.temperature:g}, top-p {spec.top_p:g}",
             "",
             "## What it was trained on",
             "",
@@ -70,7 +77,7 @@ def card(
             "",
             "## How good it is",
             "",
-            f"On {data['held_out']} held-out clips, mean PSNR of {future} frames:",
+            f"On {figures['clips']} held-out clips, mean PSNR of {future} frames:",
             "",
             "| | dB |",
             "| --- | --- |",
@@ -83,7 +90,8 @@ def card(
             "",
             "## Licence",
             "",
-            "Say here what the recordings' licences ask for, and under which one you give the weights away.",
+            (OF_NVIDIA if spec.published else "")
+            + "Say here what the recordings' licences ask for, and under which one you give the weights away.",
             "",
         ]
     )

@@ -6,7 +6,6 @@ other settings must not go on from them, and is refused.
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -16,7 +15,8 @@ from typing import Any
 import torch
 
 from cosmos_ros.errors import SettingError
-from cosmos_ros.files import write_whole
+from cosmos_ros.torch_archive import save_whole
+from cosmos_ros.training.ranks import Ranks
 
 FOLDER = "unfinished"
 STATE = "state.pt"
@@ -27,13 +27,14 @@ class Unfinished:
 
     settings  what decides a run's losses, as JSON takes it
     resume    go on with what lies there
+    state     what was kept last: what all ranks share, and this rank's own part of it
 
     Raises SettingError where a run lies there and `resume` does not say to go on with it, where its settings were
     others, and where there is nothing to go on with.
     """
 
-    def __init__(self, directory: Path, settings: Mapping[str, Any], resume: bool) -> None:
-        self._folder = directory / FOLDER
+    def __init__(self, directory: Path, settings: Mapping[str, Any], resume: bool, ranks: Ranks) -> None:
+        self._folder, self._ranks = directory / FOLDER, ranks
         self._settings: dict[str, Any] = json.loads(json.dumps(settings))
         there = (self._folder / STATE).is_file()
         if there and not resume:
@@ -44,9 +45,27 @@ class Unfinished:
             raise SettingError(f"--resume: there is no run in {directory} that was broken off")
         self.state: dict[str, Any] = self._read() if there else {}
 
-    def keep(self, state: dict[str, Any]) -> None:
-        """In place of the state that was kept before. Raises OSError where the disk refuses; that one then stays."""
-        write_whole(self._folder / STATE, _packed({"settings": self._settings} | state))
+    def keep(self, state: dict[str, Any], part: dict[str, Any] | None = None) -> None:
+        """In place of the state that was kept before. Raises OSError where the disk refuses; that one then stays.
+
+        To be called by every rank. The first one writes what is the same on all.
+
+        part  what this rank alone has, of the "step" in it; all ranks have one, or none has
+        """
+        state = {"settings": self._settings, "part": part and part["step"]} | state
+        if part is not None:
+            save_whole(self._part(part["step"]), part)
+            self._ranks.wait()  # the first rank's file says that all parts are there
+        if self._ranks.is_first:
+            save_whole(self._folder / STATE, state)
+        if part is not None:
+            self._ranks.wait()
+        for file in self._folder.glob(self._part("*").name):
+            if part is None or file != self._part(part["step"]):
+                file.unlink()
+
+    def _part(self, step: int | str) -> Path:
+        return self._folder / f"part-{self._ranks.rank}-{step}.pt"
 
     def cached(self, name: str, make: Callable[[], Any]) -> Any:
         """What `make` gives, from the folder where it is there; tensors, and lists and tuples of them."""
@@ -54,7 +73,7 @@ class Unfinished:
         if file.is_file():
             return _unpacked(file)
         made = make()
-        write_whole(file, _packed(made))
+        save_whole(file, made)
         return made
 
     def remove(self) -> None:
@@ -69,13 +88,8 @@ class Unfinished:
                 f"--resume: the run that was broken off had other settings: {', '.join(differing)}; "
                 f"give it the same ones, or remove {self._folder}"
             )
-        return state
-
-
-def _packed(content: Any) -> memoryview:
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getbuffer()
+        step = state.get("part")
+        return state if step is None else state | _unpacked(self._part(step))
 
 
 def _unpacked(file: Path) -> Any:

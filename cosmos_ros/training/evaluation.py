@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from cosmos_ros.training.datasets.clips import Views, resampled
 from cosmos_ros.training.sizes import CONDITIONING_FRAMES, TIME_COMPRESSION
@@ -38,27 +38,38 @@ def as_bytes(video: Tensor) -> Tensor:
 
 @torch.no_grad()
 def evaluate(
-    encode: nn.Module,
-    decode: nn.Module,
-    refine: nn.Module | None,
+    tokenize: Callable[[Tensor], Tensor],
+    decode: Callable[[Tensor], Tensor],
+    refine: Callable[[Tensor, Tensor], Tensor] | None,
     transformer: Transformer,
     clips: Tensor,
     frame_size: tuple[int, int],
     sampling: Sampling,
+    context: Tensor | None = None,
+    batch: int = BATCH,
 ) -> dict[str, float]:
-    """Measures on uint8 clips [N, 33, H, W, 3]; every figure a mean of the 24 last frames' PSNR in dB, at their size.
+    """Measures on uint8 clips [N, 33, H, W, 3]: means of the 24 last frames' PSNR in dB, at their size.
 
+    clips        how many there were
     rollout      what was predicted
     repeat_last  the last conditioning frame in its place: the floor
     ceiling      the true frames, encoded and decoded: what a perfect transformer would reach
+
+    tokenize  video [B, 3, 33, h, w] in [-1, 1] -> tokens int64 [B, t, h', w']; decode  the way back
+    refine    as cosmos_ros.world_model.refiner states it, or None
+    context   text embedding [1, M, context_dim], for a model with text
+    batch     clips at a time
     """
     n, sums = CONDITIONING_FRAMES, {"rollout": 0.0, "repeat_last": 0.0, "ceiling": 0.0}
-    engine = WindowDecoder(transformer)
-    for part in clips.split(BATCH):
+    engine, device = WindowDecoder(transformer), transformer.output.weight.device
+    for some in clips.split(batch):
+        part = some.to(device)
         size = part.shape[2], part.shape[3]
         camera = resampled(part, Views.whole(len(part), size), size)
-        tokens, _codes = encode(resampled(part, Views.whole(len(part), size), frame_size))
-        predicted = completed(engine.passes(tokens[:, :2].flatten(1), sampling)).to(tokens.device).view_as(tokens)
+        tokens = tokenize(resampled(part, Views.whole(len(part), size), frame_size))
+        predicted = (
+            completed(engine.passes(tokens[:, :2].flatten(1), sampling, context)).to(tokens.device).view_as(tokens)
+        )
         truth = camera[:, :, n:]
         still = camera[:, :, n - 1 : n].expand_as(truth)
         for name, video in {
@@ -67,7 +78,7 @@ def evaluate(
             "ceiling": shown(decode(tokens), camera[:, :, :n], refine),
         }.items():
             sums[name] += mean_psnr(video, truth) * len(part)
-    return {name: total / len(clips) for name, total in sums.items()}
+    return {"clips": len(clips)} | {name: total / len(clips) for name, total in sums.items()}
 
 
 def shown(decoded: Tensor, conditioning: Tensor, refine: Callable[[Tensor, Tensor], Tensor] | None) -> Tensor:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import io
 import json
+import math
 import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -13,13 +15,15 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from cosmos_ros.errors import SettingError
-from cosmos_ros.files import check_place, write_whole
+from cosmos_ros.files import check_place, write_whole, writing
 from cosmos_ros.reading import reading
+from cosmos_ros.torch_archive import save_whole
 from cosmos_ros.torchscript import load_program
 from cosmos_ros.training.refiner_network import Refiner
 from cosmos_ros.training.sizes import TIME_COMPRESSION, Sizes
 from cosmos_ros.training.tokenizer_network import IndicesToPixels, PixelsToIndices, VideoTokenizer
 from cosmos_ros.world_model import Transformer, load_transformer
+from cosmos_ros.world_model.checkpoints.weight_files import SAFETENSORS, SAFETENSORS_DTYPES, TensorHeader
 from cosmos_ros.world_model.config import TransformerConfig
 
 FILES = ("encoder.jit", "decoder.jit", "refiner.jit", "model.safetensors", "config.json")
@@ -60,6 +64,35 @@ def export_transformer(transformer: Transformer, directory: Path, sizes: Sizes) 
     write_whole(directory / "model.safetensors", save(tensors, metadata={"format": "pt"}))
     settings = describe(transformer.config, sizes, directory.name)
     write_whole(directory / "config.json", json.dumps(settings, indent=2) + "\n")
+
+
+def write_weights(file: Path, headers: Mapping[str, TensorHeader], tensors: Iterable[tuple[str, Tensor]]) -> None:
+    """Write a checkpoint's weights by their published names: model.safetensors piece by piece, or model.pt.
+
+    headers  of every tensor, without the `model.` prefix, in the order in which they come
+    tensors  contiguous, on the CPU
+
+    The file is replaced whole. Raises OSError where the disk refuses.
+    """
+    if file.suffix != SAFETENSORS:
+        save_whole(file, {f"model.{name}": tensor for name, tensor in tensors})
+        return
+    codes = {ours: theirs for theirs, ours in SAFETENSORS_DTYPES.items()}
+    described: dict[str, dict] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, header in headers.items():
+        begin, end = end, end + math.prod(header.shape) * getattr(torch, header.dtype).itemsize
+        described[f"model.{name}"] = {
+            "dtype": codes[header.dtype],
+            "shape": header.shape,
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(described).encode()
+    text += b" " * (-len(text) % 8)
+    with writing(file) as draft:
+        draft.write(len(text).to_bytes(8, "little") + text)
+        for _name, tensor in tensors:
+            draft.write(tensor.flatten().view(torch.uint8).numpy().data)
 
 
 def program_bytes(program: nn.Module) -> bytes:
@@ -115,18 +148,26 @@ def load_exported(
     Raises SettingError where a part is of another architecture, ModelUnavailable where a file is damaged or could do
     more than compute.
     """
-    wanted = {"encoder": tokenizer.encoder, "decoder": tokenizer.decoder, "refiner": refiner}
-    for name, network in wanted.items():
-        file = directory / f"{name}.jit"
-        if network is None or not file.is_file():
-            continue
-        with reading(file, remedy="train that part anew"):
-            program = load_program(file, "cpu")
-        weights = program.state_dict() if name == "refiner" else getattr(program, name).state_dict()
-        _fill(network, weights, file)
+    _fill_from(directory / "encoder.jit", tokenizer.encoder, "encoder")
+    _fill_from(directory / "decoder.jit", tokenizer.decoder, "decoder")
+    if refiner is not None:
+        load_refiner(directory, refiner)
     if transformer is not None and (directory / "config.json").is_file():
         trained = load_transformer(directory, device="cpu", dtype=torch.float32)
         _fill(transformer, trained.state_dict(), directory)
+
+
+def load_refiner(directory: Path, refiner: Refiner) -> None:
+    """Fill a refiner as load_exported does."""
+    _fill_from(directory / "refiner.jit", refiner)
+
+
+def _fill_from(file: Path, network: nn.Module, part: str = "") -> None:
+    if not file.is_file():
+        return
+    with reading(file, remedy="train that part anew"):
+        program = load_program(file, "cpu")
+    _fill(network, (getattr(program, part) if part else program).state_dict(), file)
 
 
 def _fill(network: nn.Module, weights: dict[str, Tensor], origin: Path) -> None:

@@ -7,7 +7,7 @@ predicted, so that all futures look the same; trained more on the best it dares 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,9 +25,8 @@ from cosmos_ros.training.round_trips import (
     draw_groups,
     group_of,
 )
-from cosmos_ros.training.sizes import CLIP_FRAMES, CONDITIONING_FRAMES, Sizes
+from cosmos_ros.training.sizes import CLIP_FRAMES, CONDITIONING_FRAMES
 from cosmos_ros.training.tokenizer_network import VideoTokenizer
-from cosmos_ros.training.transformer import tokenize
 from cosmos_ros.world_model import Sampling, Transformer
 from cosmos_ros.world_model.decoding.engine import WindowDecoder, completed
 
@@ -40,15 +39,17 @@ TRUE_SHARE, BEST_SHARE = 0.3, 0.4
 LOG_WEIGHT = 0.02
 STRUCTURE_WEIGHT = 0.25
 DECAY = 0.998
+Tokenize = Callable[[Tensor], Tensor]  # video [B, 3, 33, H, W] in [-1, 1] -> tokens int64 [B, 5 h w]
+Decode = Callable[[Tensor], Tensor]  # tokens int64 [B, t, h, w] -> video [B, 3, 33, H, W] in [-1, 1]
 
 
 @dataclass(frozen=True)
 class Chunk:
     """Windows that a seed draws, without their pixels: those come again from the seed.
 
-    true             tokens int32 [CHUNK, t, h, w] of the clips
-    predicted        of SAMPLES rollouts of each, int32 [SAMPLES, CHUNK, t, h, w]
-    best             which of them came nearest to the truth, int64 [CHUNK]
+    true             tokens int32 [chunk, t, h, w] of the clips
+    predicted        of some rollouts of each, or none, int32 [samples, chunk, t, h, w]
+    best             which of them came nearest to the truth, int64 [chunk]
     n_conditioning   frames that the rollouts go on from
     """
 
@@ -59,8 +60,10 @@ class Chunk:
     n_conditioning: int
 
     def tokens(self, generator: torch.Generator) -> Tensor:
-        """The clips' own, those of the best rollout of each, or of any; int64 [CHUNK, t, h, w]."""
+        """The clips' own, those of the best rollout of each, or of any; int64 [chunk, t, h, w]."""
         n = len(self.true)
+        if not len(self.predicted):
+            return self.true.long()
         lot = torch.rand(n, generator=generator).to(self.true.device)
         any_of_them = torch.randint(len(self.predicted), (n,), generator=generator).to(self.true.device)
         which = torch.where(lot < TRUE_SHARE + BEST_SHARE, self.best, any_of_them)
@@ -70,18 +73,24 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Windows:
-    """Random windows at the size that stands for the camera's, the same ones for the same seed."""
+    """Random windows at the size that stands for the camera's, the same ones for the same seed.
+
+    chunk         that one seed draws
+    camera_times  the model's height and width
+    """
 
     clips: ClipStore
-    sizes: Sizes
+    frame_size: tuple[int, int]
     shares: Mapping[str, float]
+    chunk: int = CHUNK
+    camera_times: float = CAMERA_TIMES_THE_MODEL
 
     def draw(self, seed: int) -> tuple[Tensor, Tensor]:
-        """Clean and noisy video [CHUNK, 3, 33, H, W]."""
+        """Clean and noisy video [chunk, 3, 33, H, W]."""
         generator = torch.Generator().manual_seed(seed)
-        windows = self.clips.random_windows(CHUNK, self.shares, generator)
-        views = Views.random(CHUNK, self.clips.size, generator)
-        height, width = (round(side * CAMERA_TIMES_THE_MODEL) for side in self.sizes.frame_size)
+        windows = self.clips.random_windows(self.chunk, self.shares, generator)
+        views = Views.random(self.chunk, self.clips.size, generator)
+        height, width = (round(side * self.camera_times) for side in self.frame_size)
         devices = [self.clips.device] if self.clips.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
@@ -91,25 +100,50 @@ class Windows:
 
 @torch.no_grad()
 def roll_out(
-    tokenizer: VideoTokenizer, transformer: Transformer, windows: Windows, seeds: Sequence[int], sampling: Sampling
+    tokenize: Tokenize,
+    decode: Decode,
+    transformer: Transformer,
+    windows: Windows,
+    seeds: Sequence[int],
+    sampling: Sampling,
+    samples: int = SAMPLES,
+    context: Tensor | None = None,
 ) -> list[Chunk]:
-    """Rollouts of every seed's windows, with the sampling that ships."""
+    """Rollouts of every seed's windows, with the sampling that ships.
+
+    samples  of each window
+    context  text embedding [1, M, context_dim], for a model with text
+    """
     decoder, chunks = WindowDecoder(transformer), []
     shape = transformer.config.latent_shape
     for seed in seeds:
         clean, noisy = windows.draw(seed)
-        true = tokenize(tokenizer, shrunk(noisy, windows.sizes.frame_size)).view(-1, *shape)
+        true = tokenize(shrunk(noisy, windows.frame_size)).view(-1, *shape)
         from_an_image = torch.rand((), generator=torch.Generator().manual_seed(seed)) < FROM_AN_IMAGE
         n = 1 if from_an_image else CONDITIONING_FRAMES
-        given = true[:, : 1 if from_an_image else 2].flatten(1).repeat(SAMPLES, 1)
+        given = true[:, : 1 if from_an_image else 2].flatten(1).repeat(samples, 1)
         of_seed = Sampling(sampling.seed + seed * len(given), sampling.temperature, sampling.top_p)
-        predicted = completed(decoder.passes(given, of_seed)).to(true.device).view(SAMPLES, -1, *shape)
-        best = nearest(tokenizer, predicted, shrunk(clean, windows.sizes.frame_size), n)
+        made = completed(decoder.passes(given, of_seed, context))
+        predicted = made.to(true.device).view(samples, -1, *shape)
+        best = nearest(decode, predicted, shrunk(clean, windows.frame_size), n)
         chunks.append(Chunk(seed, true.int(), predicted.int(), best, n))
     return chunks
 
 
-def nearest(tokenizer: VideoTokenizer, predicted: Tensor, truth: Tensor, n: int) -> Tensor:
+@torch.no_grad()
+def round_trips_of(tokenize: Tokenize, windows: Windows, seeds: Sequence[int], shape: Sequence[int]) -> list[Chunk]:
+    """Of every seed's windows the true tokens [*shape] alone, where rollouts of all would take too long."""
+    chunks = []
+    for seed in seeds:
+        _clean, noisy = windows.draw(seed)
+        true = tokenize(shrunk(noisy, windows.frame_size)).view(-1, *shape).int()
+        n = 1 if torch.rand((), generator=torch.Generator().manual_seed(seed)) < FROM_AN_IMAGE else CONDITIONING_FRAMES
+        none, best = true.new_empty(0, *true.shape), torch.zeros(len(true), dtype=torch.int64, device=true.device)
+        chunks.append(Chunk(seed, true, none, best, n))
+    return chunks
+
+
+def nearest(decode: Decode, predicted: Tensor, truth: Tensor, n: int) -> Tensor:
     """Which rollout of each window has the smallest squared error after the first n frames, as decoded: int64 [B].
 
     predicted  tokens [S, B, t, h, w]
@@ -117,7 +151,7 @@ def nearest(tokenizer: VideoTokenizer, predicted: Tensor, truth: Tensor, n: int)
     """
     errors = []
     for tokens in predicted:
-        decoded = decode(tokenizer, tokens)
+        decoded = decode(tokens)
         errors.append((decoded - truth)[:, :, n:].square().mean((1, 2, 3, 4)))
     return torch.stack(errors).argmin(0)
 
@@ -147,17 +181,16 @@ class RefinedRollout(nn.Module):
 
 
 def refined_rollouts(
-    refiner: Refiner, tokenizer: VideoTokenizer, chunks: Sequence[Chunk], windows: Windows, steps: int
+    refiner: Refiner, decode: Decode, chunks: Sequence[Chunk], windows: Windows, steps: int, parts: int = 1
 ) -> Recipe:
-    """The stage that trains the refiner, a chunk in a step."""
+    """The stage that trains the refiner, `parts` chunks in a step, one after the other."""
     device = windows.clips.device
-    decoder = compiled(lambda tokens: decode(tokenizer, tokens), device)
 
     @torch.no_grad()
     def draw(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, int, list[int]]:
         chunk = chunks[int(torch.randint(len(chunks), (), generator=generator))]
         clean, noisy = windows.draw(chunk.seed)
-        decoded = decoder(chunk.tokens(generator))
+        decoded = decode(chunk.tokens(generator))
         camera = noisy if torch.rand((), generator=generator) < NOISY_CAMERA else clean
         return decoded, clean, camera, chunk.n_conditioning, draw_groups(chunk.n_conditioning, CLIP_FRAMES, generator)
 
@@ -166,11 +199,12 @@ def refined_rollouts(
         name="refiner",
         steps=steps,
         parameters=[{"params": list(refiner.parameters()), "weight_decay": 0.01}],
-        loss=RefinedRollout(refiner, windows.sizes.frame_size, device),
+        loss=RefinedRollout(refiner, windows.frame_size, device),
         draw=draw,
-        tokens=CHUNK * chunks[0].true[0].numel(),
+        tokens=parts * chunks[0].true.numel(),
         rate=RATE,
         betas=(0.9, 0.98),
         decay=DECAY,
         warmup_steps=100,
+        parts=parts,
     )

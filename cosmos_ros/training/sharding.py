@@ -50,7 +50,8 @@ def sharded(
         forward = compiled(block.forward, ranks.device) if compiling else block.forward
         block.forward = partial(checkpoint, forward, use_reentrant=False)  # type: ignore[method-assign]
         fully_shard(block, mesh=mesh, mp_policy=POLICY)
-    fully_shard(loss, mesh=mesh, mp_policy=POLICY)
+    # By default the outermost weights stay together, in bfloat16, after a pass: whoever keeps them would lose bits.
+    fully_shard(loss, mesh=mesh, mp_policy=POLICY, reshard_after_forward=True)
     loss.to_empty(device=ranks.device)
     transformer.make_position_tables(ranks.device, torch.bfloat16)
     return loss.train()

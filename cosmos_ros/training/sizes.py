@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
 from cosmos_ros.errors import SettingError
+from cosmos_ros.world_model.model_spec import PUBLISHED_COMPRESSION, ModelSpec
 
 TIME_COMPRESSION = 8  # frames of a latent frame
 PATCH = 4  # pixels, and frames, per wavelet patch along each axis
@@ -85,19 +86,92 @@ class Sizes:
     @classmethod
     def of(cls, file: Path | None) -> Sizes:
         """From a YAML file of these fields; None: the model that ships. Raises SettingError."""
-        if file is None:
-            return cls()
-        try:
-            given = yaml.safe_load(file.read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise SettingError(f"{file} cannot be read as YAML: {error}") from error
-        return _made(cls, given if given is not None else {}, str(file))
+        return _read(cls, file)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         step = self.tokenizer.space_compression
         latent_frames = 1 + (CLIP_FRAMES - 1) // TIME_COMPRESSION
         return latent_frames, self.frame_size[0] // step, self.frame_size[1] // step
+
+
+@dataclass(frozen=True)
+class PublishedSizes:
+    """What can be chosen where training goes on from one of NVIDIA's models; the rest is as they made it.
+
+    frame_size        (height, width) in pixels, up to the checkpoint's; empty: the checkpoint's
+    frame_rate        Hz, at which clips are picked, and the model's own from then on; None: the checkpoint's
+    learning_rate     of the transformer, the highest
+    refiner_channels  of the refiner; see `Refiner`
+    camera_times      times the model's height and width, of the camera's frames that the refiner is trained with
+    temperature, top_p  of the rollouts that the refiner is trained on, and of the model; None: the checkpoint's
+
+    Raises SettingError where these make no sense.
+    """
+
+    frame_size: tuple[int, ...] = ()
+    frame_rate: float | None = None
+    learning_rate: float = 1e-4
+    refiner_channels: tuple[int, int, int, int] = (48, 96, 144, 176)
+    camera_times: float = 1.5
+    temperature: float | None = None
+    top_p: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("frame_size", "refiner_channels"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        wrong = [name for name, (low, high) in _BOUNDS.items() if not _within(getattr(self, name), low, high)]
+        if wrong:
+            expected = ", ".join(
+                f"{name} {low:g} to {high:g}" for name, (low, high) in _BOUNDS.items() if name in wrong
+            )
+            raise SettingError(f"out of range: expected {expected}")
+        whole = all(isinstance(number, int) and number > 0 for number in self.frame_size + self.refiner_channels)
+        if not whole or len(self.frame_size) not in (0, 2) or len(self.refiner_channels) != 4:
+            raise SettingError("frame_size needs two whole numbers (height, width), and refiner_channels four")
+
+    @classmethod
+    def of(cls, file: Path | None) -> PublishedSizes:
+        """From a YAML file of these fields; None: as the checkpoint says. Raises SettingError."""
+        return _read(cls, file)
+
+    def applied(self, spec: ModelSpec) -> ModelSpec:
+        """What the checkpoint is with these choices. Raises SettingError where its frames or clips do not fit."""
+        if spec.compression[0] != TIME_COMPRESSION or spec.chunking.n_frames != CLIP_FRAMES:
+            raise SettingError(
+                f"{spec.name} takes clips of {spec.chunking.n_frames} frames, {spec.compression[0]} to a latent frame; "
+                f"training is made for {CLIP_FRAMES} frames, {TIME_COMPRESSION} to a latent frame"
+            )
+        spec = spec.at("x".join(map(str, self.frame_size)))
+        step = PUBLISHED_COMPRESSION[1]  # what the refiner halves its frames to
+        if any(side % step for side in spec.frame_size):
+            raise SettingError(f"frame_size must be two multiples of {step}; got {list(spec.frame_size)}")
+        chosen = {name: getattr(self, name) for name in ("frame_rate", "temperature", "top_p")}
+        return replace(spec, **{name: value for name, value in chosen.items() if value is not None})
+
+
+_BOUNDS = {
+    "frame_rate": (1e-3, 1e3),
+    "learning_rate": (1e-9, 1.0),
+    "camera_times": (1.0, 4.0),
+    "temperature": (0.0, 10.0),
+    "top_p": (1e-9, 1.0),
+}
+
+
+def _within(value: object, low: float, high: float) -> bool:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value is None or (is_number and low <= value <= high)  # type: ignore[operator]
+
+
+def _read(cls: type[T], file: Path | None) -> T:
+    if file is None:
+        return cls()
+    try:
+        given = yaml.safe_load(file.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingError(f"{file} cannot be read as YAML: {error}") from error
+    return _made(cls, given if given is not None else {}, str(file))
 
 
 def _made(cls: type[T], given: object, where: str = "tokenizer") -> T:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -38,23 +38,28 @@ def tokenize(tokenizer: VideoTokenizer, video: Tensor) -> Tensor:
 
 
 def token_corpus(
-    tokenizer: VideoTokenizer,
+    tokenize: Callable[[Tensor], Tensor],
     clips: ClipStore,
     frame_size: tuple[int, int],
     shares: Mapping[str, float],
     n: int,
     seed: int,
     rank: int,
+    batch: int = CORPUS_BATCH,
 ) -> Tensor:
-    """Tokens int32 [n, 5 h w] of random windows, each cut, mirrored and lit at random: made once, read many times."""
+    """Tokens int32 [n, 5 h w] of random windows, each cut, mirrored and lit at random: made once, read many times.
+
+    tokenize  video [N, 3, 33, H, W] in [-1, 1] -> tokens [N, 5 h w]
+    batch     windows that are tokenized together
+    """
     generator = keyed(seed, "tokens", 0, rank)
     tokens: list[Tensor] = []
     while (missing := n - sum(len(some) for some in tokens)) > 0:
-        batch = min(missing, CORPUS_BATCH)
-        windows = clips.random_windows(batch, shares, generator)
-        views = Views.random(batch, clips.size, generator)
+        n_windows = min(missing, batch)
+        windows = clips.random_windows(n_windows, shares, generator)
+        views = Views.random(n_windows, clips.size, generator)
         video = camera_noise(vary(resampled(clips.take(windows), views, frame_size)))
-        tokens.append(tokenize(tokenizer, video).int())
+        tokens.append(tokenize(video).int())
     return torch.cat(tokens)
 
 

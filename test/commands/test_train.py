@@ -13,8 +13,6 @@ from cosmos_ros.paths import share_directory
 from cosmos_ros.training import loop, run
 from cosmos_ros.training.datasets import simulated
 from cosmos_ros.training.evaluation import frame_psnr
-from cosmos_ros.training.export import export_transformer
-from cosmos_ros.training.sizes import Sizes, TokenizerSizes
 from cosmos_ros.training.transformer import noised, token_loss
 from cosmos_ros.world_model import ModelSpec, Sampling, Transformer, TransformerConfig
 from cosmos_ros.world_model.decoding.engine import WindowDecoder, completed
@@ -185,15 +183,6 @@ def test_a_run_that_was_killed_in_each_stage_ends_with_the_losses_and_the_bytes_
     assert losses(broken) == losses(whole)
     for name in ("encoder.jit", "decoder.jit", "refiner.jit", "model.safetensors", "evaluation.json"):
         assert (broken / name).read_bytes() == (whole / name).read_bytes(), name
-
-
-def test_a_model_of_nvidias_is_not_gone_on_from(tmp_path, capsys):
-    init = tmp_path / "Cosmos-1.0-Autoregressive-4B"
-    sizes = Sizes(frame_size=(160, 256), tokenizer=TokenizerSizes((4, 6, 8), (1,) * 3, (1,) * 3, (4, 3)))
-    export_transformer(Transformer(TINY_TRANSFORMER), init, sizes)
-    options = ["--bags", str(BAG), "--init", str(init), "--out", str(tmp_path / "out")]
-    assert cli.main(["train", "world-model", *options]) == 1
-    assert "is one of NVIDIA's models; this command trains models of our own sizes" in capsys.readouterr().err
 
 
 def losses(out) -> list[tuple]:

@@ -12,8 +12,8 @@ from cosmos_ros import paths
 from cosmos_ros.commands import cli
 from cosmos_ros.errors import SettingError
 from cosmos_ros.training.export import FILES, check_directory, export_refiner, export_tokenizer, load_exported
+from cosmos_ros.training.own_model import transformer_config
 from cosmos_ros.training.refiner_network import Refiner
-from cosmos_ros.training.run import transformer_config
 from cosmos_ros.training.sizes import Sizes, TokenizerSizes
 from cosmos_ros.training.tokenizer_network import VideoTokenizer
 from cosmos_ros.world_model import Transformer

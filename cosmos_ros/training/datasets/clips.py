@@ -25,10 +25,13 @@ class ClipStore:
     """Films of any length, of one size, uint8 RGB on the device.
 
     Used as: add, then random windows. kind names what a film is ("recorded", "simulated").
+
+    on_host  the films wait in host memory: for frames so large that few would fit the device
     """
 
-    def __init__(self, size: tuple[int, int], device: torch.device) -> None:
+    def __init__(self, size: tuple[int, int], device: torch.device, on_host: bool = False) -> None:
         self.size, self.device = size, device
+        self._home = torch.device("cpu") if on_host else device
         self._films: list[Tensor] = []
         self._kinds: list[str] = []
         self._first: list[int] = []  # each film's first frame, as all are counted
@@ -46,14 +49,15 @@ class ClipStore:
         """Take in a film uint8 [n, H, W, 3]; one that is shorter than a clip is left out."""
         if len(frames) < CLIP_FRAMES:
             return
-        self._films.append(frames.to(self.device))
+        self._films.append(frames.to(self._home))
         self._kinds.append(kind)
         self._first.append(self.n_frames)
         self.n_frames += len(frames)
 
     def take(self, windows: Tensor) -> Tensor:
-        """Windows as random_windows gives them, frame numbers int64 [B, 33] -> uint8 [B, 33, H, W, 3]."""
-        return torch.stack([self._window(first, second - first) for first, second in windows[:, :2].tolist()])
+        """Windows as random_windows gives them, frame numbers int64 [B, 33] -> uint8 [B, 33, H, W, 3] on the device."""
+        taken = torch.stack([self._window(first, second - first) for first, second in windows[:, :2].tolist()])
+        return taken.to(self.device)
 
     def _window(self, frame: int, step: int) -> Tensor:
         film = bisect_right(self._first, frame) - 1

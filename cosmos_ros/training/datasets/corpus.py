@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,7 +16,6 @@ from cosmos_ros.training.datasets.loading import loaded
 from cosmos_ros.training.datasets.recorded import Recordings, split, split_single
 from cosmos_ros.training.datasets.simulated import SimulatedEpisodes
 from cosmos_ros.training.ranks import Ranks
-from cosmos_ros.training.sizes import Sizes
 from cosmos_ros.training.splits import Split
 
 SIMULATED_SHARE = 0.4  # of a batch, where both are given
@@ -23,12 +24,35 @@ VALIDATION_WINDOWS_PER_FILM = 1
 VALIDATION_WINDOWS = 96  # at most
 
 
+class Framing(Protocol):
+    """What a model sees: frames of (height, width) pixels, at a rate in Hz."""
+
+    @property
+    def frame_size(self) -> tuple[int, int]: ...
+    @property
+    def frame_rate(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How films are kept.
+
+    times     the model's height and width
+    on_host   in host memory, and not on the device
+    held_out  clips, at most
+    """
+
+    times: float = STORED_TIMES_THE_MODEL
+    on_host: bool = False
+    held_out: int = VALIDATION_WINDOWS
+
+
 class Corpus:
-    """Films on the device.
+    """Films on the device, or in host memory.
 
     store     to train on
     shares    of each kind in a batch
-    held_out  clips uint8 [N, 33, H, W, 3] on the device that training never sees
+    held_out  clips uint8 [N, 33, H, W, 3] beside them that training never sees
     episodes  that were simulated, on this rank
     """
 
@@ -39,10 +63,11 @@ class Corpus:
         image_topic: str,
         episodes: int,
         film_seconds: float,
-        sizes: Sizes,
+        framing: Framing,
         ranks: Ranks,
         n_workers: int,
         before: Sequence[int] = (),
+        storage: Storage = Storage(),
     ) -> None:
         """Decode and film.
 
@@ -52,12 +77,14 @@ class Corpus:
 
         Raises BadFootage where a recording gives nothing to train on, NoOpenGL, WorkerLost.
         """
-        self._image_topic, self._sizes, self._n_workers = image_topic, sizes, n_workers
-        height, width = sizes.frame_size
-        self.size = STORED_TIMES_THE_MODEL * height, STORED_TIMES_THE_MODEL * width
+        self._image_topic, self._framing, self._n_workers = image_topic, framing, n_workers
+        height, width = framing.frame_size
+        self.size = round(storage.times * height), round(storage.times * width)
         simulated = SIMULATED_SHARE if bags and episodes else float(not bags)
         self.shares = {"recorded": 1 - simulated, "simulated": simulated}
-        self.store, unseen = ClipStore(self.size, ranks.device), ClipStore(self.size, ranks.device)
+        home = torch.device("cpu") if storage.on_host else ranks.device
+        self.store = ClipStore(self.size, ranks.device, storage.on_host)
+        unseen = ClipStore(self.size, home)
         self.episodes = 0
         to_train, to_hold_out = (sorted(bags), sorted(held_out)) if held_out or not bags else split(bags)
         self._take_recordings(ranks.share(to_train), to_hold_out, unseen)
@@ -71,7 +98,7 @@ class Corpus:
                 indices, film_seconds = indices[: before[ranks.rank]], float("inf")
             self._film(indices, time.monotonic() + film_seconds)
         windows = unseen.spread_windows(VALIDATION_WINDOWS_PER_FILM)
-        some = torch.linspace(0, len(windows) - 1, min(len(windows), VALIDATION_WINDOWS)).round().long()
+        some = torch.linspace(0, len(windows) - 1, min(len(windows), storage.held_out)).round().long()
         self.held_out: Tensor = unseen.take(windows[some])
         self.names = {
             "trained": [bag.name for bag in to_train],
@@ -100,7 +127,7 @@ class Corpus:
             _add(held_out, films, "recorded")
 
     def _recorded(self, bags: Sequence[Path]) -> Iterator[list[Tensor]]:
-        dataset = Recordings(bags, self.size, self._sizes.frame_rate, self._image_topic)
+        dataset = Recordings(bags, self.size, self._framing.frame_rate, self._image_topic)
         yield from loaded(dataset, self._n_workers)
 
     def _film(self, indices: Sequence[int], until: float) -> None:

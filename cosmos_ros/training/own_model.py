@@ -1,0 +1,176 @@
+"""A model of our own sizes in training: tokenizer, transformer and refiner, whole on every rank."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cosmos_ros.torchscript import load_program
+from cosmos_ros.training.checkpoint import Unfinished
+from cosmos_ros.training.datasets.clips import Views, resampled
+from cosmos_ros.training.datasets.corpus import Corpus
+from cosmos_ros.training.evaluation import evaluate
+from cosmos_ros.training.export import export_refiner, export_tokenizer, export_transformer, load_exported
+from cosmos_ros.training.journal import Journal
+from cosmos_ros.training.loop import Recipe
+from cosmos_ros.training.ranks import Ranks
+from cosmos_ros.training.refiner_network import Refiner
+from cosmos_ros.training.rollouts import CHUNK, SAMPLES, Chunk, Windows, decode, refined_rollouts, roll_out
+from cosmos_ros.training.round_trips import compiled, round_trips
+from cosmos_ros.training.run import Options
+from cosmos_ros.training.sizes import Sizes
+from cosmos_ros.training.tokenizer_network import VideoTokenizer
+from cosmos_ros.training.transformer import initialise, next_token, token_corpus, tokenize
+from cosmos_ros.world_model import Sampling, Transformer, TransformerConfig, load_transformer
+
+
+class OwnModel:
+    """Networks of these sizes, their weights random, from `options.init`, or from the run that is gone on with."""
+
+    pictured = True
+
+    def __init__(
+        self, out: Path, sizes: Sizes, options: Options, ranks: Ranks, unfinished: Unfinished, journal: Journal
+    ) -> None:
+        self.out, self.sizes, self.options = out, sizes, options
+        self.ranks, self.unfinished, self.journal = ranks, unfinished, journal
+        torch.set_float32_matmul_precision("high")
+        torch.manual_seed(options.seed)
+        self.tokenizer = VideoTokenizer(sizes.tokenizer)
+        self.transformer = Transformer(transformer_config(sizes))
+        initialise(self.transformer)
+        self.refiner = Refiner(sizes.refiner_channels)
+        if options.init is not None:
+            load_exported(options.init, self.tokenizer, self.transformer, self.refiner)
+        self.networks: dict[str, nn.Module] = {
+            "tokenizer": self.tokenizer,
+            "transformer": self.transformer,
+            "refiner": self.refiner,
+        }
+        for name, weights in unfinished.state.get("networks", {}).items():
+            self.networks[name].load_state_dict(weights)
+        for network in self.networks.values():
+            network.to(ranks.device)
+        self.sampling = Sampling(options.seed, sizes.temperature, sizes.top_p)
+
+    def recipe(self, stage: str, corpus: Corpus) -> Recipe:
+        makers = {"tokenizer": self._tokenizer, "world-model": self._world_model, "refiner": self._refiner}
+        return makers[stage](corpus)
+
+    def state(self) -> dict[str, Any]:
+        """The networks as they are exported."""
+        weights = {name: {k: v.cpu() for k, v in net.state_dict().items()} for name, net in self.networks.items()}
+        return {"networks": weights}
+
+    def part(self) -> None:
+        """All ranks hold the same."""
+
+    def millions(self) -> dict[str, float]:
+        return {part: sum(p.numel() for p in net.parameters()) / 1e6 for part, net in self.networks.items()}
+
+    def _tokenizer(self, corpus: Corpus) -> Recipe:
+        options = self.options
+        return round_trips(
+            self.tokenizer,
+            self.refiner,
+            corpus.store,
+            self.sizes,
+            corpus.shares,
+            options.steps["tokenizer"],
+            options.batches["tokenizer"],
+        )
+
+    def _world_model(self, corpus: Corpus) -> Recipe:
+        options, sizes = self.options, self.sizes
+        self.tokenizer.eval().requires_grad_(False)
+
+        def make() -> Tensor:
+            return token_corpus(
+                partial(tokenize, self.tokenizer),
+                corpus.store,
+                sizes.frame_size,
+                corpus.shares,
+                options.windows,
+                options.seed,
+                self.ranks.rank,
+            ).cpu()
+
+        tokens = self.unfinished.cached(f"tokens-{self.ranks.rank}", make).to(self.ranks.device)
+        self.journal.note("tokenized", windows=len(tokens))
+        held_out = tokenize(self.tokenizer, as_seen(corpus.held_out, sizes.frame_size))
+        steps, batch = options.steps["world-model"], options.batches["world-model"]
+        return next_token(self.transformer, tokens, held_out, steps, batch)
+
+    def _refiner(self, corpus: Corpus) -> Recipe:
+        options, device = self.options, self.ranks.device
+        self.tokenizer.eval().requires_grad_(False)
+        windows = Windows(corpus.store, self.sizes.frame_size, corpus.shares)
+
+        def make() -> list[tuple]:
+            # In the precision in which it ships, so that the rollouts are those that it will make.
+            dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+            transformer = load_transformer(self.out, device=device, dtype=dtype)
+            n = max(1, options.rollouts // (CHUNK * SAMPLES))
+            seeds = range(self.ranks.rank * n, (self.ranks.rank + 1) * n)
+            made = roll_out(
+                partial(tokenize, self.tokenizer),
+                partial(decode, self.tokenizer),
+                transformer,
+                windows,
+                seeds,
+                self.sampling,
+            )
+            return [(c.seed, c.true.cpu(), c.predicted.cpu(), c.best.cpu(), c.n_conditioning) for c in made]
+
+        self.ranks.wait()  # for what the first one exported
+        kept = self.unfinished.cached(f"rollouts-{self.ranks.rank}", make)
+        chunks = [
+            Chunk(seed, true.to(device), predicted.to(device), best.to(device), n)
+            for seed, true, predicted, best, n in kept
+        ]
+        self.journal.note("rolled out", windows=CHUNK * len(chunks), of_each=SAMPLES)
+        decoder = compiled(lambda tokens: decode(self.tokenizer, tokens), device)
+        return refined_rollouts(self.refiner, decoder, chunks, windows, options.steps["refiner"])
+
+    def export(self, stage: str = "") -> None:
+        """What a stage trains, or everything, to where the node finds it."""
+        if not self.ranks.is_first:
+            return
+        if stage in ("", "tokenizer"):
+            export_tokenizer(self.tokenizer, self.out)
+        if stage in ("", "tokenizer", "refiner"):
+            export_refiner(self.refiner, self.out)
+        if stage in ("", "world-model"):
+            export_transformer(self.transformer, self.out, self.sizes)
+
+    def measure(self, held_out: Tensor) -> dict[str, float]:
+        device, sizes = self.ranks.device, self.sizes
+        files = (self.out / f"{name}.jit" for name in ("encoder", "decoder", "refiner"))
+        encode, decoder, refine = (load_program(file, device).to(torch.float32) for file in files)
+        transformer = load_transformer(self.out, device=device, dtype=torch.float32)
+        return evaluate(
+            lambda video: encode(video)[0], decoder, refine, transformer, held_out, sizes.frame_size, self.sampling
+        )
+
+
+def as_seen(clips: Tensor, frame_size: tuple[int, int]) -> Tensor:
+    """Stored clips uint8 [N, 33, H, W, 3] as the model sees them, float [N, 3, 33, h, w]."""
+    return resampled(clips, Views.whole(len(clips), (clips.shape[2], clips.shape[3])), frame_size)
+
+
+def transformer_config(sizes: Sizes) -> TransformerConfig:
+    return TransformerConfig(
+        n_layers=sizes.layers,
+        dim=sizes.width,
+        n_heads=sizes.heads,
+        n_kv_heads=sizes.key_value_heads,
+        head_dim=sizes.width // sizes.heads,
+        ffn_hidden=sizes.ffn_hidden,
+        vocab_in=sizes.tokenizer.vocabulary,
+        vocab_out=sizes.tokenizer.vocabulary,
+        latent_shape=sizes.latent_shape,
+    )
