@@ -2,11 +2,11 @@
 
     PYTHONPATH=. torchrun --nproc-per-node 2 bench/train_published.py --out DIRECTORY [--kinds 4B] [--sizes 640x1024]
 
-Steps and tokens per second of the loop that `cosmos_ros train world-model` runs, one clip on each GPU in a step, plain
-and with compiled blocks; the peak of each GPU's memory beside what is expected of it (`sharding.need_per_rank`); and
-the time in which the weights are put together again. Every measurement is printed and goes to
-DIRECTORY/train_published_<kind>_<gpus>.json as soon as it is made. `--tiny` shows within seconds, also without a GPU,
-that the script works.
+Steps and tokens per second of the loop that `cosmos_ros train world-model` runs, and the arithmetic that they need, one
+clip on each GPU in a step, plain and with compiled blocks; the peak of each GPU's memory beside what is expected of it
+(`sharding.need_per_rank`); and the time in which the weights are put together again. Every measurement is printed and
+goes to DIRECTORY/train_published_<kind>_<gpus>.json as soon as it is made. `--tiny` shows within seconds, also without
+a GPU, that the script works.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from cosmos_ros.training.loop import Recipe, train
 from cosmos_ros.training.ranks import Ranks
 from cosmos_ros.training.sharding import PublishedLoss, gathered, need_per_rank, require_fit, sharded
 from cosmos_ros.world_model import TransformerConfig
-from cosmos_ros.world_model.config import PUBLISHED_KINDS
+from cosmos_ros.world_model.config import PUBLISHED_KINDS, transformer_shapes
 
 WARM_UP = 3  # steps: the first ones compile, and AdamW makes its moments
 TINY = TransformerConfig(2, 32, 4, 2, 8, 64, 1000, 1000, latent_shape=(5, 4, 4))
@@ -63,8 +63,15 @@ def timed(recipe: Recipe, ranks: Ranks, folder: Path) -> list[float]:
         return draw(generator)
 
     journal = Journal(folder, ranks.is_first)
-    train(replace(recipe, draw=drawn), ranks, journal, 0, lambda _step, _state: None)
+    train(replace(recipe, draw=drawn, measure=dict), ranks, journal, 0, lambda _step, _state: None)
     return [after - before for before, after in zip(began[WARM_UP:], began[WARM_UP + 1 :], strict=False)]
+
+
+def flops(config: TransformerConfig) -> float:
+    """Of one clip, forwards and backwards; what checkpointing computes anew is not counted, nor is what is masked."""
+    matrices = {name: shape for name, shape in transformer_shapes(config).items() if len(shape) == 2}
+    weights = sum(rows * columns for name, (rows, columns) in matrices.items() if name != "tok_embeddings.weight")
+    return 6.0 * config.n_tokens * (weights + config.n_layers * config.n_tokens * config.q_rows)
 
 
 def measure(kind: str, size: str, compiling: bool, steps: int, ranks: Ranks, tiny: bool, folder: Path) -> dict:
@@ -96,9 +103,12 @@ def measure(kind: str, size: str, compiling: bool, steps: int, ranks: Ranks, tin
         "all_steps_s": round(whole_s, 2),
         "step_s": round(step_s, 4),
         "tokens_per_s": round(ranks.size * config.n_tokens / step_s),
+        "tflops_per_gpu": round(flops(config) / step_s / 1e12, 1),
         "peak_gb": [round(each / 1e9, 2) for each in ranks.gather(peak)],
         "expected_gb": round(need_per_rank(config, ranks.size) / 1e9, 2),
     }
+    if cuda:
+        torch.cuda.synchronize()
     began = time.monotonic()
     n = sum(weight.to(torch.bfloat16).cpu().numel() for _, weight in gathered(loss.transformer))
     return result | {"weights": n, "gather_s": round(time.monotonic() - began, 2)}

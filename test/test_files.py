@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cosmos_ros import files
-from cosmos_ros.files import check_place, check_regular, write_whole
+from cosmos_ros.files import check_place, check_regular, link_or_copy, write_whole
 
 
 @pytest.fixture(params=["nameless", "named"])
@@ -50,6 +50,28 @@ def test_a_replaced_file_keeps_its_permissions_and_a_link_stays_a_link(tmp_path,
 def test_the_umask_is_never_set_not_even_for_a_moment(tmp_path, monkeypatch, every_way):
     monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("another thread's file would be open to everybody"))
     write_whole(tmp_path / "file", b"")
+
+
+@pytest.mark.parametrize("error", [None, errno.EXDEV])
+def test_a_file_has_a_second_name_or_is_copied_onto_another_disk(tmp_path, monkeypatch, every_way, error):
+    (tmp_path / "file").write_text("content")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "there").write_text("old")
+    link = os.link
+
+    def refused(source, target, **more):
+        if error and not str(source).startswith("/proc"):
+            raise OSError(error, os.strerror(error))
+        link(source, target, **more)
+
+    monkeypatch.setattr(files.os, "link", refused)
+    for _twice in range(2):
+        link_or_copy(tmp_path / "link", tmp_path / "there")
+    assert (tmp_path / "there").read_text() == "content" and not (tmp_path / "there").is_symlink()
+    assert (tmp_path / "there").samefile(tmp_path / "file") is (error is None)
+    write_whole(tmp_path / "there", "new")
+    assert (tmp_path / "file").read_text() == "content", "a replaced file leaves the other name's alone"
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "link", "there"}
 
 
 REFUSED = """

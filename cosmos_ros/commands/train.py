@@ -33,6 +33,7 @@ from cosmos_ros.training.ranks import Ranks
 from cosmos_ros.training.run import Options, Run, Trainee
 from cosmos_ros.training.sizes import PublishedSizes, Sizes
 from cosmos_ros.world_model import ModelSpec
+from cosmos_ros.world_model.checkpoints.transformer_weights import holds_weights
 from cosmos_ros.world_model.tokenizer.programs import check as check_tokenizer
 
 STAGES = ("tokenizer", "world-model", "refiner")
@@ -164,12 +165,17 @@ def deciding(args: argparse.Namespace, sizes: Sizes | PublishedSizes, ranks: Ran
 
 
 def is_published(init: Path | None) -> bool:
-    """Whether a checkpoint is one of NVIDIA's; one that cannot be read is not, and another check says what it lacks."""
+    """Whether a checkpoint is one of NVIDIA's; one that holds no transformer is not.
+
+    Raises SettingError where it holds one that is none of this family, or that is not whole.
+    """
     if init is None:
         return False
     try:
         return ModelSpec.of_checkpoint(init).published
-    except ModelUnavailable:
+    except ModelUnavailable as error:
+        if holds_weights(init):
+            raise SettingError(f"--init: {error}") from error
         return False
 
 

@@ -38,7 +38,7 @@ from cosmos_ros.training.sharding import fill, gathered, require_fit, sharded
 from cosmos_ros.training.sizes import PublishedSizes
 from cosmos_ros.training.transformer import token_corpus
 from cosmos_ros.world_model import ModelSpec, Sampling, load_transformer
-from cosmos_ros.world_model.checkpoints.transformer_weights import SHARD_NAME, WEIGHTS_FILES, read_settings
+from cosmos_ros.world_model.checkpoints.transformer_weights import is_weights_name, read_settings
 from cosmos_ros.world_model.checkpoints.weight_files import TensorHeader
 from cosmos_ros.world_model.model_spec import PUBLISHED_NAMES
 from cosmos_ros.world_model.refiner import PROGRAM
@@ -177,7 +177,7 @@ class PublishedModel:
         return_memory()  # of the tokenizer
         self._loss = sharded(config, self.ranks, context)
         transformer = self._loss.transformer
-        if (kept := self.unfinished.state.get("weights")) is None:
+        if (kept := self.unfinished.state.pop("weights", None)) is None:
             fill(transformer, self._source, self.ranks)
         else:
             with torch.no_grad():
@@ -311,7 +311,7 @@ class PublishedModel:
         others = sorted(
             file.name
             for file in (self.out.iterdir() if self.out.exists() else ())
-            if (file.name in WEIGHTS_FILES or SHARD_NAME.fullmatch(file.name)) and file.name not in own
+            if is_weights_name(file.name) and file.name not in own
         )
         if others:
             raise SettingError(f"{self.out} holds other weights, {', '.join(others)}; choose an empty directory")

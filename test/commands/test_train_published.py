@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from cosmos_ros.commands import cli
 from cosmos_ros.training import loop
@@ -181,6 +181,7 @@ def test_two_ranks_each_keep_their_part_and_go_on_as_if_nothing_had_happened(tmp
     [
         (("tokenizer",), "its tokenizer is a finished program that cannot be trained"),
         (("all",), "Give the stage world-model or refiner"),
+        (("world-model", "--init", "{tmp}/half"), "does not hold the expected tensors: missing norm.weight"),
         (("world-model", "--prompt", "a robot"), "--prompt: tiny reads no prompt"),
         (("world-model", "--out", "{init}"), "--out and --init are the same directory"),
         (("world-model", "--config", "{tmp}/wide.yaml"), "frame_size must be height x width, the height a multiple"),
@@ -195,12 +196,16 @@ def test_two_ranks_each_keep_their_part_and_go_on_as_if_nothing_had_happened(tmp
 def test_what_cannot_be_trained_is_said_at_once(tmp_path, published, bag, capsys, options, said):
     for name, text in {"wide": "frame_size: [640, 1024]", "layers": "layers: 3", "rate": "frame_rate: -1"}.items():
         (tmp_path / f"{name}.yaml").write_text(text)
+    shutil.copytree(published, tmp_path / "half")
+    weights = load_file(published / "model.safetensors")
+    save_file({name: w for name, w in weights.items() if name != "norm.weight"}, tmp_path / "half/model.safetensors")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "model.pt").touch()
     given = [option.format(init=published, tmp=tmp_path) for option in options]
     out = [] if "--out" in given else ["--out", str(tmp_path / "out")]
+    init = [] if "--init" in given else ["--init", str(published)]
     before = sorted(published.iterdir())
-    assert cli.main(["train", *given, *out, "--init", str(published), "--bags", bag]) == 1
+    assert cli.main(["train", *given, *out, *init, "--bags", bag]) == 1
     errors = capsys.readouterr().err
     assert errors.startswith("cosmos_ros train: ") and said in errors and errors.count("\n") == 1
     assert sorted(published.iterdir()) == before and not (tmp_path / "out" / "model.safetensors").exists()

@@ -259,6 +259,16 @@ def _weights_files(path: Path) -> list[Path]:
     return [path / shard.string for shard in shards]
 
 
+def holds_weights(directory: Path) -> bool:
+    """Whether there are files of weights in a directory, whatever is in them."""
+    return directory.is_dir() and any(is_weights_name(file.name) for file in directory.iterdir())
+
+
+def is_weights_name(name: str) -> bool:
+    """Whether a file of this name in a checkpoint's directory is read as weights."""
+    return name in WEIGHTS_FILES or SHARD_NAME.fullmatch(name) is not None
+
+
 def _refuse(path: Path, what: str, problems: list[str]) -> None:
     if problems:
         raise ModelUnavailable(f"{path} {what}: {listed(problems)}")
