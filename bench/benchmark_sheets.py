@@ -1,13 +1,10 @@
-"""A benchmark's numbers without its clips, and one contact sheet of its best, median and worst clip.
-
-python bench/benchmark_sheets.py benchmark_3d bench/results docs
-"""
+"""One contact sheet of a benchmark's best, median and worst clip."""
 
 from __future__ import annotations
 
 import base64
 import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -18,19 +15,19 @@ QUALITY = 82  # JPEG
 LABEL = 16  # pixels of height
 
 
-def main(folder: Path, results: Path, pictures: Path) -> None:
-    content = json.loads((folder / "benchmark.json").read_text())
-    windows = content.pop("windows")
-    name = content["benchmark"]
-    (results / f"benchmark_{name}.json").write_text(json.dumps(content, indent=1) + "\n")
-    longest = max(content["conditioning"])
+def write_sheet(windows: Sequence[dict], folder: Path, file: Path) -> None:
+    """Of the clips that show the model most frames, ranked by PSNR over the floor, as a JPEG.
+
+    windows  of benchmark.json
+    folder   the benchmark's
+    """
+    longest = max(window["n_conditioning"] for window in windows)
     measured = [window for window in windows if "samples" in window and window["n_conditioning"] == longest]
-    ranked = sorted(measured, key=lambda window: gain(window), reverse=True)
+    ranked = sorted(measured, key=gain, reverse=True)
     sheets = []
     for word, window in (("best", ranked[0]), ("median", ranked[len(ranked) // 2]), ("worst", ranked[-1])):
         sheets.append(sheet(json.loads((folder / "windows" / f"{window['key']}.pictures.json").read_text())))
         print(f"{word}: {window['key']}, {gain(window):+.2f} dB against the floor")
-    file = pictures / f"benchmark_{name}.jpg"
     cv2.imwrite(str(file), np.vstack(sheets), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     print(f"{file}, {file.stat().st_size / 1e3:.0f} kB")
 
@@ -58,7 +55,3 @@ def decoded(jpeg: str) -> np.ndarray:
     picture = cv2.imdecode(np.frombuffer(base64.b64decode(jpeg), np.uint8), cv2.IMREAD_COLOR)
     scale = min(1.0, 200 / picture.shape[1])
     return cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-
-
-if __name__ == "__main__":
-    main(*(Path(argument) for argument in sys.argv[1:4]))

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from cosmos_ros.errors import ForesightError
 from cosmos_ros.scratch import scratch_folder
 
 LEAST_SHARE = 0.9  # of the frames, in one model: then the camera's path counts as found
 WIDTH = 640  # pixels, to which smaller frames are enlarged: SIFT finds little in small ones
 OVERLAP = 6  # frames that each frame is matched with, and others at distances of powers of two
 SEED = 0
+ROOM_BYTES = 100_000_000  # of temporary files: pictures, and thousands of features in each
 
 logger = logging.getLogger(__name__)
+
+
+class NoRoom(ForesightError):
+    """There is no room for temporary files: frames that have no place for want of it would count against the model."""
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> NoRoom:
+        return cls(
+            f"structure from motion needs {ROOM_BYTES / 1e6:.0f} MB for temporary files, and {folder} has "
+            f"{shutil.disk_usage(folder).free / 1e6:.0f} MB left: free some space, or name another folder by TMPDIR"
+        )
 
 
 @dataclass(frozen=True)
@@ -45,19 +59,28 @@ def camera_path(frames: np.ndarray, intrinsics: np.ndarray | None) -> CameraPath
     """Of frames uint8 [n, H, W, 3]; always the same of the same frames.
 
     intrinsics  [3, 3] as GroundTruth has them; None: the focal length is estimated too
+
+    Raises NoRoom.
     """
     import pycolmap
 
     # Its log would go to the terminal, warnings of every frame that has no place.
     pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)
-    with scratch_folder("cosmos_ros-colmap-") as folder:
+    with scratch_folder("colmap") as folder:
+        _require_room(folder)
         size = _write(frames, folder / "images")
         try:
             models = _models(folder, intrinsics, size[1] / frames.shape[2])
         except RuntimeError as error:  # frames without a single feature, for instance
             logger.debug("structure from motion: %s", error)
+            _require_room(folder)  # others may have taken it
             models = []
         return _largest(models, len(frames))
+
+
+def _require_room(folder: Path) -> None:
+    if shutil.disk_usage(folder).free < ROOM_BYTES:
+        raise NoRoom.in_folder(folder.parent)
 
 
 def _write(frames: np.ndarray, folder: Path) -> tuple[int, int]:
@@ -68,7 +91,8 @@ def _write(frames: np.ndarray, folder: Path) -> tuple[int, int]:
     size = round(width * scale), round(height * scale)
     for i, frame in enumerate(frames):
         picture = cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC)
-        cv2.imwrite(str(folder / f"{i:03d}.png"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        if not cv2.imwrite(str(folder / f"{i:03d}.png"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+            raise NoRoom.in_folder(folder.parent.parent)
     return size[::-1]
 
 

@@ -7,7 +7,8 @@ import pytest
 
 pytest.importorskip("pycolmap", reason="structure from motion needs requirements/benchmark.txt")
 
-from cosmos_ros.benchmarks.reconstruction import CameraPath, camera_path, pose_errors
+from cosmos_ros.benchmarks import reconstruction
+from cosmos_ros.benchmarks.reconstruction import CameraPath, NoRoom, camera_path, pose_errors
 
 pytestmark = pytest.mark.slow
 
@@ -43,3 +44,9 @@ def test_frames_of_different_places_are_no_path(room):
     frames = clip.frames.copy()
     frames[::2] = frames[::2, :, ::-1]
     assert not camera_path(frames, clip.truth.intrinsics).found
+
+
+def test_where_temporary_files_have_no_room_nothing_is_said_of_the_frames(monkeypatch):
+    monkeypatch.setattr(reconstruction, "ROOM_BYTES", 10**18)
+    with pytest.raises(NoRoom, match=r"needs 1000000000000 MB for temporary files, and /.* left: .*TMPDIR"):
+        camera_path(np.full((3, 48, 64, 3), 90, np.uint8), None)
