@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -29,6 +33,13 @@ FRONTAL_VOTES = 10  # of three cascades together
 PROFILE_VOTES = 4  # of the one there is
 
 
+class Cascades(NamedTuple):
+    """The first of each propose, all of them vote."""
+
+    frontal: list[cv2.CascadeClassifier]
+    profile: list[cv2.CascadeClassifier]
+
+
 class CascadeFaceDetector(FaceDetector):
     """OpenCV's bundled Haar cascades for frontal faces and for profiles, both ways.
 
@@ -46,17 +57,16 @@ class CascadeFaceDetector(FaceDetector):
     CASCADES = FRONTAL + PROFILE
 
     def __init__(self) -> None:
-        folder = _cascades_folder()
-        self.weights = sha256_of([folder / name for name in self.CASCADES], folder)
-        self._frontal = [_cascade(folder / name) for name in self.FRONTAL]
-        self._profile = [_cascade(folder / name) for name in self.PROFILE]
+        self._folder = _cascades_folder()
+        self.weights = sha256_of([self._folder / name for name in self.CASCADES], self._folder)
+        self._idle = [self._load()]
 
     def detect(self, frames: np.ndarray) -> list[np.ndarray]:
-        return [self._detect(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)) for frame in frames]
-
-    def _detect(self, grey: np.ndarray) -> np.ndarray:
-        frontal, profile = self.candidates(grey)
-        return np.concatenate([frontal[frontal[:, 4] >= FRONTAL_VOTES], profile[profile[:, 4] >= PROFILE_VOTES]])[:, :4]
+        """Several frames at a time where OpenCV may have several threads: by itself it gains little from them."""
+        if (at_once := min(cv2.getNumThreads(), len(frames))) < 2:
+            return [self._detect(frame) for frame in frames]
+        with ThreadPoolExecutor(at_once) as pool:
+            return list(pool.map(self._detect, frames))
 
     def candidates(self, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Frontal faces and profiles that a picture uint8 [h, w] may hold: [n, 5], x1, y1, x2, y2 and the votes."""
@@ -64,11 +74,31 @@ class CascadeFaceDetector(FaceDetector):
         small = cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA)
         scale = np.tile(np.divide(grey.shape[::-1], (width, height)), 2)
         mirrored = np.ascontiguousarray(grey[:, ::-1])
-        frontal = _voted(self._frontal, grey, _boxes(self._frontal[0], grey))
-        profile = _voted(self._profile, grey, _boxes(self._profile[0], small) * scale)
-        other = _voted(self._profile, mirrored, _boxes(self._profile[0], np.ascontiguousarray(small[:, ::-1])) * scale)
+        with self._cascades() as (frontal, profile):
+            faces = _voted(frontal, grey, _boxes(frontal[0], grey))
+            one = _voted(profile, grey, _boxes(profile[0], small) * scale)
+            other = _voted(profile, mirrored, _boxes(profile[0], np.ascontiguousarray(small[:, ::-1])) * scale)
         other[:, [0, 2]] = grey.shape[1] - other[:, [2, 0]]
-        return frontal, np.concatenate([profile, other])
+        return faces, np.concatenate([one, other])
+
+    def _detect(self, frame: np.ndarray) -> np.ndarray:
+        frontal, profile = self.candidates(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY))
+        return np.concatenate([frontal[frontal[:, 4] >= FRONTAL_VOTES], profile[profile[:, 4] >= PROFILE_VOTES]])[:, :4]
+
+    @contextmanager
+    def _cascades(self) -> Iterator[Cascades]:
+        """Cascades that nobody else uses meanwhile, for they bear one thread at a time. More are loaded on demand."""
+        try:
+            mine = self._idle.pop()  # asking first whether there is one would leave room for another thread
+        except IndexError:
+            mine = self._load()
+        try:
+            yield mine
+        finally:
+            self._idle.append(mine)
+
+    def _load(self) -> Cascades:
+        return Cascades(*([_cascade(self._folder / name) for name in names] for names in (self.FRONTAL, self.PROFILE)))
 
 
 def _cascades_folder() -> Path:

@@ -240,6 +240,18 @@ def test_a_face_and_a_profile_are_covered_at_several_sizes_both_ways(detector, n
     assert judgement.verdict is Verdict.MODIFIED and changed[mask].mean() > 0.5
 
 
+def test_frames_that_are_searched_at_the_same_time_give_what_they_give_alone(detector):
+    frames = np.stack([portrait(name, width)[:120, :120] for name in ("astronaut", "camera") for width in (120, 160)])
+    alone = [detector.detect(frame[np.newaxis])[0] for frame in frames]
+    before = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(3)
+        together = detector.detect(frames)
+    finally:
+        cv2.setNumThreads(before)
+    assert all(map(np.array_equal, together, alone)) and sum(map(len, alone))
+
+
 def test_clutter_that_resembles_a_face_at_first_sight_is_left(detector):
     """A frame of the sample bag, in which the arm's joints make up a profile to the coarse search."""
     bag = open_recording(Path(__file__).parents[3] / "data" / "sample_bag")
