@@ -196,9 +196,11 @@ def check(args: argparse.Namespace) -> None:
     for name, amounts in AMOUNTS.items():
         if getattr(args, name) is None:
             setattr(args, name, amounts[published])
-    positive = ("tokenizer_batch", "world_model_batch", "windows", "rollouts", "workers")
-    steps = tuple(f"{_name(stage)}_steps" for stage in STAGES)
-    require(args, positive=positive, not_negative=("episodes", "film_minutes", "seed", "pictures", *steps))
+    positive = ["tokenizer_batch", "world_model_batch", "windows", "workers"]
+    not_negative = ["episodes", "film_minutes", "seed", "pictures", *(f"{_name(stage)}_steps" for stage in STAGES)]
+    # From a published model on, round trips alone can do.
+    (not_negative if published else positive).append("rollouts")
+    require(args, positive=positive, not_negative=not_negative)
     if not args.bags and not args.episodes:
         raise SettingError("there is nothing to train on: give --bags, or a positive --episodes")
     if twice := sorted({str(bag) for bag in args.bags} & {str(bag) for bag in args.held_out}):

@@ -48,7 +48,7 @@ def sharded(
     loss, mesh = PublishedLoss(transformer, context), ranks.mesh()
     for block in transformer.layers:
         forward = compiled(block.forward, ranks.device) if compiling else block.forward
-        block.forward = partial(checkpoint, forward, use_reentrant=False)  # type: ignore[method-assign]
+        block.forward = partial(checkpoint, forward, use_reentrant=False, preserve_rng_state=False)  # type: ignore[method-assign]
         fully_shard(block, mesh=mesh, mp_policy=POLICY)
     # By default the outermost weights stay together, in bfloat16, after a pass: whoever keeps them would lose bits.
     fully_shard(loss, mesh=mesh, mp_policy=POLICY, reshard_after_forward=True)

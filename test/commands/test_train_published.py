@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -13,7 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cosmos_ros.commands import cli
+from cosmos_ros.commands import cli, train
+from cosmos_ros.errors import SettingError
+from cosmos_ros.paths import embedded_model
 from cosmos_ros.training import loop
 from cosmos_ros.training import run as training_run
 from cosmos_ros.training.published_model import PublishedModel
@@ -48,6 +51,21 @@ def every_step(monkeypatch):
 def losses(out: Path) -> list[tuple]:
     lines = [json.loads(line) for line in (out / "training.jsonl").read_text().splitlines()]
     return [(line["step"], line["loss"]) for line in lines if "loss" in line]
+
+
+def test_amounts_suit_clips_of_thousands_of_tokens_and_rollouts_can_be_done_without(published, bag):
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    options = ["refiner", "--bags", bag, "--out", "out", "--init"]
+    args = parser.parse_args([*options, str(published), "--rollouts", "0"])
+    train.check(args)
+    assert (args.world_model_batch, args.windows, args.rollouts) == (4, 1000, 0)
+    args = parser.parse_args([*options, str(embedded_model())])
+    train.check(args)
+    assert (args.world_model_batch, args.windows, args.rollouts) == (64, 50000, 8192)
+    args.rollouts = 0
+    with pytest.raises(SettingError, match="--rollouts must be positive"):
+        train.check(args)
 
 
 def test_the_world_model_is_trained_further_and_the_node_loads_it_as_it_is(tmp_path, bag, published):
@@ -137,7 +155,9 @@ def test_shards_become_one_file_that_is_replaced_in_one_go(tmp_path, bag, publis
 
 TWO = r"""
 import json, sys
-from cosmos_ros.commands import cli
+from cosmos_ros.commands import cli, train
+from cosmos_ros.errors import SettingError
+from cosmos_ros.paths import embedded_model
 from cosmos_ros.training import loop
 from cosmos_ros.training import run
 loop.CHECKPOINT_SECONDS, loop.CHECKPOINT_SHARE, loop.NOTE_EVERY = 0, 1e9, 1
@@ -167,7 +187,7 @@ def test_two_ranks_each_keep_their_part_and_go_on_as_if_nothing_had_happened(tmp
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        timeout=120,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     assert losses(whole) == losses(broken) and len(losses(whole)) == 2
