@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -30,7 +31,7 @@ class UnknownGoal(Exception):
 
 
 class KeptRollouts:
-    """The rollouts of the last goals, with the camera's image size. Thread-safe: one thread adds.
+    """The rollouts of the last goals, with the camera's image size. Thread-safe.
 
     keep  how many goals, as the parameter is now
     """
@@ -38,15 +39,18 @@ class KeptRollouts:
     def __init__(self, keep: Callable[[], int]) -> None:
         self._keep = keep
         self._goals: OrderedDict[bytes, tuple[Sequence[GuardedRollout], Size]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def add(self, goal_id: bytes, rollouts: Sequence[GuardedRollout], camera_size: Size) -> None:
-        self._goals[goal_id] = (rollouts, camera_size)
-        while len(self._goals) > self._keep():
-            self._goals.popitem(last=False)
+        with self._lock:
+            self._goals[goal_id] = (rollouts, camera_size)
+            self._let_go()
 
     def of(self, goal_ids: Sequence[bytes]) -> list[tuple[bytes, Sequence[GuardedRollout], Size]]:
         """Those of the goals, or of all. Raises UnknownGoal."""
-        kept = dict(self._goals)
+        with self._lock:
+            self._let_go()  # `keep` may be less by now
+            kept = dict(self._goals)
         if gone := [goal_id.hex() for goal_id in goal_ids if goal_id not in kept]:
             raise UnknownGoal(f"goals {', '.join(gone)} are not kept; {self._what_is(kept)}")
         if not kept:
@@ -54,7 +58,12 @@ class KeptRollouts:
         return [(goal_id, *kept[goal_id]) for goal_id in (goal_ids or kept)]
 
     def clear(self) -> None:
-        self._goals.clear()
+        with self._lock:
+            self._goals.clear()
+
+    def _let_go(self) -> None:
+        while len(self._goals) > self._keep():
+            self._goals.popitem(last=False)
 
     def _what_is(self, kept: dict) -> str:
         ids = ", ".join(goal_id.hex() for goal_id in kept) or "none"

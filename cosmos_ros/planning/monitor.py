@@ -12,6 +12,7 @@ What is to be compared is decided as frames come (`follow`), which is quick. Com
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -155,6 +156,7 @@ class _Due:
     so_far      those of all steps up to this one, if they are wanted and all there; oldest first
     decided_ns  the newest stamp
     era         how often the stamps had begun anew
+    noted_s     when that was, by the monitor's clock
     """
 
     expectation: Expectation
@@ -164,6 +166,7 @@ class _Due:
     so_far: list[StampedFrame] | None
     decided_ns: int
     era: int
+    noted_s: float
 
     @property
     def step(self) -> int:
@@ -198,12 +201,14 @@ class _Live:
 class SurpriseMonitor:
     """Holds what a buffer gets against what was expected. Thread-safe; `comparisons` is for one thread.
 
-    A comparison that has waited for longer than the buffer keeps a frame is left out: an alarm that late is none.
+    A comparison that has waited for longer than the buffer keeps a frame is left out: an alarm that late is none. That
+    is a matter of seconds that pass, and not of stamps: a recording may be played fast, and stamps may jump.
 
     nominal     of the calibration; None: scores are uncalibrated
     threshold   on the calibration's common scale, as Nominal.limit gives it
     likelihood  how likely the model finds frames that followed a clip with a prompt; None: not asked
     latent      frames that share tokens: these are complete with each such frame
+    clock       seconds that pass
     counts      of what became of each predicted frame
     """
 
@@ -215,7 +220,9 @@ class SurpriseMonitor:
         threshold: float = 0.0,
         likelihood: Likely | None = None,
         latent: int = 8,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self.alarm = alarm
         self.counts: Counter[str] = Counter()
         self._buffer, self._nominal, self._threshold = buffer, nominal, threshold
@@ -268,7 +275,8 @@ class SurpriseMonitor:
                     self._note(live, newest_ns)
                     live.index += 1
             self._live = [live for live in self._live if not live.over]
-            while self._due and self._is_too_late(self._due[0], newest_ns):
+            too_late_s = self._clock() - self._buffer.history_ns / NANOSECONDS
+            while self._due and self._due[0].noted_s < too_late_s:
                 self._due.popleft()
                 self.counts["frames that waited too long to be compared"] += 1
 
@@ -303,7 +311,8 @@ class SurpriseMonitor:
             self.counts["left to a newer prediction"] += 1
         else:
             before, so_far = live.before(self._buffer, frame), self._so_far(live)
-            self._due.append(_Due(live.expectation, live.index, frame, before, so_far, newest_ns, self._era))
+            now_s = self._clock()
+            self._due.append(_Due(live.expectation, live.index, frame, before, so_far, newest_ns, self._era, now_s))
 
     def _so_far(self, live: _Live) -> list[StampedFrame] | None:
         """The frames of all steps up to the next one, where their tokens are complete with it and every one came."""
@@ -313,11 +322,6 @@ class SurpriseMonitor:
         with suppress(UnevenFrames):
             return self._buffer.frames_following(live.expectation.from_ns, step)
         return None
-
-    def _is_too_late(self, due: _Due, newest_ns: int) -> bool:
-        if due.era == self._era:
-            return newest_ns - due.frame.stamp_ns > self._buffer.history_ns
-        return due.era < self._era - 1
 
     def _is_covered(self, live: _Live) -> bool:
         """Whether a newer prediction has a frame for the time of this one's next."""

@@ -115,7 +115,8 @@ def test_only_the_last_goals_are_kept(robot, node, goals, ask, parameter):
         robot.result(handle)
         assert ask(goal_image=fitting, goal_ids=[goals[1][0]]).error_code == ANSWER.UNKNOWN_GOAL
         assert [bytes(c.goal_id.uuid) for c in ask(goal_image=fitting).costs] == [bytes(handle.goal_id.uuid)]
-    with parameter(node, "keep_rollouts", 0):
+    with parameter(node, "keep_rollouts", 0):  # which counts from now on, and not from the next goal
+        assert ask(goal_image=fitting, goal_ids=[handle.goal_id]).error_code == ANSWER.UNKNOWN_GOAL
         robot.result(robot.send(**DRAWN))
         assert ask(goal_image=fitting).error_code == ANSWER.UNKNOWN_GOAL
 
