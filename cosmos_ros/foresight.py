@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -32,6 +33,10 @@ from cosmos_ros.world_model.diffusion_decoder.sampler import PUBLISHED_STEPS
 from cosmos_ros.world_model.preprocessing import camera_view
 from cosmos_ros.world_model.tokenizer.programs import find_tokenizer
 
+logger = logging.getLogger(__name__)
+
+LOADING = ("loading the world model", "loading the guards", "compiling and recording its passes", "trying the guards")
+
 
 class Foresight:
     """A world model behind its guardrail.
@@ -51,6 +56,7 @@ class Foresight:
             self.guardrail = Guardrail.for_model(self.spec, config.guardrail, config.guard_timeout, self._memory)
         self._model: WorldModel | None = None
         self._busy = threading.Lock()
+        self.loading = ""  # which step of loading is being taken, in words; "": none is
 
     @classmethod
     def from_config(cls, source: str | Path | Mapping | None = None) -> Foresight:
@@ -372,24 +378,41 @@ class Foresight:
 
     def _require_model(self) -> WorldModel:
         if self._model is None:
-            with out_of_memory_as_error("loading the model"):
-                config = self.config
-                self._memory.follow(self._plan())
-                model = WorldModel.from_checkpoint(
-                    self.spec,
-                    tokenizer=config.tokenizer,
-                    device=config.device,
-                    dtype=config.dtype,
-                    memory=self._memory,
-                    gpus=config.gpus,
-                    denoising_steps=config.denoising_steps,
-                    window=config.window,
-                )
-                self.guardrail.load()
-                model.warm_up()
-                self.guardrail.warm_up(self.spec.compression[0], self.spec.frame_size)
-                self._model = model
+            try:
+                with out_of_memory_as_error("loading the model"):
+                    self._model = self._load()
+            finally:
+                self.loading = ""
         return self._model
+
+    def _load(self) -> WorldModel:
+        """Step by step, as loading a large model and compiling for it take a while; each is said in the log."""
+        config, taken = self.config, enumerate(LOADING, 1)
+
+        def next_step() -> None:
+            number, what = next(taken)
+            self.loading = f"{what} ({number} of {len(LOADING)})"
+            logger.info("%s: %s", self.spec.name, self.loading)
+
+        next_step()
+        self._memory.follow(self._plan())
+        model = WorldModel.from_checkpoint(
+            self.spec,
+            tokenizer=config.tokenizer,
+            device=config.device,
+            dtype=config.dtype,
+            memory=self._memory,
+            gpus=config.gpus,
+            denoising_steps=config.denoising_steps,
+            window=config.window,
+        )
+        next_step()
+        self.guardrail.load()
+        next_step()
+        model.warm_up()
+        next_step()
+        self.guardrail.warm_up(self.spec.compression[0], self.spec.frame_size)
+        return model
 
     def _require_room(self, samples: int) -> None:
         """Raises OutOfMemory where so many samples together are not expected to fit: before any work, not amid it."""

@@ -10,6 +10,7 @@ import pytest
 
 from cosmos_ros import Clip, Foresight
 from cosmos_ros.errors import Canceled, InvalidGoal, ModelUnavailable, VideoBlocked
+from cosmos_ros.foresight import LOADING
 from cosmos_ros.guardrail.guard import Judgement
 from cosmos_ros.guardrail.stretches import joined
 from cosmos_ros.guardrail_report import Verdict
@@ -178,6 +179,17 @@ def test_unloading_gives_the_model_up_and_predicting_loads_it_again(tiny_checkpo
     foresight.unload()
     assert not foresight.loaded
     assert np.array_equal(foresight.predict(clip(), seed=0).frames, first)
+
+
+def test_loading_says_how_far_it_has_come(tiny_checkpoint, monkeypatch, caplog):
+    foresight = Foresight.from_config({"checkpoint": str(tiny_checkpoint), "device": "cpu"})
+    seen, warm_up = [], foresight.guardrail.warm_up
+    monkeypatch.setattr(foresight.guardrail, "warm_up", lambda *size: (seen.append(foresight.loading), warm_up(*size)))
+    with caplog.at_level("INFO", "cosmos_ros"):
+        foresight.load()
+    said = [record.message for record in caplog.records if record.name == "cosmos_ros.foresight"]
+    assert said == [f"tiny: {what} ({number} of 4)" for number, what in enumerate(LOADING, 1)]
+    assert seen == ["trying the guards (4 of 4)"] and foresight.loading == ""
 
 
 def test_a_checkpoint_that_is_not_there_is_named(tmp_path):

@@ -90,7 +90,7 @@ def camera_status(camera: CameraSubscription, frame_buffer: FrameBuffer, now_ns:
 
 
 def model_status(foresight: Foresight) -> Status:
-    """Which model, whether it is loaded, and what of the GPU's memory is taken."""
+    """Which model, whether it is loaded or how far that has come, and what of the GPU's memory is taken."""
     spec, loaded = foresight.spec, foresight.loaded
     values = {
         "checkpoint": spec.directory,
@@ -99,7 +99,8 @@ def model_status(foresight: Foresight) -> Status:
         "takes a prompt": spec.takes_prompt,
         **(_gpu_memory(resolve_device(foresight.config.device)) if loaded else {}),
     }
-    return Status("model", OK, f"{spec.name}, {'loaded' if loaded else 'not loaded'}", values)
+    state = "loaded" if loaded else foresight.loading or "not loaded"
+    return Status("model", OK, f"{spec.name}, {state}", values)
 
 
 def guardrail_status(guardrail: Guardrail, last: GuardrailStatus) -> Status:
