@@ -1,12 +1,14 @@
 """Training of the published models at their full size, with random weights, cut over the GPUs of this host.
 
     PYTHONPATH=. torchrun --nproc-per-node 2 bench/train_published.py --out DIRECTORY [--kinds 4B] [--sizes 640x1024]
+    PYTHONPATH=. torchrun --nproc-per-node 2 bench/train_published.py --out DIRECTORY --kinds "" --refiner
 
 Steps and tokens per second of the loop that `cosmos_ros train world-model` runs, and the arithmetic that they need, one
 clip on each GPU in a step, plain and with compiled blocks; the peak of each GPU's memory beside what is expected of it
-(`sharding.need_per_rank`); and the time in which the weights are put together again. Every measurement is printed and
-goes to DIRECTORY/train_published_<kind>_<gpus>.json as soon as it is made. `--tiny` shows within seconds, also without
-a GPU, that the script works.
+(`sharding.need_per_rank`); and the time in which the weights are put together again. With `--refiner`, the same of the
+refiner's training on frames of that size. Every measurement is printed and goes to
+DIRECTORY/train_published_<kind or refiner>_<gpus>.json as soon as it is made. `--tiny` shows within seconds, also
+without a GPU, that the script works.
 """
 
 from __future__ import annotations
@@ -29,7 +31,11 @@ from cosmos_ros.training.fine_tuning import fine_tuning
 from cosmos_ros.training.journal import Journal
 from cosmos_ros.training.loop import Recipe, train
 from cosmos_ros.training.ranks import Ranks
+from cosmos_ros.training.refiner_network import Refiner
+from cosmos_ros.training.rollouts import RefinedRollout
+from cosmos_ros.training.round_trips import draw_groups
 from cosmos_ros.training.sharding import PublishedLoss, gathered, need_per_rank, require_fit, sharded
+from cosmos_ros.training.sizes import CLIP_FRAMES, CONDITIONING_FRAMES, PublishedSizes
 from cosmos_ros.world_model import TransformerConfig
 from cosmos_ros.world_model.config import PUBLISHED_KINDS, transformer_shapes
 
@@ -114,18 +120,58 @@ def measure(kind: str, size: str, compiling: bool, steps: int, ranks: Ranks, tin
     return result | {"weights": n, "gather_s": round(time.monotonic() - began, 2)}
 
 
+def measure_refiner(size: str, steps: int, ranks: Ranks, tiny: bool, folder: Path) -> dict:
+    """A window in a step, as it is drawn: what decodes and resamples it is not included."""
+    height, width = (32, 64) if tiny else map(int, size.split("x"))
+    sizes, device = PublishedSizes(), ranks.device
+    camera_size = tuple(round(side * sizes.camera_times) for side in (height, width))
+    return_memory()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    refiner = Refiner((4, 4, 4, 4) if tiny else sizes.refiner_channels).to(device)
+    decoded, camera = (torch.rand(1, 3, CLIP_FRAMES, *shape, device=device) for shape in ((height, width), camera_size))
+
+    def draw(generator: torch.Generator) -> tuple:
+        return decoded, camera, camera, CONDITIONING_FRAMES, draw_groups(CONDITIONING_FRAMES, CLIP_FRAMES, generator)
+
+    recipe = Recipe(
+        name="refiner",
+        steps=steps,
+        parameters=[{"params": list(refiner.parameters())}],
+        loss=RefinedRollout(refiner, (height, width), device),
+        draw=draw,
+        tokens=1,
+        rate=1e-4,
+        betas=(0.9, 0.98),
+        decay=0.998,
+    )
+    seconds = timed(recipe, ranks, folder)
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
+    return {
+        "kind": "refiner",
+        "gpus": ranks.size,
+        "size": f"{height}x{width}",
+        "camera": "x".join(map(str, camera_size)),
+        "device": device_name(),
+        "torch": torch.__version__,
+        "step_s": round(sorted(seconds)[len(seconds) // 2], 4),
+        "peak_gb": [round(each / 1e9, 2) for each in ranks.gather(peak)],
+    }
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kinds", default="4B", help="separated by commas")
     parser.add_argument("--sizes", default="640x1024", help="height x width, separated by commas")
-    parser.add_argument("--steps", type=int, default=10, help="of each measurement")
+    parser.add_argument("--steps", type=int, default=8, help="of each measurement")
     parser.add_argument("--plain-only", action="store_true", help="do not compile")
+    parser.add_argument("--refiner", action="store_true", help="measure the refiner too")
     parser.add_argument("--out", type=Path, required=True, help="where the results go")
     parser.add_argument("--tiny", action="store_true", help="a small model")
     args = parser.parse_args()
     ranks = Ranks.join("auto")
     args.out.mkdir(parents=True, exist_ok=True)
-    for kind in args.kinds.split(","):
+    for kind in filter(None, args.kinds.split(",")):
         results = []
         file = args.out / f"train_published_{kind}_{ranks.size}.json"
         for compiling in (False, True)[: 1 if args.plain_only else 2]:
@@ -133,11 +179,19 @@ def main() -> int:
                 with tempfile.TemporaryDirectory() as folder:
                     found = measure(kind, size, compiling, args.steps, ranks, args.tiny, Path(folder))
                 results.append(found)
-                if ranks.is_first:
-                    file.write_text(json.dumps(results, indent=2) + "\n")
-                    print(json.dumps(found), flush=True)
+                keep(file, results, found, ranks)
+    if args.refiner:
+        with tempfile.TemporaryDirectory() as folder:
+            found = measure_refiner(args.sizes.split(",")[0], args.steps, ranks, args.tiny, Path(folder))
+        keep(args.out / f"train_published_refiner_{ranks.size}.json", found, found, ranks)
     ranks.leave()
     return 0
+
+
+def keep(file: Path, results: object, newest: dict, ranks: Ranks) -> None:
+    if ranks.is_first:
+        file.write_text(json.dumps(results, indent=2) + "\n")
+        print(json.dumps(newest), flush=True)
 
 
 if __name__ == "__main__":
