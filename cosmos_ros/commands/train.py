@@ -12,6 +12,7 @@ import dataclasses
 import importlib.util
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from cosmos_ros.training.opengl import load_mujoco
 from cosmos_ros.training.own_model import OwnModel
 from cosmos_ros.training.published_model import PublishedModel
 from cosmos_ros.training.ranks import Ranks
+from cosmos_ros.training.robots.catalogue import ROBOTS
+from cosmos_ros.training.robots.models import ALL, INSTALL, RobotModel, robot_models
 from cosmos_ros.training.run import Options, Run, Trainee
 from cosmos_ros.training.sizes import PublishedSizes, Sizes
 from cosmos_ros.world_model import ModelSpec
@@ -62,6 +65,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="YAML", help="sizes, compression and frame rate; see docs")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out that was broken off")
     parser.add_argument("--episodes", type=int, help="simulated, at most (default: none with --bags, else 1000)")
+    parser.add_argument(
+        "--robots",
+        nargs="+",
+        default=[],
+        choices=(ALL, *sorted(ROBOTS)),
+        metavar="NAME",
+        help=f"show these robots' own models in half of the simulated episodes: {', '.join((ALL, *sorted(ROBOTS)))}",
+    )
     parser.add_argument("--film-minutes", type=float, default=2.0, help=f"train on what is simulated by then {default}")
     parser.add_argument("--prompt", default="", help="what all recordings show, for a model that reads a prompt")
     parser.add_argument("--tokenizer-steps", type=int, default=6300, metavar="N", help=f"0: keep that part {default}")
@@ -100,10 +111,11 @@ def run(args: argparse.Namespace) -> int:
             return _failed("simulates robot cameras with MuJoCo, and it is missing: pip install mujoco")
         if args.episodes:
             load_mujoco()
+        robots = robot_models(args.robots)
         ranks = Ranks.join(config_of(args, ForesightConfig).device)
         try:
             with out_of_memory_as_error("training"):
-                train(args, sizes, ranks)
+                train(args, sizes, ranks, robots)
         finally:
             ranks.leave()
     except (OSError, ForesightError, BadFootage, WorkerLost, TrainingDiverged) as error:
@@ -111,10 +123,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def train(args: argparse.Namespace, sizes: Sizes | PublishedSizes, ranks: Ranks) -> None:
-    unfinished = Unfinished(args.out, deciding(args, sizes, ranks), args.resume, ranks)
+def train(args: argparse.Namespace, sizes: Sizes | PublishedSizes, ranks: Ranks, robots: Sequence[RobotModel]) -> None:
+    unfinished = Unfinished(args.out, deciding(args, sizes, ranks, robots), args.resume, ranks)
     args.out.mkdir(parents=True, exist_ok=True)
     journal = Journal(args.out, ranks.is_first, args.tensorboard)
+    if args.episodes and not robots and ranks.is_first:
+        print(
+            f"The simulated robots are made of simple shapes. To see real ones' models too: {INSTALL}, and --robots all"
+        )
     options = Options(
         steps={stage: getattr(args, f"{_name(stage)}_steps") for stage in STAGES},
         batches={"tokenizer": args.tokenizer_batch, "world-model": args.world_model_batch},
@@ -143,6 +159,7 @@ def train(args: argparse.Namespace, sizes: Sizes | PublishedSizes, ranks: Ranks)
         args.workers,
         unfinished.state.get("episodes", ()),
         storage,
+        robots,
     )
     journal.note("films", **corpus.counts)
     this_run = Run(args.out, model, options, ranks, unfinished, journal)
@@ -150,7 +167,9 @@ def train(args: argparse.Namespace, sizes: Sizes | PublishedSizes, ranks: Ranks)
     journal.close()
 
 
-def deciding(args: argparse.Namespace, sizes: Sizes | PublishedSizes, ranks: Ranks) -> dict[str, Any]:
+def deciding(
+    args: argparse.Namespace, sizes: Sizes | PublishedSizes, ranks: Ranks, robots: Sequence[RobotModel]
+) -> dict[str, Any]:
     """What decides a run's losses."""
     names = ["stage", "image_topic", "episodes", "film_minutes", "windows", "rollouts", "seed", "prompt"]
     names += [f"{_name(stage)}_steps" for stage in STAGES] + ["tokenizer_batch", "world_model_batch"]
@@ -161,6 +180,7 @@ def deciding(args: argparse.Namespace, sizes: Sizes | PublishedSizes, ranks: Ran
         "init": str(args.init or ""),
         "config": dataclasses.asdict(sizes),
         "processes": ranks.size,
+        "robots": {model.robot.name: model.digest for model in robots},
     }
 
 
@@ -203,6 +223,10 @@ def check(args: argparse.Namespace) -> None:
     require(args, positive=positive, not_negative=not_negative)
     if not args.bags and not args.episodes:
         raise SettingError("there is nothing to train on: give --bags, or a positive --episodes")
+    if args.robots and not args.episodes:
+        raise SettingError("--robots are seen in simulated episodes: give a positive --episodes")
+    if args.robots and ALL not in args.robots and all(ROBOTS[name].held_out for name in args.robots):
+        raise SettingError(f"--robots {' '.join(args.robots)}: training never sees them, only validation; name another")
     if twice := sorted({str(bag) for bag in args.bags} & {str(bag) for bag in args.held_out}):
         raise SettingError(f"--held-out must not name what is trained on: {', '.join(twice)}")
     if args.stage in ("world-model", "refiner") and args.init is None:

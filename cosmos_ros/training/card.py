@@ -31,7 +31,7 @@ def card(
 
     spec        what was exported
     millions    parameters of each part
-    recordings  names, "trained" and "held_out"
+    recordings  names, "trained" and "held_out"; and "robots", with their models' licences
     data        films, frames and held_out clips
     stages      of each its name, steps, tokens, seconds and last loss
     figures     as training.evaluation measures them, dB
@@ -64,6 +64,7 @@ def card(
             "",
             *_listed("Trained on", recordings["trained"]),
             *_listed("Held out", recordings["held_out"]),
+            *_listed("Robots in simulated films, by the packages that bring their models", recordings["robots"]),
             "",
             "| stage | steps | tokens | seconds | last loss |",
             "| --- | --- | --- | --- | --- |",

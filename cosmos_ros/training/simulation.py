@@ -96,7 +96,7 @@ def simulate(
 
     Raises ValueError where the rate is no whole number of physics steps.
     """
-    model = mujoco.MjModel.from_xml_string(scene.xml, scene.textures)
+    model = scene.compiled()
     model.opt.timestep = timestep or model.opt.timestep
     data = mujoco.MjData(model)
     steps = 1 / (frame_rate * model.opt.timestep)

@@ -1,18 +1,26 @@
 """`cosmos_ros train`: from a bag to a model directory that the node loads, with tiny networks and few steps."""
 
+import argparse
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from cosmos_ros import Clip, Foresight
-from cosmos_ros.commands import cli
+from cosmos_ros.commands import cli, train
+from cosmos_ros.errors import SettingError
 from cosmos_ros.paths import share_directory
 from cosmos_ros.training import loop, run
+from cosmos_ros.training.checkpoint import Unfinished
 from cosmos_ros.training.datasets import simulated
 from cosmos_ros.training.evaluation import frame_psnr
+from cosmos_ros.training.ranks import Ranks
+from cosmos_ros.training.robots import models
+from cosmos_ros.training.robots.catalogue import Part
+from cosmos_ros.training.sizes import Sizes
 from cosmos_ros.training.transformer import noised, token_loss
 from cosmos_ros.world_model import ModelSpec, Sampling, Transformer, TransformerConfig
 from cosmos_ros.world_model.decoding.engine import WindowDecoder, completed
@@ -195,6 +203,8 @@ def losses(out) -> list[tuple]:
     [
         (("all", "--episodes", "0"), "nothing to train on: give --bags, or a positive --episodes"),
         (("all", "--episodes", "-1"), "--episodes must not be negative; got -1"),
+        (("all", "--bags", str(BAG), "--robots", "ur5e"), "are seen in simulated episodes: give a positive --episodes"),
+        (("all", "--robots", "kinova3"), "--robots kinova3: training never sees them, only validation; name another"),
         (("all", "--workers", "0"), "--workers must be positive and finite; got 0"),
         (("all", "--refiner-steps", "-1"), "--refiner-steps must not be negative; got -1"),
         (("all", "--resume", "--bags", str(BAG)), "there is no run in"),
@@ -211,3 +221,30 @@ def test_what_cannot_be_trained_is_said_at_once(tmp_path, capsys, options, said)
     errors = capsys.readouterr().err
     assert errors.startswith("cosmos_ros train: ") and said in errors and errors.count("\n") == 1
     assert not list((tmp_path / "model").glob("*.jit"))
+
+
+def test_a_robot_that_no_package_brings_is_said_with_the_command_before_anything_is_filmed(
+    tmp_path, capsys, monkeypatch
+):
+    pytest.importorskip("mujoco", reason="simulating needs requirements/train.txt")
+    monkeypatch.setitem(models.ROBOTS, "ur5e", replace(models.ROBOTS["ur5e"], arm=Part("robosuite", "nowhere.xml")))
+    assert cli.main(["train", "all", "--robots", "ur5e", "--out", str(tmp_path / "model")]) == 1
+    errors = capsys.readouterr().err
+    assert "robosuite" in errors and models.INSTALL in errors and errors.count("\n") == 1
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_run_goes_on_only_with_the_robots_with_which_it_began(tmp_path, config):
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    args = parser.parse_args(["all", "--out", str(tmp_path), "--config", config, "--episodes", "2", "--robots", "all"])
+    ranks, sizes = Ranks.join("cpu"), Sizes.of(args.config)
+
+    def unfinished(digest: str, resume: bool) -> Unfinished:
+        robots = [models.RobotModel(models.ROBOTS["ur5e"], (), digest)]
+        return Unfinished(tmp_path, train.deciding(args, sizes, ranks, robots), resume, ranks)
+
+    unfinished("one version", resume=False).keep({"stages": []})
+    assert unfinished("one version", resume=True).state
+    with pytest.raises(SettingError, match="had other settings: robots;"):
+        unfinished("another version", resume=True)

@@ -16,6 +16,7 @@ from cosmos_ros.training.datasets.loading import loaded
 from cosmos_ros.training.datasets.recorded import Recordings, split, split_single
 from cosmos_ros.training.datasets.simulated import SimulatedEpisodes
 from cosmos_ros.training.ranks import Ranks
+from cosmos_ros.training.robots.models import RobotModel
 from cosmos_ros.training.splits import Split
 
 SIMULATED_SHARE = 0.4  # of a batch, where both are given
@@ -68,16 +69,19 @@ class Corpus:
         n_workers: int,
         before: Sequence[int] = (),
         storage: Storage = Storage(),
+        robots: Sequence[RobotModel] = (),
     ) -> None:
         """Decode and film.
 
         held_out      recordings to measure on; none: some of the bags
         film_seconds  what is not simulated by then is left out, except for the first episode
         before        of a run that goes on: how many each rank had simulated
+        robots        that packages bring, to be seen in half of the simulated episodes
 
-        Raises BadFootage where a recording gives nothing to train on, NoOpenGL, WorkerLost.
+        Raises BadFootage where a recording gives nothing to train on, NoOpenGL, RobotUnavailable, WorkerLost.
         """
         self._image_topic, self._framing, self._n_workers = image_topic, framing, n_workers
+        self._robots = robots
         height, width = framing.frame_size
         self.size = round(storage.times * height), round(storage.times * width)
         simulated = SIMULATED_SHARE if bags and episodes else float(not bags)
@@ -103,6 +107,7 @@ class Corpus:
         self.names = {
             "trained": [bag.name for bag in to_train],
             "held_out": ["the end of it" if to_train == to_hold_out else bag.name for bag in to_hold_out],
+            "robots": [model.robot.credit for model in robots],
         }
 
     @property
@@ -138,7 +143,7 @@ class Corpus:
                 return
 
     def _simulated(self, of: Split, indices: Sequence[int]) -> SimulatedEpisodes:
-        return SimulatedEpisodes(of, indices, self.size)
+        return SimulatedEpisodes(of, indices, self.size, self._robots)
 
 
 def _add(store: ClipStore, films: Sequence[Tensor], kind: str) -> None:

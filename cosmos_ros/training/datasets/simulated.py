@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from cosmos_ros.training.robots.models import RobotModel
 from cosmos_ros.training.splits import Split
 
 EPISODE_FRAMES = 48
@@ -18,10 +19,15 @@ PHYSICS_STEPS = (13, 16, 20, 20, 25, 32, 40)  # between two frames: 15.4 to 5 Hz
 
 
 class SimulatedEpisodes(Dataset):
-    """Episode i of a split: a film uint8 [EPISODE_FRAMES, *size, 3] of each of its cameras."""
+    """Episode i of a split: a film uint8 [EPISODE_FRAMES, *size, 3] of each of its cameras.
 
-    def __init__(self, split: Split, indices: Sequence[int], size: tuple[int, int]) -> None:
-        self._split, self._indices, self._size = split, indices, size
+    robots  that packages bring; with others, or none, an index means another episode
+    """
+
+    def __init__(
+        self, split: Split, indices: Sequence[int], size: tuple[int, int], robots: Sequence[RobotModel] = ()
+    ) -> None:
+        self._split, self._indices, self._size, self._robots = split, indices, size, robots
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -35,7 +41,7 @@ class SimulatedEpisodes(Dataset):
         index = self._indices[place]
         rng = np.random.default_rng([self._split, index, 1])  # of the camera; the scene has a stream of its own
         frame_rate = PHYSICS_HZ / rng.choice(PHYSICS_STEPS)
-        views = film(draw_scene(self._split, index), EPISODE_FRAMES, frame_rate, *self._size)
+        views = film(draw_scene(self._split, index, self._robots), EPISODE_FRAMES, frame_rate, *self._size)
         return [torch.from_numpy(spoilt(frames, rng)) for frames in views.values()]
 
 

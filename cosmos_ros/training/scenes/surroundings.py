@@ -25,6 +25,7 @@ class Scene:
     aim       called likewise before every picture; sets the mocap bodies, the cameras among them
     cameras   names of the cameras that film it
     settle_s  seconds to simulate before filming, so that nothing starts in mid-air by accident
+    extend    adds to the world what other files describe, before it is compiled
     """
 
     xml: str
@@ -33,13 +34,26 @@ class Scene:
     aim: Callable[[mujoco.MjModel, mujoco.MjData], None]
     cameras: tuple[str, ...]
     settle_s: float = 0.0
+    extend: Callable[[mujoco.MjSpec], None] | None = None
+
+    def compiled(self) -> mujoco.MjModel:
+        """The world, ready to simulate; raises what `extend` raises."""
+        if self.extend is None:
+            return mujoco.MjModel.from_xml_string(self.xml, self.textures)
+        spec = mujoco.MjSpec.from_string(self.xml, assets=self.textures)
+        self.extend(spec)
+        return spec.compile()
 
 
 @dataclass
 class Palette:
-    """Collects the materials of one scene while it is being written down."""
+    """Collects the materials of one scene while it is being written down.
+
+    mirrors  whether surfaces may reflect: each that does is drawn with the whole scene once more
+    """
 
     rng: np.random.Generator
+    mirrors: bool = True
     textures: dict[str, bytes] = field(default_factory=dict)
     assets: list[str] = field(default_factory=list)
 
@@ -51,7 +65,7 @@ class Palette:
     def surface(self, name: str) -> str:
         """Adds a material for a large surface (table, floor, wall); returns its name."""
         kind = self.rng.choice(["plain", "checker", "cloudy", "grained"], p=[0.35, 0.15, 0.3, 0.2])
-        reflectance = self.rng.choice([0.0, 0.1, 0.25], p=[0.7, 0.2, 0.1])
+        reflectance = self.rng.choice([0.0, 0.1, 0.25], p=[0.7, 0.2, 0.1]) if self.mirrors else 0.0
         finish = f'specular="{self.rng.uniform(0, 0.5):.2f}" shininess="{self.rng.random():.2f}"'
         if kind == "plain":
             rgba = self.colour(saturation=(0.0, 0.45))
@@ -105,11 +119,18 @@ class Palette:
         )
 
     def document(
-        self, world: str, extra: str = "", height: float = 2.0, extent: float = 10.0, timestep: float = 0.005
+        self,
+        world: str,
+        extra: str = "",
+        height: float = 2.0,
+        extent: float = 10.0,
+        timestep: float = 0.005,
+        znear: float = 0.01,
     ) -> str:
         """The whole MJCF around the bodies in `world`; `extra` holds further top-level sections.
 
-        extent: about the scene's size, metres; shadows are drawn that far.
+        extent  about the scene's size, metres; shadows are drawn that far
+        znear   share of it that is too near to be drawn
         """
         self.sky()
         ambient = self.rng.uniform(0.25, 0.5)
@@ -120,7 +141,7 @@ class Palette:
   <visual>
     <headlight ambient="{ambient:.2f} {ambient:.2f} {ambient:.2f}" diffuse="0.2 0.2 0.2" specular="0 0 0"/>
     <quality shadowsize="2048"/>
-    <map znear="0.01" zfar="20"/>
+    <map znear="{znear}" zfar="20"/>
   </visual>
   <asset>{"".join(self.assets)}</asset>
   <worldbody>{self.lights(height)}{world}</worldbody>

@@ -1,0 +1,1 @@
+"""Robots whose models a package brings, and how they move."""
