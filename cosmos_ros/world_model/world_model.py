@@ -394,7 +394,10 @@ class WorldModel:
     @cached_property
     def _decodes_by_groups(self) -> bool:
         """Whether the first latent frames can be decoded before the others are known; measured on the device."""
-        return self._frame_decoder.by_groups
+        if not (found := self._frame_decoder.by_groups):
+            name = self._frame_decoder.name
+            logger.info("the %s decoder looks at later tokens: frames are decoded once all of them are there", name)
+        return found
 
 
 def _rgb(pixels: Tensor) -> np.ndarray:

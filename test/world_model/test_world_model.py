@@ -125,6 +125,18 @@ def test_frames_are_decoded_while_later_tokens_are_being_decided(model, monkeypa
     assert early[0].pixels.shape == (8, 32, 64, 3)
 
 
+def test_a_decoder_that_looks_ahead_waits_for_all_tokens_and_the_log_says_so(model, monkeypatch, caplog):
+    monkeypatch.setattr(model, "_device", torch.device("cuda"))  # where frames are decoded early if they can be
+    monkeypatch.setitem(vars(model._frame_decoder), "by_groups", False)
+    monkeypatch.delitem(vars(model), "_decodes_by_groups", raising=False)
+    with caplog.at_level("INFO"):
+        steps = list(model.roll_out(model.tokenize(camera_frames(9)), None, DRAWN, 9, 24))
+    del model._decodes_by_groups
+    assert "the discrete decoder looks at later tokens: frames are decoded once all of them are there" in caplog.text
+    assert not any(step.frames for step in steps if step.done < step.total)
+    assert sum(len(some.pixels) for step in steps for some in step.frames) == 24
+
+
 @pytest.mark.parametrize("last_pass", [1, 2, 24])
 def test_a_goal_can_be_ended_after_any_pass_and_the_next_one_succeeds(model, last_pass):
     given = model.tokenize(camera_frames(9))
