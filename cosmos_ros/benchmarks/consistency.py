@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cosmos_ros.benchmarks.benchmark import Benchmark, Measure, Numbers, Published
+from cosmos_ros.benchmarks.benchmark import Benchmark, Measure, Numbers, Published, Tracker
 from cosmos_ros.benchmarks.reconstruction import LEAST_SHARE, CameraPath, camera_path, pose_errors
 from cosmos_ros.benchmarks.scenes import rooms
 from cosmos_ros.benchmarks.simulated_clip import GroundTruth
@@ -17,7 +17,7 @@ NO_PATH = "no path found"
 STEP = 2  # every second frame goes into structure from motion
 
 
-def measure(videos: Videos, truth: GroundTruth | None, _foresight: Foresight) -> Numbers:
+def measure(videos: Videos, truth: GroundTruth | None, _foresight: Foresight, _tracker: Tracker | None) -> Numbers:
     """Every row that moves: the floor stands still, and has neither matches that move nor a path."""
     rows = {row: frames for row, frames in videos.rows.items() if row != "repeat_last_frame"}
     rows["truth"] = videos.truth

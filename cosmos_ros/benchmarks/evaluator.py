@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from cosmos_ros.benchmarks.benchmark import Numbers
 from cosmos_ros.benchmarks.catalogue import benchmark
+from cosmos_ros.benchmarks.sam2 import Sam2
 from cosmos_ros.benchmarks.simulated_clip import GroundTruth
+from cosmos_ros.device.devices import resolve_device
 from cosmos_ros.evaluation.measure import Outcome, Settings, Videos, WindowEvaluator
 from cosmos_ros.recordings.windows import Window
 
@@ -24,21 +27,28 @@ class Task:
 
 @dataclass(frozen=True)
 class BenchmarkSettings(Settings):
-    """What decides the numbers; `benchmark` by name."""
+    """What decides the numbers; `benchmark` by name.
+
+    sam2  folder of SAM 2's weights, by which objects are tracked; "": they are found by colour
+    """
 
     benchmark: str = field(default="", kw_only=True)
+    sam2: str = field(default="", kw_only=True)
 
 
 class ClipEvaluator:
-    """Evaluates tasks with a model of its own. Raises ForesightError, BadWeights."""
+    """Evaluates tasks with networks of its own. Raises ForesightError, BadWeights."""
 
     def __init__(self, settings: BenchmarkSettings) -> None:
         self._benchmark = benchmark(settings.benchmark)
         self._windows = WindowEvaluator(settings)
+        device = resolve_device(settings.foresight.device)
+        self._tracker = Sam2(Path(settings.sam2), device) if settings.sam2 else None
 
     def __call__(self, task: Task) -> Outcome:
         def also(videos: Videos) -> dict:
-            return {"benchmark": _rounded(self._benchmark.measure(videos, task.truth, self._windows.foresight))}
+            numbers = self._benchmark.measure(videos, task.truth, self._windows.foresight, self._tracker)
+            return {"benchmark": _rounded(numbers)}
 
         outcome = self._windows(task.window, also)
         record = outcome.record | {

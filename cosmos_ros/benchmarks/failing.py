@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cosmos_ros.benchmarks.benchmark import Benchmark, Measure, Numbers, Published
+from cosmos_ros.benchmarks.benchmark import Benchmark, Measure, Numbers, Published, Tracker
 from cosmos_ros.benchmarks.scenes import experiments, rooms
 from cosmos_ros.benchmarks.simulated_clip import GroundTruth
 from cosmos_ros.evaluation.aggregate import SOLID_COLOUR
@@ -14,7 +14,7 @@ from cosmos_ros.foresight import Foresight
 KINDS = ("solid_colour", "sudden_object")
 
 
-def measure(videos: Videos, _truth: GroundTruth | None, _foresight: Foresight) -> Numbers:
+def measure(videos: Videos, _truth: GroundTruth | None, _foresight: Foresight, _tracker: Tracker | None) -> Numbers:
     """Of every row: on the true future, and on its round trip, what fires is a false alarm."""
     found = {row: {each.kind for each in videos.failures(row)} for row in (*videos.rows, "truth")}
     return {row: {"failed": bool(kinds), **{kind: kind in kinds for kind in KINDS}} for row, kinds in found.items()}

@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from cosmos_ros.benchmarks.benchmark import Benchmark, Measure, Numbers, Published
+from cosmos_ros.benchmarks.benchmark import Benchmark, Measure, Numbers, Published, Tracker
 from cosmos_ros.benchmarks.objects import first_touches, object_numbers
 from cosmos_ros.benchmarks.scenes import experiments
-from cosmos_ros.benchmarks.segmentation import Segmenter, reduced_labels
+from cosmos_ros.benchmarks.segmentation import Segmented, Segmenter, reduced_labels
 from cosmos_ros.benchmarks.simulated_clip import GroundTruth
 from cosmos_ros.errors import ModelUnavailable
 from cosmos_ros.evaluation.measure import Videos
@@ -25,11 +25,11 @@ UNSEEN, NOT_FOUND = "no object to be seen", "no object found"
 TRUTH = "truth"  # the row of the true frames: what it says of objects is the segmentation's own error
 
 
-def measure(videos: Videos, truth: GroundTruth | None, foresight: Foresight) -> Numbers:
+def measure(videos: Videos, truth: GroundTruth | None, foresight: Foresight, tracker: Tracker | None) -> Numbers:
     """Of each row: what became of the objects, and how far its pixels and codes are from the true ones."""
     if truth is None:
         raise ValueError("the physics benchmark needs to know where its objects are: it takes no recordings")
-    numbers = _of_objects(videos, truth)
+    numbers = _of_objects(videos, truth, tracker)
     for row, frames in videos.rows.items():
         numbers[row] |= {
             "psnr": float(np.mean(fidelity.psnr(frames, videos.truth))),
@@ -48,7 +48,7 @@ def _code_distance(frames: np.ndarray, truth: np.ndarray, foresight: Foresight) 
     return float(np.sqrt(np.square(errors).mean(axis=(1, 2, 3))).mean())
 
 
-def _of_objects(videos: Videos, truth: GroundTruth) -> Numbers:
+def _of_objects(videos: Videos, truth: GroundTruth, tracker: Tracker | None) -> Numbers:
     crop, n_before, n_objects = videos.crop, len(videos.camera), len(truth.objects)
     labels = crop.of(truth.labels[..., None])[..., 0]
     segmenter = Segmenter(videos.camera, labels[:n_before], n_objects)
@@ -56,9 +56,14 @@ def _of_objects(videos: Videos, truth: GroundTruth) -> Numbers:
     contacts = [replace(each, place=(each.place[0] - crop.x, each.place[1] - crop.y)) for each in truth.contacts]
     touches = first_touches(contacts, masks, n_before, masks.shape[2] / labels.shape[2])
     rows = {**videos.rows, TRUTH: videos.truth}
+    last = masks[n_before - 1]
+
+    def found(frames: np.ndarray) -> Segmented:
+        by_colour = segmenter(frames)  # which finds what is new, too
+        return replace(by_colour, labels=tracker(videos.camera[-1], last, frames)) if tracker else by_colour
+
     return {
-        row: object_numbers(segmenter(frames), masks[n_before:], masks[n_before - 1], touches, n_objects)
-        for row, frames in rows.items()
+        row: object_numbers(found(frames), masks[n_before:], last, touches, n_objects) for row, frames in rows.items()
     }
 
 
@@ -127,8 +132,9 @@ BENCHMARK = Benchmark(
         "every fourth predicted frame and of the true one, each by itself; codes lie in -1..1. An encoder that gives "
         "tokens alone has none.",
         "DreamSim's networks, which the paper uses, are no part of this package; LPIPS is measured where its weights "
-        "are named. A trained tracker (SAM 2, SAMURAI), whose weights are no part of it either, is left out: see how "
-        "little it could gain in the row of the true frames.",
+        "are named, and SAM 2 tracks the objects, from the last frame that the model is shown on, where its are. What "
+        "appears is told by colours in any case.",
     ),
     needs={},
+    tracks_objects=True,
 )

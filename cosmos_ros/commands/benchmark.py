@@ -13,6 +13,7 @@ from pathlib import Path
 from cosmos_ros.benchmarks.catalogue import BENCHMARKS, benchmark
 from cosmos_ros.benchmarks.evaluator import BenchmarkSettings, ClipEvaluator
 from cosmos_ros.benchmarks.results import RESULT_FILES, SCHEMA, BenchmarkResults
+from cosmos_ros.benchmarks.sam2 import WEIGHTS, Sam2
 from cosmos_ros.benchmarks.simulated_set import Filming, SimulatedSet
 from cosmos_ros.benchmarks.sources import Recorded, Simulated
 from cosmos_ros.commands.flags import add_prediction_flags, add_workers, config_of, require
@@ -53,6 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with the interrupted benchmark in --out")
     add_workers(parser, "clips")
     parser.add_argument("--lpips-weights", default="", metavar="FILE", help=f"adds LPIPS; {LPIPS_FILE}")
+    parser.add_argument(
+        "--sam2",
+        default="",
+        metavar="DIR",
+        help="physics: track the objects by SAM 2, from a local folder of its weights such as "
+        "facebook/sam2.1-hiera-tiny (requirements/sam2.txt); default: find them by colour",
+    )
     group = parser.add_argument_group("recordings")
     group.add_argument("--image-topic", default="", help="image topic of the bags; default: the only one of each")
     group.add_argument(
@@ -97,8 +105,11 @@ class BenchmarkRun:
             lpips_weights=args.lpips_weights,
             metrics=self._benchmark.metrics,
             benchmark=args.name,
+            sam2=args.sam2,
         )
         Perceptual(args.lpips_weights, "", "cpu")  # a wrong file is told before anything runs
+        if args.sam2:
+            Sam2(Path(args.sam2), "cpu")
         foresight = Foresight(model)
         self._settings.check(foresight.spec)
         self._spec, self._described = foresight.spec, describe_model(foresight)
@@ -123,6 +134,7 @@ class BenchmarkRun:
             "seed": args.seed,
             "prompt": args.prompt,
             "lpips_weights": fingerprint(Path(args.lpips_weights)) if args.lpips_weights else "",
+            "sam2": fingerprint(Path(args.sam2) / WEIGHTS) if args.sam2 else "",
             **self._source.describe(),
             **sampling,
             **{each.name: getattr(model, each.name) for each in settings_of(ForesightConfig) if each.decides},
@@ -207,6 +219,10 @@ def _check(args: argparse.Namespace) -> None:
         raise SettingError(
             f"{args.name} needs to know what truly moved, and takes no recordings; {others} do, and cosmos_ros evaluate"
         )
+    if args.sam2 and not declared.tracks_objects:
+        raise SettingError(f"--sam2 tracks objects for the physics benchmark; {args.name} looks at none")
+    if args.sam2:
+        _require_package("transformers", "SAM 2", args.name, "python -m pip install -r requirements/sam2.txt")
     if not args.bags:
         _require_package("mujoco", "simulated scenes", args.name)
         load_mujoco()
@@ -214,9 +230,9 @@ def _check(args: argparse.Namespace) -> None:
         _require_package(package, purpose, args.name)
 
 
-def _require_package(package: str, purpose: str, name: str) -> None:
+def _require_package(package: str, purpose: str, name: str, install: str = INSTALL) -> None:
     if importlib.util.find_spec(package) is None:
-        raise SettingError(f"{name} needs {package} ({purpose}), which is not installed: {INSTALL}")
+        raise SettingError(f"{name} needs {package} ({purpose}), which is not installed: {install}")
 
 
 def _failed(message: str) -> int:

@@ -27,7 +27,7 @@ def numbers(room):
         "tokenizer_round_trip": np.stack([np.roll(frame[:, ::-1], 9 * k, axis=0) for k, frame in enumerate(truth)]),
     }
     videos = Videos(camera, camera, truth, rows, Crop(0, 0, 320, 192))
-    return consistency.measure(videos, clip.truth, None)
+    return consistency.measure(videos, clip.truth, None, None)
 
 
 def test_the_truth_is_consistent(numbers):

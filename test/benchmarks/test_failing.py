@@ -18,10 +18,10 @@ def videos(model: np.ndarray, frames: np.ndarray) -> Videos:
 
 def test_a_grey_rollout_failed_and_the_truth_raised_no_alarm(moving_scene):
     frames = moving_scene(33)
-    numbers = failing.measure(videos(np.full_like(frames[9:], 128), frames), None, None)
+    numbers = failing.measure(videos(np.full_like(frames[9:], 128), frames), None, None, None)
     assert numbers["model"]["failed"] and numbers["model"]["solid_colour"]
     assert not numbers["truth"]["failed"] and not numbers["tokenizer_round_trip"]["failed"]
-    fine = failing.measure(videos(frames[9:], frames), None, None)
+    fine = failing.measure(videos(frames[9:], frames), None, None, None)
     assert not any(fine["model"].values())
 
 

@@ -52,7 +52,7 @@ def test_the_truth_is_best_and_the_floor_is_wrong_where_it_moves(foresight, n_sh
         "constant_flow": np.full_like(future, 250),
         "tokenizer_round_trip": future,
     }
-    numbers = measure(Videos(camera, camera, future, rows, crop), truth, foresight)
+    numbers = measure(Videos(camera, camera, future, rows, crop), truth, foresight, None)
     assert set(numbers) == {*rows, "truth"}
     assert set(numbers["model"]) == {each.key for each in BENCHMARK.measures}
     right, floor = numbers["model"], numbers["repeat_last_frame"]
@@ -70,7 +70,7 @@ def test_the_truth_is_best_and_the_floor_is_wrong_where_it_moves(foresight, n_sh
 def test_recordings_are_refused():
     assert not BENCHMARK.takes_recordings
     with pytest.raises(ValueError, match="takes no recordings"):
-        measure(None, None, None)
+        measure(None, None, None, None)
 
 
 def test_published_figures_are_those_of_the_papers_table():
@@ -84,3 +84,24 @@ def test_published_figures_are_those_of_the_papers_table():
     keys = {each.key for each in BENCHMARK.measures}
     assert all(set(each.numbers) <= keys for each in BENCHMARK.published)
     assert set(BENCHMARK.comparable) == {key for each in BENCHMARK.published for key in each.numbers}
+
+
+def test_a_trackers_masks_take_the_place_of_those_found_by_colour(foresight):
+    frames, truth = film()
+    crop = Crop(0, MARGIN, WIDTH, HEIGHT)
+    seen = crop.of(frames)
+    camera, future = seen[:9], seen[9:]
+    asked = []
+
+    def tracker(frame: np.ndarray, mask: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        asked.append((frame, mask))
+        return np.repeat(mask[None], len(frames), axis=0)  # everything stands still
+
+    numbers = measure(Videos(camera, camera, future, {"model": future}, crop), truth, foresight, tracker)
+    by_colour = measure(Videos(camera, camera, future, {"model": future}, crop), truth, foresight, None)
+    assert len(asked) == 2, "the model's row and the true frames"
+    assert np.array_equal(asked[0][0], camera[-1]) and np.array_equal(
+        asked[0][1], crop.of(truth.labels[..., None])[8, ..., 0]
+    )
+    assert numbers["model"]["moved_iou"] < 0.5 < by_colour["model"]["moved_iou"]
+    assert numbers["model"]["psnr"] == by_colour["model"]["psnr"]

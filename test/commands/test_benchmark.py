@@ -153,6 +153,8 @@ def test_a_recording_in_which_nothing_moves_leaves_nothing_behind(benchmark, wri
         (("failures", "--seed", str(2**64)), "seed must lie in 0..9223372036854775807"),
         (("failures", "--prompt", "a ball"), "takes no prompt; leave it empty"),
         (("failures", "nowhere"), "nowhere"),
+        (("failures", "--sam2", "weights"), "--sam2 tracks objects for the physics benchmark; failures looks at none"),
+        (("physics", "--sam2", "nowhere"), "--sam2 nowhere holds no model.safetensors; expected a folder"),
         (("physics", "drive"), "physics needs to know what truly moved, and takes no recordings; 3d and failures do"),
     ],
 )
