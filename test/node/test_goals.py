@@ -31,8 +31,9 @@ class Brake:
         roll_out = model.roll_out
 
         def braked(*args, **kwargs):
-            for step in roll_out(*args, **kwargs):
-                self.passes += 1
+            counted = 0
+            for step in roll_out(*args, **kwargs):  # the last pass's comes again and again while frames are decoded
+                self.passes, counted = self.passes + step.passes - counted, step.passes
                 self._held.set()
                 assert self._go.wait(60)
                 yield step
