@@ -90,14 +90,17 @@ class WatchedThread:
         self._set_running(guard)
         try:
             with self._occupied(guard):
-                answer = question()
+                try:
+                    answer = question()
+                finally:
+                    seconds = self._set_running(None)  # before another thread may ask it, whose time is not its own
         except GuardrailUnavailable as error:
             raise self._fault_of(guard, error) from error.__cause__
         except BaseException as error:  # whatever it was, even SystemExit: nothing may leave
             fault = GuardrailUnavailable(f"guard {guard.name} failed: {type(error).__name__}: {error}")
             raise self._fault_of(guard, fault) from error
         finally:
-            seconds = self._set_running(None)
+            self._set_running(None)
         if seconds > self._limit_s(guard):
             raise self._timed_out(guard)
         return answer, seconds
