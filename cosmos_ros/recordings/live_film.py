@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from cosmos_ros.rollout import NANOSECONDS
 AGES_S = (0.5, 1.0)  # how long before the moment a shown prediction was made, at least
 PANEL_WIDTH = 420
 CURVES_HEIGHT = 150
+GAP_FRAMES = 3  # at the rollouts' rate: over a longer time in which nothing was compared no line is drawn
 GROUND, GRID, INK = (24, 26, 30), (52, 56, 62), (200, 204, 210)
 FLOOR, SCORE, ALARM = (110, 118, 129), (64, 160, 255), (230, 40, 60)  # RGB
 
@@ -47,7 +49,7 @@ def write_live_film(
         raise TypeError("only rollouts that a node has published may be filmed")
     rate, crop = rollouts[0].frame_rate, rollouts[0].crop
     begin_ns, end_ns = camera[0].stamp_ns, camera[-1].stamp_ns
-    curves = Curves(compared, begin_ns, end_ns)
+    curves = Curves(compared, begin_ns, end_ns, rate)
     pictures = []
     for frame in _at_rate(camera, rate):
         seconds = (frame.stamp_ns - begin_ns) / NANOSECONDS
@@ -98,9 +100,13 @@ def _panel(frame: np.ndarray, words: str, colour: tuple[int, int, int]) -> np.nd
 
 
 class Curves:
-    """PSNR of prediction and floor at the left, the score at the right, drawn up to a moment."""
+    """PSNR of prediction and floor at the left, the score at the right, drawn up to a moment.
 
-    def __init__(self, compared: Sequence[Compared], begin_ns: int, end_ns: int) -> None:
+    rate  Hz, at which frames are compared while a prediction covers them
+    """
+
+    def __init__(self, compared: Sequence[Compared], begin_ns: int, end_ns: int, rate: float) -> None:
+        self._gap_ns = GAP_FRAMES * NANOSECONDS / rate
         self._compared = sorted(compared, key=lambda each: each.stamp_ns)
         self._begin_ns, self._span_ns = begin_ns, max(end_ns - begin_ns, 1)
         decibels = [value for each in compared for value in (each.psnr, each.floor_psnr) if np.isfinite(value)]
@@ -133,13 +139,16 @@ class Curves:
     def _line(
         self, picture: np.ndarray, past: Sequence[Compared], heights: Sequence[float], colour: tuple[int, int, int]
     ) -> None:
-        points = [
-            self._point(picture, each.stamp_ns, height)
-            for each, height in zip(past, heights, strict=True)
-            if np.isfinite(height)
-        ]
-        if points:
-            cv2.polylines(picture, [np.array(points, np.int32)], False, colour, 2, cv2.LINE_AA)
+        lines: list[list[tuple[int, int]]] = []
+        last_ns = -math.inf
+        for each, height in zip(past, heights, strict=True):
+            if not np.isfinite(height):
+                continue
+            if each.stamp_ns - last_ns > self._gap_ns:
+                lines.append([])
+            lines[-1].append(self._point(picture, each.stamp_ns, height))
+            last_ns = each.stamp_ns
+        cv2.polylines(picture, [np.array(line, np.int32) for line in lines], False, colour, 2, cv2.LINE_AA)
 
     def _point(self, picture: np.ndarray, stamp_ns: int, height: float) -> tuple[int, int]:
         top, bottom = self._rows(picture)

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from cosmos_ros.recordings.live_film import AGES_S, Compared, newest_covering, write_live_film
+from cosmos_ros.recordings.live_film import AGES_S, GROUND, Compared, Curves, newest_covering, write_live_film
 from cosmos_ros.recordings.rollout_writer import CAMERA, PREDICTED, PublishedRollout
 from cosmos_ros.rollout import Crop
 
@@ -73,6 +73,13 @@ def test_camera_and_predictions_run_side_by_side_with_the_surprise_under_them(tm
             assert (np.abs(pixel - (200, 20, 20)).max() < 25) == covered, (k, age)
     assert np.abs(film[20][20, 1] - CAMERA).max() < 25 and np.abs(film[20][20, panel + 2] - PREDICTED).max() < 25
     assert np.abs(film[5][-60:] - film[30][-60:]).max() > 50, "the curves have grown"
+
+
+def test_no_line_is_drawn_over_a_time_in_which_nothing_was_compared():
+    compared = [Compared(k * STEP, 30.0, 28.0, 0.5, False) for k in (*range(10, 15), 16, *range(40, 45))]
+    drawn = Curves(compared, 0, 50 * STEP, 10.0).until(50 * STEP, 1000)[30:-12]
+    columns = {k: (drawn[:, round(499 * k / 50)] != GROUND).any() for k in (9, 12, 15, 17, 20, 30, 38, 42, 45)}
+    assert [k for k, there in columns.items() if there] == [12, 15, 42]
 
 
 def test_nothing_but_what_a_node_published_is_filmed(tmp_path):
