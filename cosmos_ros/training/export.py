@@ -96,11 +96,13 @@ def write_weights(file: Path, headers: Mapping[str, TensorHeader], tensors: Iter
 
 
 def program_bytes(program: nn.Module) -> bytes:
-    """A scripted program's archive, its records compressed."""
+    """A scripted program's archive, its records compressed, without where its sources lay on this machine."""
     plain, small = io.BytesIO(), io.BytesIO()
     torch.jit.save(torch.jit.script(program.eval()), plain)
     with zipfile.ZipFile(plain) as given, zipfile.ZipFile(small, "w") as made:
         for record in given.infolist():
+            if record.filename.endswith(".debug_pkl"):
+                continue
             # No times, so that the same weights give the same file.
             made.writestr(zipfile.ZipInfo(record.filename), given.read(record), zipfile.ZIP_DEFLATED, compresslevel=9)
     return small.getvalue()

@@ -8,6 +8,7 @@ from torch import Tensor
 
 LUMA = (0.299, 0.587, 0.114)
 STILL, MOVING = 0.06, 0.18  # differences, on a scale of 2, that count as none and as whole motion
+LEAST_ERROR = 2e-5  # squared, that the logarithm tells from none: 53 dB
 MOVED = 10 / 127.5  # by which a pixel has to change to count as moving in the logarithmic term
 
 
@@ -64,7 +65,7 @@ def _log_error(error: Tensor, target: Tensor, last: Tensor) -> Tensor:
     moving = ((target - last).abs().amax(1, keepdim=True) > MOVED).float()
     share = moving.mean((1, 3, 4))
     of_moving = (squared * moving).mean((1, 3, 4)) / share.clamp(min=1e-3)
-    whole = (squared.mean((1, 3, 4)) + 2e-4).log().mean()
+    whole = (squared.mean((1, 3, 4)) + LEAST_ERROR).log().mean()
     return whole + 0.5 * ((of_moving + 2e-3).log() * (share > 0.005)).mean()
 
 

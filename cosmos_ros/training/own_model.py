@@ -19,7 +19,17 @@ from cosmos_ros.training.journal import Journal
 from cosmos_ros.training.loop import Recipe
 from cosmos_ros.training.ranks import Ranks
 from cosmos_ros.training.refiner_network import Refiner
-from cosmos_ros.training.rollouts import CHUNK, SAMPLES, Chunk, Windows, decode, refined_rollouts, roll_out
+from cosmos_ros.training.rollouts import (
+    CHUNK,
+    SAMPLES,
+    TEMPERATURE,
+    TOP_P,
+    Chunk,
+    Windows,
+    decode,
+    refined_rollouts,
+    roll_out,
+)
 from cosmos_ros.training.round_trips import compiled, round_trips
 from cosmos_ros.training.run import Options
 from cosmos_ros.training.sizes import Sizes
@@ -122,7 +132,7 @@ class OwnModel:
                 transformer,
                 windows,
                 seeds,
-                self.sampling,
+                Sampling(options.seed, TEMPERATURE, TOP_P),
             )
             return [(c.seed, c.true.cpu(), c.predicted.cpu(), c.best.cpu(), c.n_conditioning) for c in made]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import zipfile
 
 import pytest
 import torch
@@ -116,3 +117,11 @@ def test_the_same_weights_give_the_same_file_and_nearly_the_same_pixels(tmp_path
     decoded, camera = torch.rand(1, 3, 17, 32, 48), torch.rand(1, 3, 9, 40, 60)
     with torch.no_grad():
         assert (stored(decoded, camera) - refiner(decoded, camera)).abs().max() < 0.02
+
+
+def test_a_program_does_not_say_where_its_sources_lay(tmp_path):
+    export_refiner(Refiner((4, 4, 4, 4)), tmp_path)
+    with zipfile.ZipFile(tmp_path / "refiner.jit") as archive:
+        assert not any(
+            str(paths.__file__).rpartition("/")[0].encode() in archive.read(name) for name in archive.namelist()
+        )
