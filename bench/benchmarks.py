@@ -45,6 +45,7 @@ def main() -> None:
 
 def run(name: str, runs: Path, workers: int) -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)  # so that its workers become ours when it has ended
+    (runs / "cache").mkdir(parents=True, exist_ok=True)
     before, started = cpu_seconds(), time.monotonic()
     subprocess.run(
         ["cosmos_ros", "benchmark", name, "--out", str(runs / name), "--workers", str(workers)],
