@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -52,6 +53,14 @@ def test_the_figure_of_the_topics_shows_those_of_the_table():
 def test_the_figure_of_the_rooms_shows_every_room():
     rooms = {path.parent.name for path in (ROOT / "cosmos_ros").glob("*/__init__.py")}
     assert rooms | {"foresight"} <= words_in("rooms.svg")
+
+
+def test_the_benchmarks_tables_show_what_was_measured(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "bench")
+    tables = importlib.import_module("benchmark_tables")
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    assert tables.renewed(page, ROOT / "bench" / "results") == page
+    assert tables.renewed(page.replace("| model | ", "| model | 99.9 "), ROOT / "bench" / "results") == page
 
 
 def test_every_command_is_told():
