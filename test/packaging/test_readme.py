@@ -55,6 +55,7 @@ def test_the_figure_of_the_rooms_shows_every_room():
     assert rooms | {"foresight"} <= words_in("rooms.svg")
 
 
+@pytest.mark.processes  # choosing an OpenGL looks for its library by ldconfig
 def test_the_benchmarks_tables_show_what_was_measured(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "bench")
     tables = importlib.import_module("benchmark_tables")
