@@ -229,6 +229,31 @@ def summary(overseer: Overseer, clients: list[dict], camera: dict) -> dict:
     }
 
 
+def table(result: dict) -> str:
+    """The figures of a result as docs/soak.md shows them, in Markdown."""
+    rests, shared = result["resident_mb_at_rest"], result["shared_mb_at_rest"]
+    lost, twice = result["images_lost"], result["goals_that_ended_twice"]
+    codes = ", ".join(f"{count} {code}" for code, count in sorted(result["goals_by_code"].items(), key=lambda c: -c[1]))
+    rows = [
+        ("camera images published, lost", f"{result['images_published']:,}, {lost}"),
+        ("goals, without an answer, ended twice", f"{result['goals']:,}, {result['goals_without_an_answer']}, {twice}"),
+        ("answers", codes),
+        *((f"continuous {what}", count) for what, count in result["continuous"].items()),
+        *(
+            (f"{what}, median / 95 % / 99 %", " / ".join(f"{1e3 * s:,.0f} ms" for s in result[key].values()))
+            for what, key in (("goal to rollout", "rollout_s"), ("cancel to answer", "cancel_to_answer_s"))
+        ),
+        ("the node's memory at the first and second rest", f"{rests[0]:,.0f} and {rests[1]:,.0f} MB"),
+        ("growth", f"{result['resident_growth_percent']} %"),
+        ("shared memory of which pages have been used", f"{shared[0]:,.0f} and {shared[1]:,.0f} MB"),
+        ("the most under load, with shared memory", f"{result['resident_mb_most_under_load']:,.0f} MB"),
+    ]
+    head = (
+        f"| {result['seconds']:g} s of load, {result['size']} at {result['rate']:g} Hz, {result['clients']} clients | |"
+    )
+    return "\n".join([head, "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
+
+
 def percentiles(seconds: list[float]) -> dict[str, float]:
     if len(seconds) < 2:
         return {}
@@ -264,7 +289,7 @@ def main() -> None:
         return
     names = ("seconds", "rate", "size", "continuous_rate", "clients", "checkpoint")
     result = machine() | {name: getattr(options, name) for name in names} | measure(options)
-    print(json.dumps(result, indent=2))
+    print(json.dumps(result, indent=2), table(result), sep="\n\n")
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(result, indent=2) + "\n")
