@@ -1,4 +1,4 @@
-"""One contact sheet of a benchmark's best, median and worst clip."""
+"""One contact sheet of a benchmark's best, median and worst clip, or of the rollouts that failed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import numpy as np
 
 COLUMNS = 6
 QUALITY = 82  # JPEG
+MOST_FAILED = 3
 LABEL = 16  # pixels of height
 
 
 def write_sheet(windows: Sequence[dict], folder: Path, file: Path) -> None:
-    """Of the clips that show the model most frames, ranked by PSNR over the floor, as a JPEG.
+    """As a JPEG: the first rollouts that failed, where a benchmark says which; else of the clips that show the model
+    most frames the best, the median and the worst by PSNR over the floor.
 
     windows  of benchmark.json
     folder   the benchmark's
@@ -24,8 +26,11 @@ def write_sheet(windows: Sequence[dict], folder: Path, file: Path) -> None:
     longest = max(window["n_conditioning"] for window in windows)
     measured = [window for window in windows if "samples" in window and window["n_conditioning"] == longest]
     ranked = sorted(measured, key=gain, reverse=True)
+    shown = list(zip(("best", "median", "worst"), (ranked[0], ranked[len(ranked) // 2], ranked[-1]), strict=True))
+    if failed := [window for window in windows if "samples" in window and window["benchmark"]["model"].get("failed")]:
+        shown = [("failed", window) for window in failed[:MOST_FAILED]]
     sheets = []
-    for word, window in (("best", ranked[0]), ("median", ranked[len(ranked) // 2]), ("worst", ranked[-1])):
+    for word, window in shown:
         sheets.append(sheet(json.loads((folder / "windows" / f"{window['key']}.pictures.json").read_text())))
         print(f"{word}: {window['key']}, {gain(window):+.2f} dB against the floor")
     cv2.imwrite(str(file), np.vstack(sheets), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
