@@ -61,8 +61,9 @@ def _calibrate(args: argparse.Namespace) -> int:
     predictions = {row: [predictions_of(record, row) for record in records] for row in (MODEL, FLOOR)}
     made = sum(map(len, predictions[MODEL]))
     if not made:
-        refused = sorted({f"{count} {what}" for record in records for what, count in record["counts"].items()})
-        raise SettingError(f"nothing was predicted from these recordings: {', '.join(refused) or 'they hold no clip'}")
+        reasons = sorted({f"{count} {what}" for record in records for what, count in record["counts"].items()})
+        reasons += [record["error"] for record in records if record["error"]]
+        raise SettingError(f"nothing was predicted from these recordings: {', '.join(reasons) or 'they hold no clip'}")
     calibration = Calibration(
         validity=watching.validity,
         way=watching.way,

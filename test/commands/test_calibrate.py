@@ -52,6 +52,13 @@ def test_a_calibration_names_the_model_and_what_it_was_made_from(calibration):
     assert made.made_by["recordings"] == [f"nominal{i}" for i in range(4)]
 
 
+def test_recordings_that_cannot_be_read_are_named(bags, tiny_checkpoint, tmp_path, capsys):
+    nowhere = str(tmp_path / "nowhere")
+    arguments = ["--checkpoint", str(tiny_checkpoint), "--out", str(tmp_path / "calibration.json"), *MODEL]
+    assert cli.main(["calibrate", nowhere, *arguments]) == 1
+    assert f"nothing was predicted from these recordings: {nowhere} does not exist" in capsys.readouterr().err
+
+
 def test_labelled_recordings_say_how_soon_the_alarm_came(bags, calibration, tiny_checkpoint, tmp_path, capsys):
     given = [str(bags / name) for name in ("dark", "nominal0")]
     arguments = ["--checkpoint", str(tiny_checkpoint), "--every", "0.8", "--frames", "8", *MODEL]
