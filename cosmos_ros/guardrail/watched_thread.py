@@ -168,11 +168,14 @@ class WatchedThread:
             lock.release()
 
     def _set_running(self, guard: Guard | None) -> float:
-        """Note a sign of life; returns the seconds since the last one."""
+        """Note a sign of life; returns the seconds since the last one.
+
+        Never fewer than none: the kernel counts what a thread waited only when it has run again.
+        """
         with self._changed:
             before, now = self._since, self._clock()
             self._running, self._since = guard, now
-            return now - before
+            return max(0.0, now - before)
 
     def _clock(self) -> float:
         """Seconds, not counting those in which the thread waits for a free CPU: a busy machine makes no guard late."""

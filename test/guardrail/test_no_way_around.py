@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import itertools
 import os
 from dataclasses import fields
 from pathlib import Path
@@ -26,6 +27,7 @@ from cosmos_ros.guardrail_report import Verdict
 from cosmos_ros.rollout import Clip, Crop, GuardedRollout
 
 FRAME = (2, 2, 3)
+numbers = itertools.count()
 CROP = Crop(0, 0, 2, 2)
 
 
@@ -50,7 +52,9 @@ class Prompts(PromptGuard):
 
     def __init__(self, log: Log) -> None:
         self.log = log
-        self.settings = str(id(log))
+        self.settings = str(
+            next(numbers)
+        )  # a prompt that a guard of these settings has passed is not asked about again
 
     def judge(self, prompt):
         answer = self.log.answer("prompt")
