@@ -27,6 +27,7 @@ from cosmos_ros.training.rollouts import (
     Chunk,
     Windows,
     decode,
+    kept_chunks,
     refined_rollouts,
     roll_out,
 )
@@ -120,28 +121,22 @@ class OwnModel:
         self.tokenizer.eval().requires_grad_(False)
         windows = Windows(corpus.store, self.sizes.frame_size, corpus.shares)
 
-        def make() -> list[tuple]:
+        def make() -> list[Chunk]:
             # In the precision in which it ships, so that the rollouts are those that it will make.
             dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
             transformer = load_transformer(self.out, device=device, dtype=dtype)
             n = max(1, options.rollouts // (CHUNK * SAMPLES))
-            seeds = range(self.ranks.rank * n, (self.ranks.rank + 1) * n)
-            made = roll_out(
+            return roll_out(
                 partial(tokenize, self.tokenizer),
                 partial(decode, self.tokenizer),
                 transformer,
                 windows,
-                seeds,
+                range(self.ranks.rank * n, (self.ranks.rank + 1) * n),
                 Sampling(options.seed, TEMPERATURE, TOP_P),
             )
-            return [(c.seed, c.true.cpu(), c.predicted.cpu(), c.best.cpu(), c.n_conditioning) for c in made]
 
         self.ranks.wait()  # for what the first one exported
-        kept = self.unfinished.cached(f"rollouts-{self.ranks.rank}", make)
-        chunks = [
-            Chunk(seed, true.to(device), predicted.to(device), best.to(device), n)
-            for seed, true, predicted, best, n in kept
-        ]
+        chunks = kept_chunks(self.unfinished, self.ranks, make)
         self.journal.note("rolled out", windows=CHUNK * len(chunks), of_each=SAMPLES)
         decoder = compiled(lambda tokens: decode(self.tokenizer, tokens), device)
         return refined_rollouts(self.refiner, decoder, chunks, windows, options.steps["refiner"])

@@ -32,7 +32,7 @@ from cosmos_ros.training.loop import Recipe
 from cosmos_ros.training.own_model import as_seen
 from cosmos_ros.training.ranks import Ranks
 from cosmos_ros.training.refiner_network import Refiner
-from cosmos_ros.training.rollouts import Chunk, Windows, refined_rollouts, roll_out, round_trips_of
+from cosmos_ros.training.rollouts import Chunk, Windows, kept_chunks, refined_rollouts, roll_out, round_trips_of
 from cosmos_ros.training.run import Options
 from cosmos_ros.training.sharding import fill, gathered, require_fit, sharded
 from cosmos_ros.training.sizes import PublishedSizes
@@ -201,7 +201,7 @@ class PublishedModel:
         context = self._context()
         n_rolled = min(options.rollouts // SAMPLES, len(seeds))
 
-        def make() -> list[tuple]:
+        def make() -> list[Chunk]:
             made = round_trips_of(tokenizer.tokenize, windows, seeds[n_rolled:], spec.config.latent_shape)
             if n_rolled:
                 transformer = load_transformer(self._source, spec.config, device=ranks.device)
@@ -215,14 +215,10 @@ class PublishedModel:
                     SAMPLES,
                     context,
                 )
-            return [(c.seed, c.true.cpu(), c.predicted.cpu(), c.best.cpu(), c.n_conditioning) for c in made]
+            return made
 
-        kept = self.unfinished.cached(f"rollouts-{ranks.rank}", make)
+        chunks = kept_chunks(self.unfinished, ranks, make)
         return_memory()  # of the transformer
-        chunks = [
-            Chunk(seed, true.to(ranks.device), predicted.to(ranks.device), best.to(ranks.device), n)
-            for seed, true, predicted, best, n in kept
-        ]
         self.journal.note("rolled out", windows=n_rolled, of_each=SAMPLES, round_trips=len(chunks) - n_rolled)
         # Rolled-out windows are few: each comes so often that they are half of what the refiner sees.
         rolled = [chunk for chunk in chunks if len(chunk.predicted)]

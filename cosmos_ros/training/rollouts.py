@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from cosmos_ros.training.checkpoint import Unfinished
 from cosmos_ros.training.datasets.clips import ClipStore, Views, camera_noise, resampled, shrunk, vary
 from cosmos_ros.training.loop import Recipe
 from cosmos_ros.training.losses import refined_loss
+from cosmos_ros.training.ranks import Ranks
 from cosmos_ros.training.refiner_network import Refiner
 from cosmos_ros.training.round_trips import (
     FROM_AN_IMAGE,
@@ -122,9 +124,8 @@ def roll_out(
     for seed in seeds:
         clean, noisy = windows.draw(seed)
         true = tokenize(shrunk(noisy, windows.frame_size)).view(-1, *shape)
-        from_an_image = torch.rand((), generator=torch.Generator().manual_seed(seed)) < FROM_AN_IMAGE
-        n = 1 if from_an_image else CONDITIONING_FRAMES
-        given = true[:, : 1 if from_an_image else 2].flatten(1).repeat(samples, 1)
+        n = n_conditioning_of(seed)
+        given = true[:, : 1 if n == 1 else 2].flatten(1).repeat(samples, 1)
         of_seed = Sampling(sampling.seed + seed * len(given), sampling.temperature, sampling.top_p)
         made = completed(decoder.passes(given, of_seed, context))
         predicted = made.to(true.device).view(samples, -1, *shape)
@@ -140,10 +141,28 @@ def round_trips_of(tokenize: Tokenize, windows: Windows, seeds: Sequence[int], s
     for seed in seeds:
         _clean, noisy = windows.draw(seed)
         true = tokenize(shrunk(noisy, windows.frame_size)).view(-1, *shape).int()
-        n = 1 if torch.rand((), generator=torch.Generator().manual_seed(seed)) < FROM_AN_IMAGE else CONDITIONING_FRAMES
         none, best = true.new_empty(0, *true.shape), torch.zeros(len(true), dtype=torch.int64, device=true.device)
-        chunks.append(Chunk(seed, true, none, best, n))
+        chunks.append(Chunk(seed, true, none, best, n_conditioning_of(seed)))
     return chunks
+
+
+def n_conditioning_of(seed: int) -> int:
+    """Frames that a seed's rollouts go on from: now and then a single image."""
+    from_an_image = torch.rand((), generator=torch.Generator().manual_seed(seed)) < FROM_AN_IMAGE
+    return 1 if from_an_image else CONDITIONING_FRAMES
+
+
+def kept_chunks(unfinished: Unfinished, ranks: Ranks, make: Callable[[], list[Chunk]]) -> list[Chunk]:
+    """This rank's, on its device: as `make` gives them, or as a run that is gone on with had them."""
+
+    def on_host() -> list[tuple]:
+        return [(c.seed, c.true.cpu(), c.predicted.cpu(), c.best.cpu(), c.n_conditioning) for c in make()]
+
+    device = ranks.device
+    return [
+        Chunk(seed, true.to(device), predicted.to(device), best.to(device), n)
+        for seed, true, predicted, best, n in unfinished.cached(f"rollouts-{ranks.rank}", on_host)
+    ]
 
 
 def nearest(decode: Decode, predicted: Tensor, truth: Tensor, n: int) -> Tensor:

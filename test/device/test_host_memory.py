@@ -18,6 +18,12 @@ BLOCK = 100_000  # bytes; from 128 KB on glibc returns a block at once
 N_BLOCKS = 2000
 
 
+def printed_by(program: str) -> int:
+    """What a process of its own prints, whose allocator no other test has used."""
+    child = [sys.executable, "-c", program]
+    return int(subprocess.run(child, capture_output=True, text=True, check=True).stdout)
+
+
 def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
@@ -60,8 +66,7 @@ thread.join()
 @pytest.mark.skipif(not hasattr(host_memory._libc, "mallopt"), reason="a C library without mallopt")
 @pytest.mark.processes
 def test_a_large_block_that_a_thread_freed_is_not_taken_from_the_system_again():
-    child = [sys.executable, "-c", TWICE_THE_SAME_BLOCK]
-    pages = int(subprocess.run(child, capture_output=True, text=True, check=True).stdout)
+    pages = printed_by(TWICE_THE_SAME_BLOCK)
     assert pages < 100_000_000 / os.sysconf("SC_PAGE_SIZE") / 10
 
 
@@ -99,8 +104,7 @@ thread.join()
 @pytest.mark.skipif(not hasattr(host_memory._libc, "malloc_trim"), reason="a C library without malloc_trim")
 @pytest.mark.processes
 def test_what_is_free_at_the_end_of_a_threads_memory_is_returned_too():
-    child = [sys.executable, "-c", WHAT_A_THREAD_FREED]
-    returned = int(subprocess.run(child, capture_output=True, text=True, check=True).stdout)
+    returned = printed_by(WHAT_A_THREAD_FREED)
     assert returned > 0.9 * 40_000_000
 
 
