@@ -24,7 +24,14 @@ WORKER_BYTES = 10**9  # what a worker takes besides its model: PyTorch, OpenCV, 
 
 
 class WorkerDied(Exception):
-    """A worker process was killed, or crashed."""
+    """A worker process was killed, or crashed.
+
+    window  the one that it was lost with; None where that is not known
+    """
+
+    def __init__(self, window: Any = None) -> None:
+        super().__init__()
+        self.window = window
 
 
 def default_workers(config: ForesightConfig, model_bytes: int) -> int:
@@ -87,17 +94,18 @@ class _Worker:
         theirs.close()  # so that its end is heard on ours
 
     def begin(self, window: Any) -> None:
+        self._window = window
         try:
             self.connection.send(window)
         except OSError:
-            raise WorkerDied from None
+            raise WorkerDied(window) from None
 
     def outcome(self) -> Outcome:
         """Waits for it."""
         try:
             outcome = self.connection.recv()
         except (EOFError, OSError):
-            raise WorkerDied from None
+            raise WorkerDied(self._window) from None
         if isinstance(outcome, Failure):
             outcome.raised()
         return outcome

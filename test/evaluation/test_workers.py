@@ -50,8 +50,9 @@ def test_a_worker_that_is_killed_while_it_sends_is_noticed(evaluators):
     """Half of an outcome is in the pipe then: the rest must not be waited for."""
     outcomes = over_processes(iter(range(2)), SETTINGS, 1, evaluators.DiesWhileItSends)
     pid = next(outcomes)
-    with pytest.raises(WorkerDied):
+    with pytest.raises(WorkerDied) as died:
         next(outcomes)
+    assert died.value.window == 1
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
@@ -65,8 +66,9 @@ def test_an_outcome_counts_though_its_worker_has_died_since(evaluators):
 
     outcomes = over_processes(windows(), SETTINGS, 1, evaluators.DiesAfterwards)
     assert next(outcomes) == "the worker's last one"
-    with pytest.raises(WorkerDied):
+    with pytest.raises(WorkerDied) as died:
         next(outcomes)
+    assert died.value.window == "one that no worker takes"
 
 
 def test_whoever_leaves_early_leaves_no_worker_behind(evaluators):
