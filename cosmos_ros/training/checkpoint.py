@@ -55,11 +55,10 @@ class Unfinished:
         state = {"settings": self._settings, "part": part and part["step"]} | state
         if part is not None:
             save_whole(self._part(part["step"]), part)
-            self._ranks.wait()  # the first rank's file says that all parts are there
+        self._ranks.wait()  # the first rank's file says that all parts are there
         if self._ranks.is_first:
             save_whole(self._folder / STATE, state)
-        if part is not None:
-            self._ranks.wait()
+        self._ranks.wait()  # the file that it replaces named the parts before
         for file in self._folder.glob(self._part("*").name):
             if part is None or file != self._part(part["step"]):
                 file.unlink()

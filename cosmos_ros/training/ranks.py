@@ -6,6 +6,7 @@ draws other windows, and their gradients are averaged.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 
 from cosmos_ros.device.devices import resolve_device
@@ -24,6 +26,9 @@ from cosmos_ros.errors import SettingError
 T = TypeVar("T")
 # For which the others wait while one of them measures or reads a recording. When one dies, torchrun ends the others.
 PATIENCE = timedelta(hours=4)
+# torchrun keeps one store for as long as its processes live. A second group that a process joins must not find the
+# addresses of the first there: it would connect to ports that are closed, until its patience ends.
+joinings = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,10 @@ class Ranks:
 
     @classmethod
     def join(cls, device: str) -> Ranks:
-        """As the environment says. Waits for the others. Raises SettingError where there are fewer GPUs than ranks."""
+        """As the environment says. Waits for the others; every process joins equally often.
+
+        Raises SettingError where there are fewer GPUs than ranks.
+        """
         size = int(os.environ.get("WORLD_SIZE", "1"))
         if size == 1:
             return cls(0, 1, resolve_device(device))
@@ -50,7 +58,9 @@ class Ranks:
                 )
             mine = torch.device("cuda", at)
             torch.cuda.set_device(mine)
-        dist.init_process_group(_backend(mine), timeout=PATIENCE)
+        store, *_ = next(rendezvous("env://", timeout=PATIENCE))
+        store = dist.PrefixStore(f"joining {next(joinings)}", store)
+        dist.init_process_group(_backend(mine), store=store, rank=rank, world_size=size, timeout=PATIENCE)
         return cls(rank, size, mine)
 
     @property

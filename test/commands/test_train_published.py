@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -148,6 +151,46 @@ def test_shards_become_one_file_that_is_replaced_in_one_go(tmp_path, bag, publis
     assert {file.name for file in out.glob("*.pt")} == {"model.pt"}
     trained = load_transformer(out, device="cpu").state_dict()
     assert all((trained[name] - weight).abs().max() < 1e-3 for name, weight in whole.items())
+
+
+TWO = r"""
+import sys
+from cosmos_ros.commands import cli
+from cosmos_ros.training import loop, run
+loop.CHECKPOINT_SECONDS, loop.CHECKPOINT_SHARE, loop.NOTE_EVERY = 0, 1e9, 1
+run.write_pictures = lambda *_: None
+seeded, (whole, broken, *options) = loop.keyed, sys.argv[1:]
+def killed(seed, name, step, rank):
+    if step == 1 and name == "world-model":
+        raise KeyboardInterrupt
+    return seeded(seed, name, step, rank)
+assert cli.main(["train", "world-model", "--out", whole, *options]) == 0
+loop.keyed = killed
+assert cli.main(["train", "world-model", "--out", broken, *options]) == 130
+loop.keyed = seeded
+assert cli.main(["train", "world-model", "--out", broken, *options, "--resume"]) == 0
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.slow
+def test_two_ranks_each_keep_their_part_and_go_on_as_if_nothing_had_happened(tmp_path, bag, published):
+    script, whole, broken = tmp_path / "train.py", tmp_path / "a" / "mine", tmp_path / "b" / "mine"
+    script.write_text(TWO)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    options = ["--init", str(published), "--bags", bag, *FEW]
+    done = subprocess.run(
+        [*command, str(whole), str(broken), *options],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert losses(whole) == losses(broken) and len(losses(whole)) == 2
+    one, other = (load_file(out / "model.safetensors") for out in (whole, broken))
+    assert all(torch.equal(weight, other[name]) for name, weight in one.items())
+    assert open_checkpoint(whole).shapes == open_checkpoint(published).shapes
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ import sys
 import pytest
 import torch
 
+from cosmos_ros.training.checkpoint import STATE, Unfinished
 from cosmos_ros.training.ranks import Ranks
 
-# Two steps of a line's slope; each rank draws other points. What a rank ends with is printed.
+# Two steps of a line's slope; each rank draws other points. What a rank ends with is printed. Then they join again.
 TRAIN = r"""
-import json, sys
+import json, sys, time
 from pathlib import Path
 import torch
 from cosmos_ros.training import loop
@@ -43,6 +44,11 @@ ended = json.dumps({"rank": ranks.rank, "drawn": drawn[0][0].tolist(), "weights"
 sys.stdout.write(ended + "\n")  # at once: print would write the line's end by itself, and the other rank in between
 sys.stdout.flush()
 ranks.leave()
+if not ranks.is_first:
+    time.sleep(1)  # the other one looks for this one's address while the store holds that of the group before
+again = Ranks.join("cpu")
+assert again.gather(again.rank) == [0, 1]
+again.leave()
 """
 
 
@@ -70,3 +76,19 @@ def test_torchrun_trains_one_model_with_two_processes(tmp_path):
     assert one["share"] == ["a", "c", "e"] and other["share"] == ["b", "d"]
     assert one["gathered"] == other["gathered"] == [5, 6] and one["agreed"] and other["agreed"]
     assert (tmp_path / "training.jsonl").read_text().count('"step": 2, "loss"') == 1, "the first alone speaks"
+
+
+def test_the_part_that_a_checkpoint_names_stays_until_another_checkpoint_is_there(tmp_path):
+    """A run may be killed at any time: what the newest checkpoint names must lie beside it."""
+    part, state = tmp_path / "unfinished" / "part-0-1.pt", tmp_path / "unfinished" / STATE
+    seen = []
+
+    class Watched(Ranks):
+        def wait(self) -> None:
+            seen.append((part.exists(), state.exists() and torch.load(state)["part"]))
+
+    unfinished = Unfinished(tmp_path, {}, False, Watched(0, 2, torch.device("cpu")))
+    unfinished.keep({}, {"step": 1})
+    assert seen == [(True, False), (True, 1)]
+    unfinished.keep({})
+    assert seen[2:] == [(True, 1), (True, None)] and not part.exists()
