@@ -102,15 +102,14 @@ def check_place(path: str | Path) -> None:
     """
     path = Path(path)
     with _explained(path):
-        folder = _target(path).parent
-        while not folder.exists():
-            folder = folder.parent
-        # What the permission bits say is not all: file systems are mounted read-only, and root may write everywhere.
-        draft = _draft_beside(folder / path.name)
-        try:
-            os.close(_open_draft(draft)[0])
-        finally:
-            draft.unlink(missing_ok=True)
+        _try_draft(_target(path))
+
+
+def check_folder(folder: str | Path) -> None:
+    """As check_place does, of a folder for files that have no names yet."""
+    folder = Path(folder)
+    with _explained(folder):
+        _try_draft(folder / "any")
 
 
 def check_regular(path: str | Path) -> None:
@@ -166,6 +165,20 @@ def _open_draft(draft: Path) -> tuple[int, bool]:
             if error.errno not in _NO_TMPFILE:
                 raise
     return os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666), True
+
+
+def _try_draft(target: Path) -> None:
+    """Begin a draft of this file, in the nearest folder that is there, and give it up again. Raises OSError."""
+    folder = target.parent
+    while not folder.exists():
+        folder = folder.parent
+    (folder / target.name).exists()  # raises where the name is too long, which is not looked at in a folder to come
+    # What the permission bits say is not all: file systems are mounted read-only, and root may write everywhere.
+    draft = _draft_beside(folder / target.name)
+    try:
+        os.close(_open_draft(draft)[0])
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _give_name(handle: int, path: Path) -> None:

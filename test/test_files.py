@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cosmos_ros import files
-from cosmos_ros.files import check_place, check_regular, link_or_copy, write_whole
+from cosmos_ros.files import check_folder, check_place, check_regular, link_or_copy, write_whole
 
 
 @pytest.fixture(params=["nameless", "named"])
@@ -172,11 +172,15 @@ def test_a_place_that_cannot_be_written_is_said_with_the_remedy(tmp_path, withou
         pytest.raises(OSError, match="this user may not write there: choose another folder"),
     ):
         door(tmp_path / "folder" / "file")
+    with pytest.raises(OSError, match="plain could not be written .*choose another folder"):
+        check_folder(tmp_path / "plain")
 
 
 def test_a_place_is_checked_without_a_trace(tmp_path, every_way):
     check_place(tmp_path / "new" / "folder" / "file")
     check_place(tmp_path / "file")
+    check_folder(tmp_path)
+    check_folder(tmp_path / "new" / "folder")
     assert not list(tmp_path.iterdir())
 
 

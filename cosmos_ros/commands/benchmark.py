@@ -24,6 +24,7 @@ from cosmos_ros.evaluation.recorded import Choice, RecordedWindows
 from cosmos_ros.evaluation.results import describe_model
 from cosmos_ros.evaluation.running import Spread, measure_all
 from cosmos_ros.evaluation.store import OtherEvaluation, Store
+from cosmos_ros.files import check_folder
 from cosmos_ros.foresight import Foresight
 from cosmos_ros.metrics.perceptual import LPIPS_FILE, BadWeights, Perceptual
 from cosmos_ros.progress_bar import ProgressBar
@@ -80,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
     args.out = args.out or Path(f"benchmark_{args.name}")
     try:
         _check(args)
+        check_folder(args.out)
         with connected(args.ray):
             return BenchmarkRun(args).run()
     except (ForesightError, BadWeights, OtherEvaluation, OSError) as error:

@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     try:
+        check_place(args.out)
         with connected(args.ray):
             return _calibrate(args)
     except (ForesightError, OSError) as error:
@@ -52,7 +53,6 @@ def run(args: argparse.Namespace) -> int:
 def _calibrate(args: argparse.Namespace) -> int:
     alpha = config_of(args, SurpriseConfig).surprise_alpha
     watching = Watching(args)
-    check_place(args.out)
     outcomes: list[Outcome] = []
     status, trouble = watching.run(outcomes.append, set(), "calibrating")
     if trouble:

@@ -18,6 +18,7 @@ from cosmos_ros.evaluation.recorded import Choice, RecordedWindows
 from cosmos_ros.evaluation.results import SCHEMA, Results, describe_bag, describe_model
 from cosmos_ros.evaluation.running import Spread, measure_all
 from cosmos_ros.evaluation.store import OtherEvaluation, Store
+from cosmos_ros.files import check_folder
 from cosmos_ros.foresight import Foresight
 from cosmos_ros.metrics.perceptual import FVD_CLIPS, FVD_FILE, LPIPS_FILE, BadWeights, Perceptual
 from cosmos_ros.progress_bar import ProgressBar
@@ -81,6 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     try:
         _check(args)
+        check_folder(args.out)
         with connected(args.ray):
             return evaluate_surprise(args) if args.labels else Evaluation(args).run()
     except (ForesightError, BadWeights, OtherEvaluation, OSError) as error:

@@ -14,7 +14,7 @@ from typing import Any
 from cosmos_ros.commands.flags import add_flags, config_of, require
 from cosmos_ros.device.threads import set_cpu_threads
 from cosmos_ros.errors import ForesightError, GuardrailUnavailable, ModelUnavailable
-from cosmos_ros.files import check_place, write_whole
+from cosmos_ros.files import check_folder, check_place, write_whole
 from cosmos_ros.foresight import Foresight
 from cosmos_ros.progress import Progress
 from cosmos_ros.progress_bar import ProgressBar
@@ -59,9 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     todo = list(jobs(args.inputs, args.prompt))
     try:
+        check_folder(args.out)
         run = _Run(args, [job.path for job in todo if isinstance(job, Job)])
         run.foresight.load()
-    except ForesightError as error:
+    except (ForesightError, OSError) as error:
         return _complain(str(error))
     status = 0
     with ProgressBar(
