@@ -25,9 +25,11 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from cosmos_ros.errors import SettingError
 from cosmos_ros.setting import C, Config, Setting, Value, When, parameter_file, renamed, setting, settings_of, truth
 
 __all__ = [  # with what setting.py defines, so that one import is enough
@@ -229,8 +231,8 @@ class NodeConfig(Config):
     )
     max_frames: int = setting(
         96,
-        "Frames that a goal may ask for. What is more than the model predicts at once is predicted in stretches, each "
-        "from the last frames of the one before, and takes so much more time and memory.",
+        "Frames that a goal, or `continuous_frames`, may ask for. What is more than the model predicts at once is "
+        "predicted in stretches, each from the last frames of the one before, and takes so much more time and memory.",
         when=When.ANY_TIME,
         bounds=(1, 10_000),
     )
@@ -275,7 +277,8 @@ class ContinuousConfig(Config):
     continuous_frames: int = setting(
         0,
         "Frames of each continuous prediction, rounded up to whole latent frames of the model (8 frames each in the "
-        "published models); more than it predicts at once come in stretches. 0: as many as it predicts at once.",
+        "published models), at most `max_frames`; more than it predicts at once come in stretches. 0: as many as it "
+        "predicts at once.",
         when=When.ANY_TIME,
         bounds=(0, 10_000),
     )
@@ -315,6 +318,19 @@ class SurpriseConfig(Config):
 
 TABLES = (ForesightConfig, SamplingConfig, ClipConfig, NodeConfig, ContinuousConfig, SurpriseConfig)
 SETTINGS = {each.name: each for table in TABLES for each in settings_of(table)}
+
+
+def check_together(values: Mapping[str, Any]) -> None:
+    """What no setting can say by itself. Raises SettingError.
+
+    values  of all settings, those that are new among them
+    """
+    asked, most = values["continuous_frames"], values["max_frames"]
+    if asked > most:
+        raise SettingError(
+            f"continuous_frames must not be more than max_frames; got {asked} and {most}: raise max_frames first, or "
+            "ask for fewer"
+        )
 
 
 def as_yaml(settings: Iterable[Setting] = tuple(SETTINGS.values())) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
@@ -10,7 +10,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from cosmos_ros.errors import SettingError
-from cosmos_ros.settings import SETTINGS, C, Setting, Value, When, settings_of
+from cosmos_ros.settings import SETTINGS, C, Setting, Value, When, check_together, settings_of
 
 
 class Parameters:
@@ -36,12 +36,28 @@ class Parameters:
         return table(**{each.name: self[each.name] for each in settings_of(table)})
 
     def _judge(self, parameters: Iterable[Parameter]) -> SetParametersResult:
-        for parameter in parameters:
-            if parameter.name not in SETTINGS:
-                continue  # not ours: use_sim_time and the like
-            if objection := self._objection(SETTINGS[parameter.name], parameter.value):
-                return SetParametersResult(successful=False, reason=objection)
-        return SetParametersResult(successful=True)
+        # Not use_sim_time and the like, which are not ours.
+        given = {each.name: each.value for each in parameters if each.name in SETTINGS}
+        objections = [self._objection(SETTINGS[name], value) for name, value in given.items()]
+        objection = next(filter(None, objections), "") or self._objection_to_all(given)
+        return SetParametersResult(successful=not objection, reason=objection)
+
+    def _objection_to_all(self, given: Mapping[str, Value]) -> str:
+        """Why these values cannot stand with the others; empty where they can.
+
+        Of those that are only being declared the default counts.
+        """
+        values = {
+            name: self[name] if self._node.has_parameter(name) else each.default
+            for name, each in SETTINGS.items()
+            if name not in given
+        }
+        values.update(given)
+        try:
+            check_together(values)
+        except SettingError as error:
+            return str(error)
+        return ""
 
     def _objection(self, setting: Setting, value: Value) -> str:
         """Why the parameter cannot take this value now; empty where it can."""

@@ -106,6 +106,24 @@ def test_what_is_out_of_range_at_the_start_names_the_parameter(declared):
         declared(max_age="long")
 
 
+def test_continuous_predictions_may_be_as_long_as_goals_and_no_longer(declared):
+    node, parameters = declared()
+    longer, lower = Parameter("continuous_frames", value=97), Parameter("max_frames", value=48)
+    says = "continuous_frames must not be more than max_frames; got 97 and 96: raise max_frames first"
+    assert says in node.set_parameters([longer])[0].reason and parameters["continuous_frames"] == 0
+    assert node.set_parameters_atomically([longer, Parameter("max_frames", value=97)]).successful
+    assert "got 97 and 48" in node.set_parameters([lower])[0].reason and parameters["max_frames"] == 97
+    both = [lower, Parameter("continuous_frames", value=48)]
+    assert node.set_parameters_atomically(both).successful and parameters["max_frames"] == 48
+
+
+def test_a_node_may_start_with_longer_continuous_predictions_where_goals_may_be_as_long(declared):
+    _, parameters = declared(continuous_frames=200, max_frames=200)
+    assert parameters["continuous_frames"] == 200
+    with pytest.raises(InvalidParameterValueException, match="must not be more than max_frames; got 200 and 96"):
+        declared(continuous_frames=200)
+
+
 def test_what_is_read_at_the_start_cannot_be_set(declared):
     node, parameters = declared()
     answer = node.set_parameters([Parameter("autostart", value=False)])[0]
