@@ -41,7 +41,6 @@ class ImageNow:
     ) -> None:
         self._node, self._ahead_s = node, ahead_s
         self._frames = FrameForNow(alarm, restarts)
-        self._frame_id = ""
         self._last: tuple[int, float, int] | None = None  # epoch, seconds ahead and stamp of what went out last
         self._publisher = node.create_lifecycle_publisher(Image, "~/image_now", QUEUE)
         self._busy_s = 1 / (LOOKS_PER_FRAME * frame_rate)
@@ -73,8 +72,7 @@ class ImageNow:
         """Take in a released rollout, or a stretch of one. Raises TypeError for anything but a GuardedRollout."""
         if not isinstance(rollout, GuardedRollout):
             raise TypeError(f"only guarded frames may be shown; got {type(rollout).__name__}")
-        if self._frames.add(rollout, epoch, self._now_ns()):
-            self._frame_id = frame_id  # of all that are held: another camera's begin anew
+        self._frames.add(rollout, epoch, self._now_ns(), frame_id)
 
     def stop(self) -> None:
         """Forget all predictions."""
@@ -101,8 +99,8 @@ class ImageNow:
             shown = self._frames.at(now_ns, ahead_s)
         except NothingToShow:
             return
-        this = (self._frames.epoch(now_ns), ahead_s, shown.stamp_ns)
+        this = (shown.epoch, ahead_s, shown.stamp_ns)
         went_out = self._last is not None and self._last[:2] == this[:2] and self._last[2] >= this[2]
         if not went_out:
             self._last = this
-            self._publisher.publish(frame_message(shown.rollout, shown.index, self._frame_id))
+            self._publisher.publish(frame_message(shown.rollout, shown.index, shown.frame_id))

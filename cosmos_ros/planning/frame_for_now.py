@@ -22,10 +22,16 @@ class NothingToShow(Exception):
 
 @dataclass(frozen=True)
 class Shown:
-    """Frame `index` of a rollout."""
+    """Frame `index` of a rollout.
+
+    frame_id  of the camera that took the rollout's clip
+    epoch     in which that clip was taken
+    """
 
     rollout: GuardedRollout
     index: int
+    frame_id: str
+    epoch: int
 
     @property
     def stamp_ns(self) -> int:
@@ -43,6 +49,7 @@ class FrameForNow:
         self._alarm, self._restarts_now, self._restarts = alarm, restarts, restarts()
         self._lock = threading.Lock()
         self._rollouts: list[GuardedRollout] = []  # the newest clip last, of one clip the last that was released
+        self._frame_id = ""  # of all of these: another camera's begin anew
         self._now_ns = 0
         self._epoch = 0
         self._why_none = NONE_YET
@@ -53,19 +60,19 @@ class FrameForNow:
             self._tell_time(now_ns)
             return self._epoch
 
-    def add(self, rollout: GuardedRollout, epoch: int, now_ns: int) -> bool:
-        """Take in a released rollout, or a stretch of one; False where it belongs to another time."""
+    def add(self, rollout: GuardedRollout, epoch: int, now_ns: int, frame_id: str = "") -> None:
+        """Take in a released rollout, or a stretch of one, unless it belongs to another time."""
         with self._lock:
             self._tell_time(now_ns)
             ahead_ns = rollout.conditioning_stamps_ns[-1] - now_ns
             if epoch != self._epoch:
-                return False
+                return
             if ahead_ns > _period_ns(rollout):
                 self._why_none = f"the last prediction's clip is stamped {ahead_ns / NANOSECONDS:.3f} s after the clock"
-                return False
+                return
             kept = [other for other in self._rollouts if not _replaces(rollout, other)]
             self._rollouts = sorted([*kept, rollout], key=lambda each: each.conditioning_stamps_ns[-1])
-            return True
+            self._frame_id = frame_id
 
     def clear(self) -> None:
         """Forget all predictions."""
@@ -87,7 +94,7 @@ class FrameForNow:
             for rollout in reversed(self._rollouts):
                 index = min(range(len(rollout.stamps_ns)), key=lambda i: abs(rollout.stamps_ns[i] - time_ns))
                 if abs(rollout.stamps_ns[index] - time_ns) <= _period_ns(rollout) / 2:
-                    return Shown(rollout, index)
+                    return Shown(rollout, index, self._frame_id, self._epoch)
             raise NothingToShow(_why_not(self._rollouts[-1], time_ns))
 
     def _tell_time(self, now_ns: int) -> None:

@@ -113,13 +113,17 @@ def test_a_clock_that_jumps_back_forgets_everything_and_what_is_still_being_pred
 def test_where_the_cameras_images_begin_anew_what_was_predicted_before_is_forgotten(released):
     restarts = [0]
     frames = FrameForNow(restarts=lambda: restarts[0])
-    add(frames, released(0), 0)
     before = frames.epoch(START)
+    frames.add(released(0), before, START, "left")
+    left = frames.at(START + 300 * MS)
     restarts[0] = 1
     assert "the camera's images began anew" in why(frames, 300)
-    assert not frames.add(released(100), before, START + 300 * MS), "its clip is of the camera before"
-    assert frames.add(released(100), frames.epoch(START), START + 300 * MS)
+    frames.add(released(100), before, START + 300 * MS, "left")
+    assert "the camera's images began anew" in why(frames, 300), "its clip is of the camera before"
+    frames.add(released(100), frames.epoch(START), START + 300 * MS, "right")
     assert shown(frames, 400) == 400
+    right = frames.at(START + 400 * MS)
+    assert (left.frame_id, right.frame_id) == ("left", "right") and left.epoch != right.epoch
 
 
 def test_a_prediction_that_is_stamped_after_the_clock_is_of_another_time(frames, released):
