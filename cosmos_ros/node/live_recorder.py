@@ -57,6 +57,7 @@ class LiveRecorder(Node):
         self._folder, self._n_rollouts, self._last_map_ns = folder, 0, 0
         self._bag = Writer(folder / BAG, version=9, storage_plugin=StoragePlugin.MCAP)
         self._bag.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+        self._recording, self._lock = False, threading.Lock()
         self._state = self.create_client(GetState, f"{NODE}/get_state")
 
     def wait_until_active(self, stop: threading.Event) -> None:
@@ -72,6 +73,7 @@ class LiveRecorder(Node):
     def listen(self) -> None:
         """Record from now on."""
         self._bag.open()
+        self._recording = True
         store = get_typestore(Stores.ROS2_JAZZY)
         for file in sorted((share_directory() / "msg").glob("*.msg")):
             store.register(get_types_from_msg(file.read_text(), f"cosmos_ros/msg/{file.stem}"))
@@ -85,11 +87,15 @@ class LiveRecorder(Node):
         self.create_subscription(Surprise, f"{NODE}/surprise", self._keep_surprise, QUEUE)
 
     def close(self) -> None:
-        """Finish the MCAP."""
-        self._bag.close()
+        """Finish the MCAP. What an executor still hands over then is not recorded any more."""
+        with self._lock:
+            self._recording = False
+            self._bag.close()
 
     def _keep(self, connection: Connection, message: bytes) -> None:
-        self._bag.write(connection, self.get_clock().now().nanoseconds, message)
+        with self._lock:
+            if self._recording:
+                self._bag.write(connection, self.get_clock().now().nanoseconds, message)
 
     def _keep_map(self, connection: Connection, message: bytes) -> None:
         now_ns = self.get_clock().now().nanoseconds

@@ -50,3 +50,19 @@ def test_what_the_node_says_is_recorded_with_its_meaning(robot, node, recorder, 
         definition = next(c.msgdef.data for c in reader.connections if c.topic == "/foresight/surprise")
         assert "float32 floor_psnr" in definition and "builtin_interfaces/Time" in definition
     assert json.loads((folder / "rollout.json").read_text())["frame_rate"] == 10
+
+
+def test_what_comes_while_the_recording_ends_is_not_recorded_and_ends_nothing(tmp_path):
+    """An executor's thread has a message in its hands already when another thread closes the recording."""
+    context = Context()
+    rclpy.init(context=context)
+    recorder = LiveRecorder(tmp_path, context=context)
+    recorder.listen()
+    (late,) = [each.callback for each in recorder.subscriptions if each.topic_name == "/foresight/camera_info"]
+    late(b"\0" * 8)
+    recorder.close()
+    late(b"\0" * 8)
+    with AnyReader([tmp_path / "loop"]) as reader:
+        assert [connection.topic for connection, *_ in reader.messages()] == ["/foresight/camera_info"]
+    recorder.destroy_node()
+    rclpy.try_shutdown(context=context)
