@@ -38,6 +38,7 @@ from cosmos_ros.settings import ForesightConfig
 from cosmos_ros.world_model import ModelSpec, Sampling, Transformer, load_transformer
 from cosmos_ros.world_model.checkpoints.weight_files import fingerprint
 from cosmos_ros.world_model.decoding.engine import WindowDecoder, completed
+from cosmos_ros.world_model.decoding.packed_products import pack
 
 TEMPERATURES, TOP_PS, BATCHES = (0.0, 0.5, 1.0), (0.5, 0.8, 1.0), (1, 3)
 TINY_ROUNDS = 3  # cells of tiny models are small: so many seeds (of B = 1), or batches, in each
@@ -123,12 +124,15 @@ class Checker:
                 self._shipped = load_transformer(
                     spec.directory, spec.config, device=torch.device("cpu"), dtype=torch.float32
                 )
+                pack(self._shipped)
             clip = cell.seed // 100 * CLIPS_APART % len(self._prompts)
             return self._shipped, self._prompts[clip][None], None
         config, text = small_kinds()[cell.model]
         random = torch.Generator().manual_seed(cell.seed)
         prompt = torch.randint(config.vocab_out, (1, 2 * config.tokens_per_latent_frame), generator=random)
-        return transformer(config, torch.float32), prompt, context_of(config) if text else None
+        model = transformer(config, torch.float32)
+        pack(model)
+        return model, prompt, context_of(config) if text else None
 
 
 class Tally:
@@ -164,6 +168,8 @@ class Tally:
         for cell in filter(self.__contains__, everything):
             models.setdefault(cell.model, Counter()).update(self._rows[str(cell)])
         total = sum(models.values(), Counter())
+        for each in models.values():
+            each["seconds"] = round(each["seconds"])
         return {
             "device": device() | {"name": "CPU, float32"},
             **self._made_with,

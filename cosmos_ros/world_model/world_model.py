@@ -29,6 +29,7 @@ from cosmos_ros.world_model.decoding.engine import (
     WindowDecoder,
     stepwise,
 )
+from cosmos_ros.world_model.decoding.packed_products import pack
 from cosmos_ros.world_model.decoding.sampling import Sampling
 from cosmos_ros.world_model.diffusion_decoder.decoder import load_diffusion_decoder
 from cosmos_ros.world_model.diffusion_decoder.sampler import PUBLISHED_STEPS
@@ -163,6 +164,7 @@ class WorldModel:
             ranks.start()
             return cls(spec, programs, ranks, text_encoder, refiner, memory, diffusion=diffusion)
         transformer = load_transformer(spec.checkpoint, spec.config, device=place, dtype=precision)
+        pack(transformer)
         computes_in = FLOAT8 if dtype == FLOAT8 and in_float8(transformer, place) else ""
         if memory.tables_on_host:
             transformer.tok_embeddings = HostTable(transformer.get_parameter("tok_embeddings.weight"), place)
