@@ -1,8 +1,9 @@
 """`cosmos_ros train`: a world model of your own, from recordings of your robot's cameras, from simulated ones, or both.
 
-What comes out is a directory in the published layout, which the node loads as it is. From one of NVIDIA's models on,
-the world model and a refiner can be trained (docs/training.md). `cosmos_ros train all --out DIR
---episodes 4 --tokenizer-steps 2 --world-model-steps 2 --refiner-steps 2` runs on any CPU, to see that everything works.
+What comes out is a directory in the published layout, which the node loads as it is. From a model on that was made
+elsewhere, one of NVIDIA's above all, the world model and a refiner can be trained (docs/training.md). `cosmos_ros train
+all --out DIR --episodes 4 --tokenizer-steps 2 --world-model-steps 2 --refiner-steps 2` runs on any CPU, to see that
+everything works.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from cosmos_ros.training.checkpoint import Unfinished
 from cosmos_ros.training.datasets.corpus import Corpus, Framing, Storage
 from cosmos_ros.training.datasets.loading import WorkerLost
 from cosmos_ros.training.datasets.recorded import BadFootage
-from cosmos_ros.training.export import check_directory
+from cosmos_ros.training.export import check_directory, is_ours
 from cosmos_ros.training.journal import Journal
 from cosmos_ros.training.loop import TrainingDiverged
 from cosmos_ros.training.opengl import load_mujoco
-from cosmos_ros.training.own_model import OwnModel
+from cosmos_ros.training.own_model import OwnModel, is_sayable
 from cosmos_ros.training.published_model import PublishedModel
 from cosmos_ros.training.ranks import Ranks
 from cosmos_ros.training.robots.catalogue import ROBOTS
@@ -36,12 +37,13 @@ from cosmos_ros.training.robots.models import ALL, INSTALL, RobotModel, robot_mo
 from cosmos_ros.training.run import Options, Run, Trainee
 from cosmos_ros.training.sizes import PublishedSizes, Sizes
 from cosmos_ros.world_model import ModelSpec
-from cosmos_ros.world_model.checkpoints.transformer_weights import holds_weights
+from cosmos_ros.world_model.checkpoints.transformer_weights import WEIGHTS_FILES, holds_weights
+from cosmos_ros.world_model.tokenizer.programs import ENCODER
 from cosmos_ros.world_model.tokenizer.programs import check as check_tokenizer
 
 STAGES = ("tokenizer", "world-model", "refiner")
 PUBLISHED_STAGES = STAGES[1:]
-# How much is trained: of a model of our own sizes, and from one of NVIDIA's on, whose clips have 12,800 tokens.
+# How much is trained: of a model of our own sizes, and from one made elsewhere on. NVIDIA's clips have 12,800 tokens.
 AMOUNTS = {
     "world_model_steps": (2800, 1000),
     "refiner_steps": (2200, 1000),
@@ -83,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             f"--{name.replace('_', '-')}",
             type=int,
             metavar="N",
-            help=f"{help_line} (default: {own}; {published} where --init is one of NVIDIA's models)",
+            help=f"{help_line} (default: {own}; {published} where --init was made elsewhere, as NVIDIA's models)",
         )
     parser.add_argument("--seed", type=int, default=0, help=f"of everything that is random {default}")
     parser.add_argument("--pictures", type=int, default=4, metavar="N", help=f"how often in a stage {default}")
@@ -99,13 +101,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train as the arguments say. The output directory always holds the newest whole part of each stage.
-
-    Raises SettingError.
-    """
-    check(args)
-    sizes = PublishedSizes.of(args.config) if is_published(args.init) else Sizes.of(args.config)
+    """Train as the arguments say. The output directory always holds the newest whole part of each stage."""
     try:
+        sizes = PublishedSizes.of(args.config) if check(args) else Sizes.of(args.config)
         check_directory(args.out)
         if args.episodes and importlib.util.find_spec("mujoco") is None:
             return _failed("simulates robot cameras with MuJoCo, and it is missing: pip install mujoco")
@@ -184,19 +182,26 @@ def deciding(
     }
 
 
-def is_published(init: Path | None) -> bool:
-    """Whether a checkpoint is one of NVIDIA's; one that holds no transformer is not.
+def is_made_elsewhere(init: Path | None) -> bool:
+    """Whether a checkpoint is to be trained as it was published: its tokenizer or its transformer is none of ours.
 
-    Raises SettingError where it holds one that is none of this family, or that is not whole.
+    Raises SettingError where it holds a transformer that is none of this family, or that is not whole, and where there
+    is a tokenizer from elsewhere without one; ModelUnavailable where a tokenizer's program is damaged.
     """
     if init is None:
         return False
-    try:
-        return ModelSpec.of_checkpoint(init).published
-    except ModelUnavailable as error:
-        if holds_weights(init):
+    if holds_weights(init):
+        try:
+            spec = ModelSpec.of_checkpoint(init)
+        except ModelUnavailable as error:
             raise SettingError(f"--init: {error}") from error
-        return False
+        return spec.published or not (is_sayable(spec.config) and is_ours(init))
+    if (init / ENCODER).is_file() and not is_ours(init):
+        raise SettingError(
+            f"--init {init} holds a tokenizer that was made elsewhere, which can only be trained with the transformer "
+            f"that knows its tokens, and no transformer: expected {' or '.join(WEIGHTS_FILES)} beside it"
+        )
+    return False
 
 
 def _name(stage: str) -> str:
@@ -208,18 +213,21 @@ def _failed(message: str) -> int:
     return 1
 
 
-def check(args: argparse.Namespace) -> None:
-    """Fill in what depends on others, and raise SettingError for numbers with which nothing could be trained."""
+def check(args: argparse.Namespace) -> bool:
+    """Fill in what depends on others; returns whether --init is a model that was made elsewhere.
+
+    Raises SettingError for numbers with which nothing could be trained, ModelUnavailable where --init cannot be used.
+    """
     if args.episodes is None:
         args.episodes = 0 if args.bags else SIMULATED_EPISODES
-    published = is_published(args.init)
+    made_elsewhere = is_made_elsewhere(args.init)
     for name, amounts in AMOUNTS.items():
         if getattr(args, name) is None:
-            setattr(args, name, amounts[published])
+            setattr(args, name, amounts[made_elsewhere])
     positive = ["tokenizer_batch", "world_model_batch", "windows", "workers"]
     not_negative = ["episodes", "film_minutes", "seed", "pictures", *(f"{_name(stage)}_steps" for stage in STAGES)]
-    # From a published model on, round trips alone can do.
-    (not_negative if published else positive).append("rollouts")
+    # From a model made elsewhere on, round trips alone can do.
+    (not_negative if made_elsewhere else positive).append("rollouts")
     require(args, positive=positive, not_negative=not_negative)
     if not args.bags and not args.episodes:
         raise SettingError("there is nothing to train on: give --bags, or a positive --episodes")
@@ -231,15 +239,17 @@ def check(args: argparse.Namespace) -> None:
         raise SettingError(f"--held-out must not name what is trained on: {', '.join(twice)}")
     if args.stage in ("world-model", "refiner") and args.init is None:
         raise SettingError(f"'train {args.stage}' goes on from a tokenizer; name its model with --init")
-    if published:
+    if made_elsewhere:
         if args.stage not in PUBLISHED_STAGES:
             raise SettingError(
-                f"--init {args.init} is one of NVIDIA's models, and its tokenizer is a finished program that cannot be "
-                f"trained: its transformer knows no other tokens. Give the stage {' or '.join(PUBLISHED_STAGES)}"
+                f"--init {args.init} was not made by cosmos_ros train, and its tokenizer is a finished program that "
+                "cannot be trained: its transformer knows no other tokens. Give the stage "
+                f"{' or '.join(PUBLISHED_STAGES)}"
             )
         check_tokenizer(args.init)
-        return
+        return True
     if args.prompt:
-        raise SettingError("--prompt is for one of NVIDIA's models that reads a prompt; name it with --init")
-    if args.init is not None and not (args.init / "encoder.jit").is_file():
-        raise SettingError(f"--init {args.init} holds no exported model: there is no encoder.jit in it")
+        raise SettingError("--prompt is for a model that reads a prompt, as two of NVIDIA's; name it with --init")
+    if args.init is not None and not (args.init / ENCODER).is_file():
+        raise SettingError(f"--init {args.init} holds no exported model: there is no {ENCODER} in it")
+    return False

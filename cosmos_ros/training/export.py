@@ -8,6 +8,7 @@ import json
 import math
 import zipfile
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -140,6 +141,17 @@ def describe(config: TransformerConfig, sizes: Sizes, name: str) -> dict:
     }
 
 
+def is_ours(directory: Path) -> bool:
+    """Whether a directory's tokenizer is one that export_tokenizer wrote: its programs keep their classes' names.
+
+    Raises ModelUnavailable as load_exported does.
+    """
+    programs = {"encoder.jit": PixelsToIndices, "decoder.jit": IndicesToPixels}
+    there = {name: kind for name, kind in programs.items() if (directory / name).is_file()}
+    ours = [_read(directory / name).original_name == kind.__name__ for name, kind in there.items()]
+    return "encoder.jit" in there and all(ours)
+
+
 def load_exported(
     directory: Path, tokenizer: VideoTokenizer, transformer: Transformer | None, refiner: Refiner | None
 ) -> None:
@@ -156,6 +168,7 @@ def load_exported(
         load_refiner(directory, refiner)
     if transformer is not None and (directory / "config.json").is_file():
         trained = load_transformer(directory, device="cpu", dtype=torch.float32)
+        _require_same(trained.config, transformer.config, directory)
         _fill(transformer, trained.state_dict(), directory)
 
 
@@ -167,9 +180,26 @@ def load_refiner(directory: Path, refiner: Refiner) -> None:
 def _fill_from(file: Path, network: nn.Module, part: str = "") -> None:
     if not file.is_file():
         return
-    with reading(file, remedy="train that part anew"):
-        program = load_program(file, "cpu")
+    program = _read(file)
     _fill(network, (getattr(program, part) if part else program).state_dict(), file)
+
+
+def _read(file: Path) -> torch.jit.ScriptModule:
+    with reading(file, remedy="train that part anew"):
+        return load_program(file, "cpu")
+
+
+def _require_same(there: TransformerConfig, wanted: TransformerConfig, origin: Path) -> None:
+    """Raises SettingError where weights would be read as another network's: shapes do not show the number of heads.
+
+    Frames of another size make no other network.
+    """
+    for each in fields(wanted):
+        old, new = getattr(there, each.name), getattr(wanted, each.name)
+        if each.name != "latent_shape" and old != new:
+            raise SettingError(
+                f"--init {origin} is of another architecture than --config says: {each.name} is {old}, not {new}"
+            )
 
 
 def _fill(network: nn.Module, weights: dict[str, Tensor], origin: Path) -> None:

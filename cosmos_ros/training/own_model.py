@@ -52,7 +52,7 @@ class OwnModel:
         torch.set_float32_matmul_precision("high")
         torch.manual_seed(options.seed)
         self.tokenizer = VideoTokenizer(sizes.tokenizer)
-        self.transformer = Transformer(transformer_config(sizes))
+        self.transformer = Transformer(sizes.transformer)
         initialise(self.transformer)
         self.refiner = Refiner(sizes.refiner_channels)
         if options.init is not None:
@@ -167,15 +167,17 @@ def as_seen(clips: Tensor, frame_size: tuple[int, int]) -> Tensor:
     return resampled(clips, Views.whole(len(clips), (clips.shape[2], clips.shape[3])), frame_size)
 
 
-def transformer_config(sizes: Sizes) -> TransformerConfig:
-    return TransformerConfig(
-        n_layers=sizes.layers,
-        dim=sizes.width,
-        n_heads=sizes.heads,
-        n_kv_heads=sizes.key_value_heads,
-        head_dim=sizes.width // sizes.heads,
-        ffn_hidden=sizes.ffn_hidden,
-        vocab_in=sizes.tokenizer.vocabulary,
-        vocab_out=sizes.tokenizer.vocabulary,
-        latent_shape=sizes.latent_shape,
+def is_sayable(config: TransformerConfig) -> bool:
+    """Whether there are Sizes that make this transformer: none make one that reads text, for one."""
+    plain = TransformerConfig(
+        n_layers=config.n_layers,
+        dim=config.dim,
+        n_heads=config.n_heads,
+        n_kv_heads=config.n_kv_heads,
+        head_dim=config.dim // config.n_heads,
+        ffn_hidden=config.ffn_hidden,
+        vocab_in=config.vocab_out,
+        vocab_out=config.vocab_out,
+        latent_shape=config.latent_shape,
     )
+    return config == plain

@@ -1,5 +1,6 @@
-"""One of NVIDIA's models in training: its tokenizer stays as published, its transformer is cut over the ranks.
+"""A model in training that was made elsewhere: its tokenizer stays as published, its transformer is cut over the ranks.
 
+NVIDIA's are the largest of these; any checkpoint in their layout will do, whatever its tokenizer's programs consist of.
 The refiner is ours, of the size that --config says, and is trained on rollouts of the checkpoint.
 """
 
@@ -288,7 +289,7 @@ class PublishedModel:
             )
             write_weights(self._weights, headers, wholes)
         # The name says whose model it is, and so under which guardrail it runs, also where its tensors do not.
-        name = spec.name if spec.name.startswith(PUBLISHED_NAMES) else spec.directory.name
+        name = spec.directory.name if spec.published and not spec.name.startswith(PUBLISHED_NAMES) else spec.name
         settings = read_settings(spec.directory) | {
             "name": name,
             "latent_shape": list(spec.config.latent_shape),

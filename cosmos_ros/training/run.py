@@ -53,7 +53,7 @@ class Options:
 
 
 class Trainee(Protocol):
-    """What a run trains: a model of our own, or one of NVIDIA's. Every rank calls all of it, unless it says otherwise.
+    """What a run trains: a model of our own, or one made elsewhere. Every rank calls all of it, unless it says so.
 
     pictured  whether pictures are drawn during a stage too, and not at the end alone
     sizes     what --config said of it

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import yaml
 
 from cosmos_ros.errors import SettingError
+from cosmos_ros.world_model import TransformerConfig
 from cosmos_ros.world_model.model_spec import PUBLISHED_COMPRESSION, ModelSpec
 
 TIME_COMPRESSION = 8  # frames of a latent frame
@@ -82,11 +83,29 @@ class Sizes:
             raise SettingError(f"frame_size must be two multiples of {step}; got {list(self.frame_size)}")
         if self.width % self.heads or self.heads % self.key_value_heads:
             raise SettingError("width must be a multiple of heads, and heads of key_value_heads")
+        try:
+            _ = self.transformer
+        except ValueError as error:
+            raise SettingError(str(error)) from error
 
     @classmethod
     def of(cls, file: Path | None) -> Sizes:
         """From a YAML file of these fields; None: the model that ships. Raises SettingError."""
         return _read(cls, file)
+
+    @property
+    def transformer(self) -> TransformerConfig:
+        return TransformerConfig(
+            n_layers=self.layers,
+            dim=self.width,
+            n_heads=self.heads,
+            n_kv_heads=self.key_value_heads,
+            head_dim=self.width // self.heads,
+            ffn_hidden=self.ffn_hidden,
+            vocab_in=self.tokenizer.vocabulary,
+            vocab_out=self.tokenizer.vocabulary,
+            latent_shape=self.latent_shape,
+        )
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -97,7 +116,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class PublishedSizes:
-    """What can be chosen where training goes on from one of NVIDIA's models; the rest is as they made it.
+    """What can be chosen where training goes on from a model that was made elsewhere; the rest is as it is there.
 
     frame_size        (height, width) in pixels, up to the checkpoint's; empty: the checkpoint's
     frame_rate        Hz, at which clips are picked, and the model's own from then on; None: the checkpoint's

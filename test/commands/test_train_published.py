@@ -193,11 +193,58 @@ def test_two_ranks_each_keep_their_part_and_go_on_as_if_nothing_had_happened(tmp
     assert open_checkpoint(whole).shapes == open_checkpoint(published).shapes
 
 
+def test_somebody_elses_model_is_trained_as_published_ones_are_and_keeps_its_name(tmp_path, bag, tiny_checkpoint):
+    """Neither NVIDIA's nor ours: its tokenizer is a program that we know nothing of, in a folder of its own."""
+    theirs, refined, trained = tmp_path / "theirs", tmp_path / "refined", tmp_path / "trained"
+    shutil.copytree(tiny_checkpoint, theirs)
+    (theirs / "tokenizer").mkdir()
+    for name in ("encoder.jit", "decoder.jit"):
+        (theirs / name).rename(theirs / "tokenizer" / name)
+    config = tmp_path / "config.yaml"
+    config.write_text("refiner_channels: [4, 4, 4, 4]")
+    options = ["--bags", bag, "--config", str(config), *FEW]
+    assert cli.main(["train", "refiner", "--init", str(theirs), "--out", str(refined), *options]) == 0
+    spec = ModelSpec.of_checkpoint(refined)
+    assert (spec.name, spec.published, spec.frame_size) == ("tiny", False, (32, 64))
+    assert WorldModel.from_checkpoint(refined, device="cpu").decoding.refined
+    assert (refined / "encoder.jit").samefile(theirs / "tokenizer" / "encoder.jit")
+    assert "Built on NVIDIA" not in (refined / "MODEL_CARD.md").read_text()
+    assert cli.main(["train", "world-model", "--init", str(refined), "--out", str(trained), *options]) == 0
+    model = WorldModel.from_checkpoint(trained, device="cpu")
+    assert model.spec.name == "tiny" and model.decoding.refined
+    before, after = (load_transformer(out, device="cpu").state_dict() for out in (theirs, trained))
+    assert all(0 < (after[name] - weight).abs().max() < 1e-3 for name, weight in before.items())
+
+
+def test_whose_a_model_is_shows_in_its_tokenizer_and_in_its_transformer(
+    tmp_path, tiny_checkpoint, tiny_text_checkpoint
+):
+    ours = embedded_model()
+    assert not train.is_made_elsewhere(ours) and not train.is_made_elsewhere(None)
+    assert train.is_made_elsewhere(tiny_checkpoint) and train.is_made_elsewhere(tiny_text_checkpoint)
+    mixed = tmp_path / "mixed"
+    shutil.copytree(ours, mixed)
+    shutil.copy(tiny_checkpoint / "decoder.jit", mixed)
+    assert train.is_made_elsewhere(mixed), "one program of another tokenizer"
+    shutil.copy(ours / "decoder.jit", mixed)
+    settings = json.loads((ours / "config.json").read_text())
+    (mixed / "config.json").write_text(json.dumps(settings | {"rope_theta": 10_000.0}))
+    assert train.is_made_elsewhere(mixed), "no sizes in --config make this transformer"
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(ours / "encoder.jit", alone)
+    assert not train.is_made_elsewhere(alone), "a tokenizer of ours without a transformer"
+    shutil.copy(tiny_checkpoint / "encoder.jit", alone)
+    with pytest.raises(SettingError, match="a tokenizer that was made elsewhere, .* expected model.pt or"):
+        train.is_made_elsewhere(alone)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (("tokenizer",), "its tokenizer is a finished program that cannot be trained"),
         (("all",), "Give the stage world-model or refiner"),
+        (("refiner", "--init", "{tmp}/bare"), "no encoder.jit and decoder.jit, nor an autoencoder.jit, in"),
         (("world-model", "--init", "{tmp}/half"), "does not hold the expected tensors: missing norm.weight"),
         (("world-model", "--prompt", "a robot"), "--prompt: tiny reads no prompt"),
         (("world-model", "--out", "{init}"), "--out and --init are the same directory"),
@@ -214,6 +261,7 @@ def test_what_cannot_be_trained_is_said_at_once(tmp_path, published, bag, capsys
     for name, text in {"wide": "frame_size: [640, 1024]", "layers": "layers: 3", "rate": "frame_rate: -1"}.items():
         (tmp_path / f"{name}.yaml").write_text(text)
     shutil.copytree(published, tmp_path / "half")
+    shutil.copytree(published, tmp_path / "bare", ignore=shutil.ignore_patterns("*.jit"))
     weights = load_file(published / "model.safetensors")
     save_file({name: w for name, w in weights.items() if name != "norm.weight"}, tmp_path / "half/model.safetensors")
     (tmp_path / "other").mkdir()

@@ -13,7 +13,6 @@ from cosmos_ros import paths
 from cosmos_ros.commands import cli
 from cosmos_ros.errors import SettingError
 from cosmos_ros.training.export import FILES, check_directory, export_refiner, export_tokenizer, load_exported
-from cosmos_ros.training.own_model import transformer_config
 from cosmos_ros.training.refiner_network import Refiner
 from cosmos_ros.training.sizes import Sizes, TokenizerSizes
 from cosmos_ros.training.tokenizer_network import VideoTokenizer
@@ -80,7 +79,7 @@ def test_the_model_that_ships_is_what_the_default_sizes_make():
     """So that training can go on from it, and the code is the one by which it was made."""
     sizes, ships = Sizes(), paths.embedded_model()
     tokenizer, refiner = VideoTokenizer(sizes.tokenizer), Refiner(sizes.refiner_channels)
-    transformer = Transformer(transformer_config(sizes))
+    transformer = Transformer(sizes.transformer)
     load_exported(ships, tokenizer, transformer, refiner)
     stored = torch.jit.load(str(ships / "refiner.jit")).float()
     decoded, camera = torch.rand(1, 3, 17, 96, 160), torch.rand(1, 3, 9, 120, 200)
@@ -94,6 +93,9 @@ def test_networks_of_another_architecture_are_not_filled(tmp_path):
     wider = VideoTokenizer(TokenizerSizes((4, 8), (1, 1), (1, 1), (4, 3)))
     with pytest.raises(SettingError, match="of another architecture than --config says"):
         load_exported(tmp_path, wider, None, None)
+    sizes = Sizes(heads=12, key_value_heads=4)  # half as wide: the weights have the shapes of those that ship
+    with pytest.raises(SettingError, match="of another architecture than --config says: n_heads is 6, not 12"):
+        load_exported(paths.embedded_model(), VideoTokenizer(sizes.tokenizer), Transformer(sizes.transformer), None)
 
 
 def test_a_part_that_an_exported_model_lacks_stays_as_it_is(tmp_path):

@@ -30,6 +30,7 @@ def test_without_a_file_it_is_the_model_that_ships():
         ("tokenizer: {channels: [8]}", "one number per level"),
         ("tokenizer: 3", "expected a mapping"),
         ("heads: 5", "width must be a multiple of heads"),
+        ("heads: 96", "head_dim must be even and at least 6"),
         ("[1, 2]", "expected a mapping"),
         ("a: [", "cannot be read as YAML"),
     ],
