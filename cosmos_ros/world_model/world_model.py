@@ -164,7 +164,8 @@ class WorldModel:
             ranks.start()
             return cls(spec, programs, ranks, text_encoder, refiner, memory, diffusion=diffusion)
         transformer = load_transformer(spec.checkpoint, spec.config, device=place, dtype=precision)
-        pack(transformer)
+        if not memory.parks(TRANSFORMER):  # what is parked is copied, which the packed layout does not bear
+            pack(transformer)
         computes_in = FLOAT8 if dtype == FLOAT8 and in_float8(transformer, place) else ""
         if memory.tables_on_host:
             transformer.tok_embeddings = HostTable(transformer.get_parameter("tok_embeddings.weight"), place)
