@@ -3,8 +3,9 @@
 One pass of a U-Net at half of the model's resolution plans a whole group of 8 frames: for each frame three optical
 flows, a choice among six pictures (the camera's last frame in place; the same moved, twice; its first frame moved; its
 first frame in place; the decoded frame), and a small residual. The plan is enlarged to the camera's resolution and
-carried out there, so that what is copied stays as sharp as the camera. Flow and choice in one network: DMVFN
-(arXiv:2303.09875); a decoder that sees the context: iVideoGPT (arXiv:2405.15223).
+carried out there, so that what is copied stays as sharp as the camera. Where that changes the camera's last frame by
+less than a camera's noise, the last frame stays. Flow and choice in one network: DMVFN (arXiv:2303.09875); a decoder
+that sees the context: iVideoGPT (arXiv:2405.15223).
 
 Everything here can be scripted with torch.jit.script, and what comes of it runs in older releases of PyTorch: hence the
 operators below F.interpolate, which takes all that it could call into the program, the newest ones too.
@@ -26,6 +27,9 @@ FLOWS = 3  # of the last frame, twice, and of the first
 CHOICES = 6
 PER_FRAME = 2 * FLOWS + CHOICES + 3
 FLOW_UNIT = 8.0  # model pixels
+# Changes of this size, in the mean of a place of the plan, are a camera's noise; from twice as much on they are kept.
+NOISE = 1.5 / 127.5
+PLACE = 4  # model pixels, along each axis
 
 
 class Block2d(nn.Module):
@@ -70,6 +74,7 @@ class Refiner(nn.Module):
         # TorchScript sees no constants of the module.
         self.group, self.per_frame, self.unit = TIME_COMPRESSION, PER_FRAME, FLOW_UNIT
         self.flows, self.choices = FLOWS, CHOICES
+        self.noise, self.place = NOISE, PLACE
         c0, c1, c2, c3 = channels
         self.entrance = nn.Conv2d(4 * (3 * (TIME_COMPRESSION + 2 + LOOKS) + 2), c0, 3, padding=1)
         self.in0 = nn.Sequential(Block2d(c0), Block2d(c0))
@@ -97,7 +102,8 @@ class Refiner(nn.Module):
         n = conditioning.shape[2]
         plan = self.plan(self.look(decoded, conditioning)).float()
         group = decoded[:, :, decoded.shape[2] - self.group :].float()
-        return self.compose(plan, group, conditioning[:, :, n - 1].float(), conditioning[:, :, 0].float())
+        last = conditioning[:, :, n - 1].float()
+        return self.settle(self.compose(plan, group, last, conditioning[:, :, 0].float()), last, plan)
 
     def look(self, decoded: Tensor, conditioning: Tensor) -> Tensor:
         """What the network sees, at the model's own resolution."""
@@ -151,6 +157,21 @@ class Refiner(nn.Module):
             out = out + weight[:, i + 1 : i + 2] * moved
         out = out + flat[:, 2 * self.flows + self.choices :]
         return out.unflatten(0, (b, g)).transpose(1, 2)
+
+    def settle(self, refined: Tensor, last: Tensor, plan: Tensor) -> Tensor:
+        """The camera's last frame [B, 3, H, W] where a refined group [B, 3, 8, H, W] hardly differs from it.
+
+        A quiet scene's pixels are then exactly the camera's, and do not shimmer. Training goes without this: no
+        gradient would come from where nothing moves yet.
+        """
+        height, width = last.shape[2], last.shape[3]
+        change = refined - last[:, :, None]
+        places = [plan.shape[2] // self.place, plan.shape[3] // self.place]
+        size = F.adaptive_avg_pool2d(change.abs().amax(1), places)
+        size = F.avg_pool2d(size, 3, 1, 1, False, False)
+        share = (size / self.noise - 1).clamp(0, 1)
+        share = torch._C._nn.upsample_bilinear2d(share, [height, width], False, None, None)
+        return last[:, :, None] + share[:, None] * change
 
 
 def grown(x: Tensor) -> Tensor:

@@ -37,11 +37,11 @@ CHUNK = 16  # windows that are drawn, and drawn again, by one seed
 SAMPLES = 8  # rollouts of each window
 CAMERA_TIMES_THE_MODEL = 1.75
 # Shares of windows that are round trips, and the best of their rollouts; the others are any of them.
-TRUE_SHARE, BEST_SHARE = 0.25, 0.25
+TRUE_SHARE, BEST_SHARE = 0.35, 0.25
 # More at random than what ships: the transformer goes on better from clips that it was trained on than from a robot's,
-# and a refiner that learns from such rollouts trusts them too much, above all where hardly anything moves.
-TEMPERATURE, TOP_P = 1.1, 0.95
-LOG_WEIGHT = 0.3
+# and a refiner that learns from such rollouts trusts them too much.
+TEMPERATURE, TOP_P = 1.0, 0.9
+LOG_WEIGHT = 0.2
 STRUCTURE_WEIGHT = 0.25
 DECAY = 0.998
 Tokenize = Callable[[Tensor], Tensor]  # video [B, 3, 33, H, W] in [-1, 1] -> tokens int64 [B, 5 h w]

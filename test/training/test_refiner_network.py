@@ -53,6 +53,18 @@ def test_the_same_camera_in_place_stays_sharp():
     torch.testing.assert_close(refined, camera[:, :, -1:].expand_as(refined))
 
 
+def test_what_hardly_changes_is_the_cameras_own_and_what_moves_is_kept(refiner):
+    """Half a picture off by a level, the other half by a hundred: between the two the share of the change grows."""
+    last = pictures(1, 64, 96, 10)[:, :, 0]
+    refined = last[:, :, None].repeat(1, 1, 8, 1, 1)
+    refined[..., :48] += 1 / 127.5
+    refined[..., 48:] += 100 / 127.5
+    with torch.no_grad():
+        settled = refiner.settle(refined, last, torch.zeros(1, 120, 32, 48))
+    assert torch.equal(settled[..., :24], last[:, :, None, :, :24].expand(-1, -1, 8, -1, -1))
+    torch.testing.assert_close(settled[..., 56:], refined[..., 56:])
+
+
 def test_scripted_it_gives_the_same(refiner):
     decoded, camera = pictures(17, 32, 48, 6), pictures(9, 40, 60, 7)
     with torch.no_grad():
