@@ -28,7 +28,7 @@ import numpy as np
 import skimage
 
 from cosmos_ros.guardrail.embedded import haar_faces
-from cosmos_ros.guardrail.embedded.haar_faces import FRONTAL_VOTES, PROFILE_VOTES, CascadeFaceDetector
+from cosmos_ros.guardrail.embedded.haar_faces import FRONTAL_VOTES, PROFILE_VOTES, CascadeFaceDetector, Pose
 from cosmos_ros.guardrail.face_blur import FaceBlur
 from cosmos_ros.recordings.opening import open_recording
 
@@ -53,13 +53,13 @@ class RememberingDetector(CascadeFaceDetector):
 
     def __init__(self) -> None:
         super().__init__()
-        self._seen: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
+        self._seen: dict[tuple, np.ndarray] = {}
 
-    def candidates(self, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        key = np.array(grey.shape).tobytes() + grey.tobytes()
+    def candidates(self, pose: Pose, grey: np.ndarray) -> np.ndarray:
+        key = pose, grey.shape, grey.tobytes()
         if key not in self._seen:
-            self._seen[key] = super().candidates(grey)
-        return self._seen[key]
+            self._seen[key] = super().candidates(pose, grey)
+        return self._seen[key].copy()
 
 
 BLUR = FaceBlur(RememberingDetector(), SEARCHED)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +33,14 @@ SECOND_STEP = 1.05
 SECOND_SIZES = (26, 56)  # pixels, of the faces that may be voted for
 FRONTAL_VOTES = 10  # of three cascades together
 PROFILE_VOTES = 4  # of the one there is
+
+
+class Pose(Enum):
+    """How a face is turned. The cascade knows profiles one way only: the others are sought in the mirrored picture."""
+
+    FRONTAL = "frontal"
+    PROFILE = "profile"
+    MIRRORED_PROFILE = "mirrored profile"
 
 
 class Cascades(NamedTuple):
@@ -62,28 +72,34 @@ class CascadeFaceDetector(FaceDetector):
         self._idle = [self._load()]
 
     def detect(self, frames: np.ndarray) -> list[np.ndarray]:
-        """Several frames at a time where OpenCV may have several threads: by itself it gains little from them."""
-        if (at_once := min(cv2.getNumThreads(), len(frames))) < 2:
-            return [self._detect(frame) for frame in frames]
-        with ThreadPoolExecutor(at_once) as pool:
-            return list(pool.map(self._detect, frames))
+        """Several searches at a time where OpenCV may have several threads: by itself it gains little from them."""
+        greys = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+        searches = [partial(self._found, pose, grey) for pose in Pose for grey in greys]  # the longest first
+        if (at_once := min(cv2.getNumThreads(), len(searches))) < 2:
+            found = [search() for search in searches]
+        else:
+            with ThreadPoolExecutor(at_once) as pool:
+                found = [each.result() for each in [pool.submit(search) for search in searches]]
+        return [np.concatenate(found[k :: len(greys)]) for k in range(len(greys))]
 
-    def candidates(self, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Frontal faces and profiles that a picture uint8 [h, w] may hold: [n, 5], x1, y1, x2, y2 and the votes."""
+    def candidates(self, pose: Pose, grey: np.ndarray) -> np.ndarray:
+        """What a picture uint8 [h, w] may hold: boxes [n, 5] of x1, y1, x2, y2 and the votes."""
+        if pose is Pose.FRONTAL:
+            with self._cascades() as (frontal, _):
+                return _voted(frontal, grey, _boxes(frontal[0], grey))
+        if pose is Pose.MIRRORED_PROFILE:
+            found = self.candidates(Pose.PROFILE, np.ascontiguousarray(grey[:, ::-1]))
+            found[:, [0, 2]] = grey.shape[1] - found[:, [2, 0]]
+            return found
         height, width = (max(1, side // PROFILE_REDUCTION) for side in grey.shape)
         small = cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA)
         scale = np.tile(np.divide(grey.shape[::-1], (width, height)), 2)
-        mirrored = np.ascontiguousarray(grey[:, ::-1])
-        with self._cascades() as (frontal, profile):
-            faces = _voted(frontal, grey, _boxes(frontal[0], grey))
-            one = _voted(profile, grey, _boxes(profile[0], small) * scale)
-            other = _voted(profile, mirrored, _boxes(profile[0], np.ascontiguousarray(small[:, ::-1])) * scale)
-        other[:, [0, 2]] = grey.shape[1] - other[:, [2, 0]]
-        return faces, np.concatenate([one, other])
+        with self._cascades() as (_, profile):
+            return _voted(profile, grey, _boxes(profile[0], small) * scale)
 
-    def _detect(self, frame: np.ndarray) -> np.ndarray:
-        frontal, profile = self.candidates(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY))
-        return np.concatenate([frontal[frontal[:, 4] >= FRONTAL_VOTES], profile[profile[:, 4] >= PROFILE_VOTES]])[:, :4]
+    def _found(self, pose: Pose, grey: np.ndarray) -> np.ndarray:
+        boxes = self.candidates(pose, grey)
+        return boxes[boxes[:, 4] >= (FRONTAL_VOTES if pose is Pose.FRONTAL else PROFILE_VOTES), :4]
 
     @contextmanager
     def _cascades(self) -> Iterator[Cascades]:

@@ -19,7 +19,7 @@ from cosmos_ros.guardrail import Guardrail
 from cosmos_ros.guardrail.embedded import haar_faces
 from cosmos_ros.guardrail.embedded.blocklist import LOOK_ALIKES, EmbeddedBlocklist
 from cosmos_ros.guardrail.embedded.degenerate_video import DegenerateVideoGuard
-from cosmos_ros.guardrail.embedded.haar_faces import CascadeFaceDetector
+from cosmos_ros.guardrail.embedded.haar_faces import CascadeFaceDetector, Pose
 from cosmos_ros.guardrail.embedded.lists import BLOCKED
 from cosmos_ros.guardrail.face_blur import FaceBlur, reduced
 from cosmos_ros.guardrail.guard import Guards
@@ -259,7 +259,8 @@ def test_clutter_that_resembles_a_face_at_first_sight_is_left(detector):
         np.newaxis
     ]
     frame = reduced(frame, 288 * 480)
-    assert sum(map(len, detector.candidates(cv2.cvtColor(frame[0], cv2.COLOR_RGB2GRAY)))) > 0
+    grey = cv2.cvtColor(frame[0], cv2.COLOR_RGB2GRAY)
+    assert sum(len(detector.candidates(pose, grey)) for pose in Pose) > 0
     assert FaceBlur(detector, 288 * 480).filter(frame)[1].verdict is Verdict.PASSED
 
 
