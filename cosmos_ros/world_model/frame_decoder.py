@@ -104,7 +104,7 @@ class FrameThread:
     ) -> None:
         self._decode = decode
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="frames")
+        self._pool = self._new_pool()
 
     def rollout(
         self,
@@ -115,7 +115,17 @@ class FrameThread:
         conditions: Sequence[Conditions],
     ) -> FramesOfRollout:
         """The frames of a batch that begins, with each sample's conditions."""
+        if self._stream is None:
+            # The thread of the batch before ends first. While it waits, OpenMP counts its helpers among the threads at
+            # work: where these are more than the cores, all helpers sleep between two operations, and passes on two
+            # threads take a fifth longer.
+            self._pool.shutdown()
+            self._pool = self._new_pool()
         return FramesOfRollout(partial(self._submit, conditions), chunking, n_conditioning, n_frames, by_groups)
+
+    @staticmethod
+    def _new_pool() -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, thread_name_prefix="frames")
 
     def close(self) -> None:
         """Wait for what is being decoded; what waits is dropped."""

@@ -146,6 +146,17 @@ def test_a_goal_can_be_ended_after_any_pass_and_the_next_one_succeeds(model, las
     assert torch.equal(tokens_of(model, given), expected)
 
 
+def test_no_thread_of_an_earlier_rollout_waits_while_tokens_are_decided(tiny_checkpoint):
+    """On a CPU its OpenMP helpers would slow down the passes."""
+    others = set(threading.enumerate())
+    model = WorldModel.from_checkpoint(tiny_checkpoint, device="cpu")
+    given = model.tokenize(camera_frames(9))
+    assert sum(len(some.pixels) for step in model.roll_out(given, None, DRAWN, 9, 24) for some in step.frames) == 24
+    with closing(model.roll_out(given, None, DRAWN, 9, 24)) as steps:
+        next(steps)
+        assert set(threading.enumerate()) <= others
+
+
 def test_half_of_the_cores_are_left_to_the_robot_unless_a_number_was_asked_for(model, monkeypatch):
     run = WindowPass.run
     monkeypatch.setattr(WindowPass, "run", lambda self: (at_work.append(torch.get_num_threads()), run(self)))
