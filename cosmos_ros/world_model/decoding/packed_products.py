@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from cosmos_ros.world_model.transformer import Transformer
 
+OPERATORS = ("_reorder_linear_weight", "_linear_pointwise")
+
 
 class PackedLinear(nn.Module):
     """A linear layer without bias, float32.
@@ -34,11 +36,12 @@ class PackedLinear(nn.Module):
 def pack(transformer: Transformer) -> None:
     """Exchange the large weights, one after the other: the model never stands in memory twice.
 
-    A transformer elsewhere than on the CPU, or in another precision, stays as it is, and so does one on a CPU that
-    PyTorch has no oneDNN for.
+    A transformer elsewhere than on the CPU, or in another precision, stays as it is, and so does one where PyTorch has
+    no oneDNN, or none with these operators, which are its own and may change.
     """
     weight = transformer.output.weight
-    if weight.device.type != "cpu" or weight.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
+    there = torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in OPERATORS)
+    if weight.device.type != "cpu" or weight.dtype != torch.float32 or not there:
         return
     for owner in list(transformer.modules()):
         for name, layer in owner.named_children():
