@@ -169,10 +169,12 @@ def _open_draft(draft: Path) -> tuple[int, bool]:
 
 def _try_draft(target: Path) -> None:
     """Begin a draft of this file, in the nearest folder that is there, and give it up again. Raises OSError."""
-    folder = target.parent
+    folder, to_come = target.parent, [target.name]
     while not folder.exists():
-        folder = folder.parent
-    (folder / target.name).exists()  # raises where the name is too long, which is not looked at in a folder to come
+        folder, to_come = folder.parent, [folder.name, *to_come]
+    for name in to_come:  # in a folder that is not there yet no name is looked at, not even one that is too long
+        with contextlib.suppress(FileNotFoundError):
+            (folder / name).stat()
     # What the permission bits say is not all: file systems are mounted read-only, and root may write everywhere.
     draft = _draft_beside(folder / target.name)
     try:

@@ -174,6 +174,9 @@ def test_a_place_that_cannot_be_written_is_said_with_the_remedy(tmp_path, withou
         door(tmp_path / "folder" / "file")
     with pytest.raises(OSError, match="plain could not be written .*choose another folder"):
         check_folder(tmp_path / "plain")
+    for check in (check_place, check_folder):
+        with pytest.raises(OSError, match="could not be written .*name too long"):
+            check(tmp_path / "new" / ("n" * 256) / "deeper")
 
 
 def test_a_place_is_checked_without_a_trace(tmp_path, every_way):
