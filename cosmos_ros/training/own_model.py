@@ -174,10 +174,10 @@ def is_sayable(config: TransformerConfig) -> bool:
         dim=config.dim,
         n_heads=config.n_heads,
         n_kv_heads=config.n_kv_heads,
-        head_dim=config.dim // config.n_heads,
+        head_dim=config.head_dim,
         ffn_hidden=config.ffn_hidden,
         vocab_in=config.vocab_out,
         vocab_out=config.vocab_out,
         latent_shape=config.latent_shape,
     )
-    return config == plain
+    return config == plain and config.dim == config.n_heads * config.head_dim

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from cosmos_ros.errors import SettingError
 from cosmos_ros.paths import embedded_model
 from cosmos_ros.training import loop
 from cosmos_ros.training import run as training_run
+from cosmos_ros.training.own_model import is_sayable
 from cosmos_ros.training.published_model import PublishedModel
 from cosmos_ros.world_model import ModelSpec, WorldModel, load_transformer
 from cosmos_ros.world_model.checkpoints.transformer_weights import open_checkpoint, shard_axis
@@ -230,6 +232,8 @@ def test_whose_a_model_is_shows_in_its_tokenizer_and_in_its_transformer(
     settings = json.loads((ours / "config.json").read_text())
     (mixed / "config.json").write_text(json.dumps(settings | {"rope_theta": 10_000.0}))
     assert train.is_made_elsewhere(mixed), "no sizes in --config make this transformer"
+    wide_heads = replace(ModelSpec.of_checkpoint(ours).config, n_heads=128)
+    assert not is_sayable(wide_heads), "nor one whose heads are together wider than itself"
     alone = tmp_path / "alone"
     alone.mkdir()
     shutil.copy(ours / "encoder.jit", alone)
