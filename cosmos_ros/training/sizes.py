@@ -39,6 +39,12 @@ class TokenizerSizes:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not len(self.channels) == len(self.encoder_blocks) == len(self.decoder_blocks) >= 2:
             raise SettingError("channels, encoder_blocks and decoder_blocks need one number per level, two or more")
+        blocks = self.encoder_blocks + self.decoder_blocks
+        if not (_are_whole(self.channels) and _are_whole(blocks, 0) and self.levels and _are_whole(self.levels, 2)):
+            raise SettingError(
+                "channels must be positive whole numbers, levels whole numbers from 2 on, and encoder_blocks and "
+                f"decoder_blocks from 0 on; got {self}"
+            )
 
     @property
     def vocabulary(self) -> int:
@@ -78,6 +84,13 @@ class Sizes:
         given: Any = self.tokenizer
         if not isinstance(given, TokenizerSizes):
             object.__setattr__(self, "tokenizer", _made(TokenizerSizes, given))
+        _require_bounds(self)
+        numbers = (self.layers, self.width, self.heads, self.key_value_heads, self.ffn_hidden)
+        if not _are_whole(numbers + self.refiner_channels) or len(self.refiner_channels) != 4:
+            raise SettingError(
+                "layers, width, heads, key_value_heads, ffn_hidden and the four refiner_channels must be positive "
+                "whole numbers"
+            )
         step = math.lcm(16, self.tokenizer.space_compression)
         if len(self.frame_size) != 2 or any(size <= 0 or size % step for size in self.frame_size):
             raise SettingError(f"frame_size must be two multiples of {step}; got {list(self.frame_size)}")
@@ -139,14 +152,12 @@ class PublishedSizes:
     def __post_init__(self) -> None:
         for name in ("frame_size", "refiner_channels"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        wrong = [name for name, (low, high) in _BOUNDS.items() if not _within(getattr(self, name), low, high)]
-        if wrong:
-            expected = ", ".join(
-                f"{name} {low:g} to {high:g}" for name, (low, high) in _BOUNDS.items() if name in wrong
-            )
-            raise SettingError(f"out of range: expected {expected}")
-        whole = all(isinstance(number, int) and number > 0 for number in self.frame_size + self.refiner_channels)
-        if not whole or len(self.frame_size) not in (0, 2) or len(self.refiner_channels) != 4:
+        _require_bounds(self)
+        if (
+            not _are_whole(self.frame_size + self.refiner_channels)
+            or len(self.frame_size) not in (0, 2)
+            or len(self.refiner_channels) != 4
+        ):
             raise SettingError("frame_size needs two whole numbers (height, width), and refiner_channels four")
 
     @classmethod
@@ -178,9 +189,24 @@ _BOUNDS = {
 }
 
 
+def _require_bounds(sizes: Sizes | PublishedSizes) -> None:
+    """Raises SettingError where a number is out of its bounds; None is none where it is the default."""
+    bounds = {name: each for name, each in _BOUNDS.items() if hasattr(sizes, name)}
+    wrong = [
+        f"{name} {low:g} to {high:g}"
+        for name, (low, high) in bounds.items()
+        if not (_within(value := getattr(sizes, name), low, high) or value is getattr(type(sizes), name) is None)
+    ]
+    if wrong:
+        raise SettingError(f"out of range: expected {', '.join(wrong)}")
+
+
 def _within(value: object, low: float, high: float) -> bool:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return value is None or (is_number and low <= value <= high)  # type: ignore[operator]
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+
+
+def _are_whole(numbers: tuple[object, ...], least: int = 1) -> bool:
+    return all(isinstance(each, int) and not isinstance(each, bool) and each >= least for each in numbers)
 
 
 def _read(cls: type[T], file: Path | None) -> T:

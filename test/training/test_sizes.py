@@ -3,7 +3,7 @@
 import pytest
 
 from cosmos_ros.errors import SettingError
-from cosmos_ros.training.sizes import Sizes
+from cosmos_ros.training.sizes import PublishedSizes, Sizes
 
 
 def test_a_file_may_set_any_of_the_sizes(tmp_path):
@@ -31,6 +31,13 @@ def test_without_a_file_it_is_the_model_that_ships():
         ("tokenizer: 3", "expected a mapping"),
         ("heads: 5", "width must be a multiple of heads"),
         ("heads: 96", "head_dim must be even and at least 6"),
+        ("heads: 0", "must be positive whole numbers"),
+        ("refiner_channels: [8, 8]", "the four refiner_channels must be positive"),
+        ("frame_rate: 0", "expected frame_rate 0.001 to 1000"),
+        ("frame_rate:", "expected frame_rate 0.001 to 1000"),
+        ("{temperature: hot, top_p: .nan}", "expected temperature 0 to 10, top_p 1e-09 to 1"),
+        ("tokenizer: {levels: []}", "levels whole numbers from 2 on"),
+        ("tokenizer: {channels: [8, 0]}", "channels must be positive whole numbers"),
         ("[1, 2]", "expected a mapping"),
         ("a: [", "cannot be read as YAML"),
     ],
@@ -41,3 +48,9 @@ def test_what_cannot_be_is_said(tmp_path, text, said):
     with pytest.raises(SettingError) as refusal:
         Sizes.of(file)
     assert said in str(refusal.value)
+
+
+def test_what_the_checkpoint_says_may_be_left_to_it_and_nothing_else():
+    assert PublishedSizes(frame_rate=None).frame_rate is None
+    with pytest.raises(SettingError, match="expected learning_rate 1e-09 to 1"):
+        PublishedSizes(learning_rate=None)
