@@ -103,7 +103,7 @@ class Refiner(nn.Module):
         plan = self.plan(self.look(decoded, conditioning)).float()
         group = decoded[:, :, decoded.shape[2] - self.group :].float()
         last, first = conditioning[:, :, n - 1].float(), conditioning[:, :, 0].float()
-        at_once = self.group if last.is_cuda else 1  # a CPU's cache holds one frame, not eight: 150 ms for 250
+        at_once = self.group if last.is_cuda else 1  # a CPU has memory for eight to make anew each time
         made: list[Tensor] = []
         for k in range(0, self.group, at_once):
             part = plan[:, k * self.per_frame : (k + at_once) * self.per_frame]
