@@ -79,7 +79,7 @@ class CascadeFaceDetector(FaceDetector):
             found = [search() for search in searches]
         else:
             with ThreadPoolExecutor(at_once) as pool:
-                found = [each.result() for each in [pool.submit(search) for search in searches]]
+                found = list(pool.map(lambda search: search(), searches))
         return [np.concatenate(found[k :: len(greys)]) for k in range(len(greys))]
 
     def candidates(self, pose: Pose, grey: np.ndarray) -> np.ndarray:
