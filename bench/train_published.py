@@ -128,11 +128,13 @@ def measure_refiner(size: str, steps: int, ranks: Ranks, tiny: bool, folder: Pat
     return_memory()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    refiner = Refiner((4, 4, 4, 4) if tiny else sizes.refiner_channels).to(device)
+    refiner = Refiner((4, 4, 4, 4) if tiny else sizes.refiner_channels, sizes.refiner_hypotheses).to(device)
+    first = torch.zeros(1, dtype=torch.int64, device=device)
     decoded, camera = (torch.rand(1, 3, CLIP_FRAMES, *shape, device=device) for shape in ((height, width), camera_size))
 
     def draw(generator: torch.Generator) -> tuple:
-        return decoded, camera, camera, CONDITIONING_FRAMES, draw_groups(CONDITIONING_FRAMES, CLIP_FRAMES, generator)
+        groups = draw_groups(CONDITIONING_FRAMES, CLIP_FRAMES, generator)
+        return decoded, camera, camera, CONDITIONING_FRAMES, groups, first
 
     recipe = Recipe(
         name="refiner",

@@ -20,7 +20,7 @@ from cosmos_ros.files import check_place, write_whole, writing
 from cosmos_ros.reading import reading
 from cosmos_ros.torch_archive import save_whole
 from cosmos_ros.torchscript import load_program
-from cosmos_ros.training.refiner_network import Refiner
+from cosmos_ros.training.refiner_network import VECTORS, Refiner
 from cosmos_ros.training.sizes import TIME_COMPRESSION, Sizes
 from cosmos_ros.training.tokenizer_network import IndicesToPixels, PixelsToIndices, VideoTokenizer
 from cosmos_ros.world_model import Transformer, load_transformer
@@ -173,8 +173,20 @@ def load_exported(
 
 
 def load_refiner(directory: Path, refiner: Refiner) -> None:
-    """Fill a refiner as load_exported does."""
-    _fill_from(directory / "refiner.jit", refiner)
+    """Fill a refiner as load_exported does. From one of a single hypothesis: number 0, the others stay as they are."""
+    file = directory / "refiner.jit"
+    if not file.is_file():
+        return
+    program = _read(file)
+    weights, there = program.state_dict(), getattr(program, "hypotheses", 1)
+    if there == 1:
+        weights |= {name: weight for name, weight in refiner.state_dict().items() if name in VECTORS}
+    elif there != refiner.hypotheses:
+        raise SettingError(
+            f"--init {file} is of another architecture than --config says: refiner_hypotheses is {there}, not "
+            f"{refiner.hypotheses}"
+        )
+    _fill(refiner, weights, file)
 
 
 def _fill_from(file: Path, network: nn.Module, part: str = "") -> None:

@@ -38,7 +38,12 @@ def refined_loss(refined: Tensor, target: Tensor, last: Tensor, log_weight: floa
     # Structure is compared in every third frame: neighbours tell the same, and it costs much.
     some = slice(1, None, 3)
     structure = 1 - mean_ssim(_frames(refined[:, :, some]), _frames(target[:, :, some]))
-    return pixels + 0.25 * _edges(error) + structure_weight * structure + log_weight * _log_error(error, target, last)
+    return (
+        pixels
+        + 0.25 * _edges(error)
+        + structure_weight * structure
+        + log_weight * log_errors(error, target, last).mean()
+    )
 
 
 def mean_ssim(a: Tensor, b: Tensor) -> Tensor:
@@ -60,13 +65,18 @@ def _edges(error: Tensor) -> Tensor:
     return error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
 
 
-def _log_error(error: Tensor, target: Tensor, last: Tensor) -> Tensor:
+def log_errors(error: Tensor, target: Tensor, last: Tensor) -> Tensor:
+    """Logarithm of each frame's squared error, and half as much of its moving pixels': [N, T].
+
+    error, target  [N, 3, T, H, W]
+    last           the last true frame before them, [N, 3, 1, H, W]
+    """
     squared = error.square().mean(1, keepdim=True)
     moving = ((target - last).abs().amax(1, keepdim=True) > MOVED).float()
     share = moving.mean((1, 3, 4))
     of_moving = (squared * moving).mean((1, 3, 4)) / share.clamp(min=1e-3)
-    whole = (squared.mean((1, 3, 4)) + LEAST_ERROR).log().mean()
-    return whole + 0.5 * ((of_moving + 2e-3).log() * (share > 0.005)).mean()
+    whole = (squared.mean((1, 3, 4)) + LEAST_ERROR).log()
+    return whole + 0.5 * (of_moving + 2e-3).log() * (share > 0.005)
 
 
 def _frames(video: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ class OwnModel:
         self.tokenizer = VideoTokenizer(sizes.tokenizer)
         self.transformer = Transformer(sizes.transformer)
         initialise(self.transformer)
-        self.refiner = Refiner(sizes.refiner_channels)
+        self.refiner = Refiner(sizes.refiner_channels, sizes.refiner_hypotheses)
         if options.init is not None:
             load_exported(options.init, self.tokenizer, self.transformer, self.refiner)
         self.networks: dict[str, nn.Module] = {

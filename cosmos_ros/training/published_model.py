@@ -191,7 +191,7 @@ class PublishedModel:
         options, ranks, spec = self.options, self.ranks, self.spec
         torch.set_float32_matmul_precision("high")
         torch.manual_seed(options.seed)
-        self._refiner = Refiner(self.sizes.refiner_channels)
+        self._refiner = Refiner(self.sizes.refiner_channels, self.sizes.refiner_hypotheses)
         load_refiner(spec.directory, self._refiner)
         if "refiner" in self.unfinished.state:
             self._refiner.load_state_dict(self.unfinished.state["refiner"])

@@ -7,6 +7,10 @@ carried out there, so that what is copied stays as sharp as the camera. Where th
 less than a camera's noise, the last frame stays. Flow and choice in one network: DMVFN (arXiv:2303.09875); a decoder
 that sees the context: iVideoGPT (arXiv:2405.15223).
 
+Where the future is open one plan can only blend. So the network has several hypotheses: number 0 is the best single
+guess, the others are alternatives, each with a vector of its own that is added on the way to the plan (multiple choice
+learning: Guzman-Rivera et al. 2012; arXiv:1612.00197). `hypotheses` says how they are trained.
+
 Everything here can be scripted with torch.jit.script, and what comes of it runs in older releases of PyTorch: hence the
 operators below F.interpolate, which takes all that it could call into the program, the newest ones too.
 """
@@ -30,6 +34,9 @@ FLOW_UNIT = 8.0  # model pixels
 # Changes of this size, in the mean of a place of the plan, are a camera's noise; from twice as much on they are kept.
 NOISE = 1.5 / 127.5
 PLACE = 4  # model pixels, along each axis
+# Of the vectors that the hypotheses begin with: their plans differ visibly from the start, so that they can compete.
+HYPOTHESIS_STD = 0.2
+VECTORS = ("vectors_in", "vectors_deep")  # the weights that only hypotheses have
 
 
 class Block2d(nn.Module):
@@ -66,15 +73,17 @@ class Attention2d(nn.Module):
 class Refiner(nn.Module):
     """decoded [B, 3, m, h, w], conditioning [B, 3, n, H, W] -> the newest group [B, 3, 8, H, W], all in [-1, 1].
 
-    channels  at 1/2, 1/4, 1/8 and 1/16 of the model's size
+    channels    at 1/2, 1/4, 1/8 and 1/16 of the model's size
+    hypotheses  how many there are; `forward` takes the number of one of them
     """
 
-    def __init__(self, channels: tuple[int, int, int, int]) -> None:
+    def __init__(self, channels: tuple[int, int, int, int], hypotheses: int = 1) -> None:
         super().__init__()
         # TorchScript sees no constants of the module.
         self.group, self.per_frame, self.unit = TIME_COMPRESSION, PER_FRAME, FLOW_UNIT
         self.flows, self.choices = FLOWS, CHOICES
         self.noise, self.place = NOISE, PLACE
+        self.hypotheses = hypotheses
         c0, c1, c2, c3 = channels
         self.entrance = nn.Conv2d(4 * (3 * (TIME_COMPRESSION + 2 + LOOKS) + 2), c0, 3, padding=1)
         self.in0 = nn.Sequential(Block2d(c0), Block2d(c0))
@@ -97,10 +106,14 @@ class Refiner(nn.Module):
         # Begins near "nothing moves": channel c of the picture is exit channels 4c .. 4c+3.
         with torch.no_grad():
             self.exit.get_parameter("bias").view(TIME_COMPRESSION, PER_FRAME, 4)[:, 2 * FLOWS] = 1.5
+        # Number 0 has none, so that a refiner of one hypothesis is what number 0 of several begins as.
+        self.vectors_in = nn.Parameter(HYPOTHESIS_STD * torch.randn(hypotheses - 1, c0))
+        self.vectors_deep = nn.Parameter(HYPOTHESIS_STD * torch.randn(hypotheses - 1, c3))
 
-    def forward(self, decoded: Tensor, conditioning: Tensor) -> Tensor:
+    def forward(self, decoded: Tensor, conditioning: Tensor, hypothesis: int = 0) -> Tensor:
         n = conditioning.shape[2]
-        plan = self.plan(self.look(decoded, conditioning)).float()
+        same = torch.full([decoded.shape[0]], hypothesis, dtype=torch.int64, device=decoded.device)
+        plan = self.plan(self.look(decoded, conditioning), same).float()
         group = decoded[:, :, decoded.shape[2] - self.group :].float()
         last, first = conditioning[:, :, n - 1].float(), conditioning[:, :, 0].float()
         at_once = self.group if last.is_cuda else 1  # a CPU has memory for eight to make anew each time
@@ -128,12 +141,17 @@ class Refiner(nn.Module):
         x = torch.cat([group] + seen + [decoded[:, :, n - 1], decoded[:, :, m - self.group - 1], planes], dim=1)
         return x.to(self.exit.weight.dtype)
 
-    def plan(self, x: Tensor) -> Tensor:
-        """Flows, choices and residual of every frame, [B, 8*15, h, w]."""
-        x0 = self.in0(self.entrance(F.pixel_unshuffle(x, 2)))
+    def plan(self, x: Tensor, hypothesis: Tensor) -> Tensor:
+        """Flows, choices and residual of every frame, [B, 8*15, h, w].
+
+        hypothesis  each row's, int64 [B]
+        """
+        x0 = self.entrance(F.pixel_unshuffle(x, 2))
+        x0 = self.in0(x0 + vector_of(self.vectors_in, hypothesis, x0))
         x1 = self.in1(self.down1(x0))
         x2 = self.in2(self.down2(x1))
-        x3 = self.in3(self.down3(x2))
+        x3 = self.down3(x2)
+        x3 = self.in3(x3 + vector_of(self.vectors_deep, hypothesis, x3))
         y = self.out2(self.up2(torch.cat([grown(x3), x2], 1)))
         y = self.out1(self.up1(torch.cat([grown(y), x1], 1)))
         y = self.out0(self.up0(torch.cat([grown(y), x0], 1)))
@@ -178,6 +196,16 @@ class Refiner(nn.Module):
         share = (size / self.noise - 1).clamp(0, 1)
         share = torch._C._nn.upsample_bilinear2d(share, [height, width], False, None, None)
         return last[:, :, None] + share[:, None] * change
+
+
+def vector_of(vectors: Tensor, hypothesis: Tensor, x: Tensor) -> Tensor:
+    """Each row's vector in x's precision [B, c, 1, 1]: zeros for number 0, then those of vectors [hypotheses - 1, c].
+
+    All vectors take part, whichever are looked up: each has a gradient in every step, as training on several devices
+    expects it.
+    """
+    nothing_added = torch.zeros([1, vectors.shape[1]], dtype=vectors.dtype, device=vectors.device)
+    return torch.cat([nothing_added, vectors])[hypothesis][:, :, None, None].to(x.dtype)
 
 
 def grown(x: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 Of every window several rollouts are made, and the one that came nearest to what happened is shown to the refiner more
 often than the others. Trained on all of them equally it learns to blend the camera's last frame with whatever was
-predicted, so that all futures look the same; trained more on the best it dares to move things.
+predicted, so that all futures look the same; trained more on the best it dares to move things. That is how a refiner's
+first hypothesis is trained; how the others compete, `hypotheses` says.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from cosmos_ros.training.checkpoint import Unfinished
 from cosmos_ros.training.datasets.clips import ClipStore, Views, camera_noise, resampled, shrunk, vary
+from cosmos_ros.training.hypotheses import Competition
 from cosmos_ros.training.loop import Recipe
 from cosmos_ros.training.losses import refined_loss
 from cosmos_ros.training.ranks import Ranks
@@ -192,12 +194,15 @@ class RefinedRollout(nn.Module):
         self.refiner, self._frame_size = refiner, frame_size
         self._refine, self._loss = RefinerPrograms(refiner), compiled(refined_loss, device)
 
-    def forward(self, decoded: Tensor, clean: Tensor, camera: Tensor, n: int, groups: Sequence[int]) -> Tensor:
+    def forward(
+        self, decoded: Tensor, clean: Tensor, camera: Tensor, n: int, groups: Sequence[int], hypothesis: Tensor
+    ) -> Tensor:
         """decoded [B, 3, 33, h, w]; true frames as they were and as the refiner sees them, [B, 3, 33, H, W].
 
-        n, groups  conditioning frames, and which groups after them are refined
+        n, groups   conditioning frames, and which groups after them are refined
+        hypothesis  that learns from each, int64 [B]
         """
-        refined, last = self._refine(decoded, camera, shrunk(camera, self._frame_size), n, groups)
+        refined, last = self._refine(decoded, camera, shrunk(camera, self._frame_size), n, groups, hypothesis)
         target = torch.cat([group_of(clean, n, group) for group in groups])
         return self._loss(refined, target, last, LOG_WEIGHT, STRUCTURE_WEIGHT)
 
@@ -207,14 +212,17 @@ def refined_rollouts(
 ) -> Recipe:
     """The stage that trains the refiner, `parts` chunks in a step, one after the other."""
     device = windows.clips.device
+    competition = Competition(refiner, decode, windows.frame_size)
 
     @torch.no_grad()
-    def draw(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, int, list[int]]:
+    def draw(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, int, list[int], Tensor]:
         chunk = chunks[int(torch.randint(len(chunks), (), generator=generator))]
         clean, noisy = windows.draw(chunk.seed)
-        decoded = decode(chunk.tokens(generator))
+        tokens, n = chunk.tokens(generator), chunk.n_conditioning
         camera = noisy if torch.rand((), generator=generator) < NOISY_CAMERA else clean
-        return decoded, clean, camera, chunk.n_conditioning, draw_groups(chunk.n_conditioning, CLIP_FRAMES, generator)
+        groups = draw_groups(n, CLIP_FRAMES, generator)
+        decoded, hypothesis = competition(tokens, chunk.predicted, clean, camera, n, groups, generator)
+        return decoded, clean, camera, n, groups, hypothesis
 
     refiner.requires_grad_(True).train()
     return Recipe(

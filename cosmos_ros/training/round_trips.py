@@ -45,17 +45,18 @@ class RefinerPrograms:
         self._plan, self._compose = compiled(self.refiner.plan, device), compiled(self.refiner.compose, device)
 
     def __call__(
-        self, decoded: Tensor, camera: Tensor, model: Tensor, n: int, groups: Sequence[int]
+        self, decoded: Tensor, camera: Tensor, model: Tensor, n: int, groups: Sequence[int], hypothesis: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Refined groups [len(groups) * B, 3, 8, H, W], and each one's last conditioning frame.
 
         decoded  [B, 3, 33, h, w]; camera, model  true frames at the camera's and at the model's size
         n        conditioning frames; groups count from 1 after them
+        hypothesis  of each window, int64 [B]
         """
         looks = [self.refiner.look(decoded[:, :, : n + TIME_COMPRESSION * g], model[:, :, :n]) for g in groups]
         newest = torch.cat([group_of(decoded, n, g) for g in groups]).float()
         with torch.autocast(camera.device.type, dtype=torch.bfloat16):
-            plan = self._plan(torch.cat(looks))
+            plan = self._plan(torch.cat(looks), hypothesis.repeat(len(groups)))
         last, first = (camera[:, :, k].repeat(len(groups), 1, 1, 1) for k in (n - 1, 0))
         return self._compose(plan.float(), newest, last, first), last
 
@@ -84,11 +85,14 @@ class RoundTrip(nn.Module):
         """Of clips [B, 3, 33, H, W] as they were, as the tokenizer gets them, and as the refiner does.
 
         n, groups  conditioning frames, and which groups after them are refined
+
+        The refiner's first hypothesis alone learns: what is known leaves nothing open.
         """
+        first = torch.zeros(len(clean), dtype=torch.int64, device=clean.device)
         with torch.autocast(clean.device.type, dtype=torch.bfloat16):
             decoded = self._round_trip(noisy)
         decoded = decoded.float()
-        refined, last = self._refine(decoded, camera, camera, n, groups)
+        refined, last = self._refine(decoded, camera, camera, n, groups, first)
         target = torch.cat([group_of(clean, n, group) for group in groups])
         frame_loss = self._frame_loss(refined, target, last, LOG_WEIGHT, STRUCTURE_WEIGHT)
         return DECODER_WEIGHT * self._decoder_loss(decoded, clean, n) + frame_loss

@@ -62,6 +62,7 @@ class Sizes:
 
     frame_size  (height, width) of the model's frames, pixels; multiples of 16 and of a token
     frame_rate  Hz, at which clips are picked from recordings, and the model's own
+    refiner_channels, refiner_hypotheses  of the refiner; see `Refiner`
 
     Raises SettingError where these do not fit together.
     """
@@ -75,6 +76,7 @@ class Sizes:
     key_value_heads: int = 2
     ffn_hidden: int = 1024
     refiner_channels: tuple[int, int, int, int] = (48, 96, 144, 176)
+    refiner_hypotheses: int = 8
     temperature: float = 0.8
     top_p: float = 0.8
 
@@ -85,11 +87,11 @@ class Sizes:
         if not isinstance(given, TokenizerSizes):
             object.__setattr__(self, "tokenizer", _made(TokenizerSizes, given))
         _require_bounds(self)
-        numbers = (self.layers, self.width, self.heads, self.key_value_heads, self.ffn_hidden)
+        numbers = (self.layers, self.width, self.heads, self.key_value_heads, self.ffn_hidden, self.refiner_hypotheses)
         if not _are_whole(numbers + self.refiner_channels) or len(self.refiner_channels) != 4:
             raise SettingError(
-                "layers, width, heads, key_value_heads, ffn_hidden and the four refiner_channels must be positive "
-                "whole numbers"
+                "layers, width, heads, key_value_heads, ffn_hidden, refiner_hypotheses and the four refiner_channels "
+                "must be positive whole numbers"
             )
         step = math.lcm(16, self.tokenizer.space_compression)
         if len(self.frame_size) != 2 or any(size <= 0 or size % step for size in self.frame_size):
@@ -134,7 +136,7 @@ class PublishedSizes:
     frame_size        (height, width) in pixels, up to the checkpoint's; empty: the checkpoint's
     frame_rate        Hz, at which clips are picked, and the model's own from then on; None: the checkpoint's
     learning_rate     of the transformer, the highest
-    refiner_channels  of the refiner; see `Refiner`
+    refiner_channels, refiner_hypotheses  of the refiner; see `Refiner`
     camera_times      times the model's height and width, of the camera's frames that the refiner is trained with
     temperature, top_p  of the rollouts that the refiner is trained on, and of the model; None: the checkpoint's
 
@@ -145,6 +147,7 @@ class PublishedSizes:
     frame_rate: float | None = None
     learning_rate: float = 1e-4
     refiner_channels: tuple[int, int, int, int] = (48, 96, 144, 176)
+    refiner_hypotheses: int = 8
     camera_times: float = 1.5
     temperature: float | None = None
     top_p: float | None = None
@@ -154,11 +157,14 @@ class PublishedSizes:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         _require_bounds(self)
         if (
-            not _are_whole(self.frame_size + self.refiner_channels)
+            not _are_whole((*self.frame_size, *self.refiner_channels, self.refiner_hypotheses))
             or len(self.frame_size) not in (0, 2)
             or len(self.refiner_channels) != 4
         ):
-            raise SettingError("frame_size needs two whole numbers (height, width), and refiner_channels four")
+            raise SettingError(
+                "frame_size needs two positive whole numbers (height, width), refiner_channels four, and "
+                "refiner_hypotheses is one"
+            )
 
     @classmethod
     def of(cls, file: Path | None) -> PublishedSizes:

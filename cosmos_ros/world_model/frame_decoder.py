@@ -64,13 +64,15 @@ class Conditions:
     """What a sample's frames depend on besides their tokens.
 
     context  the prompt's text embedding [1, M, context_dim]; None: the model takes none
-    seed     the sample's, in 0..2**64 - 1
+    seed     of the sample's noise, in 0..2**64 - 1
     camera   the conditioning frames as the refiner sees them; None: unrefined
+    hypothesis  the refiner's that refines them
     """
 
     context: Tensor | None = None
     seed: int = 0
     camera: Tensor | None = None
+    hypothesis: int = 0
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,11 @@ In a later stretch of a rollout the refined frames before it stand for the camer
     -> the newest group, refined   [1, 3, k, H, W], k the compression in time
 
 It sees no frame after the group that it refines, so a group never changes when later tokens are decided.
+
+A program may have several hypotheses of what happens: number 0 the best single guess, the others alternatives. It then
+has an attribute `hypotheses`, how many there are, and takes the number of one of them, an int, as its third argument. A
+sample is refined throughout by the hypothesis `seed % hypotheses`: samples whose seeds follow each other by different
+ones, seed 0 and the true future's round trips by the best guess. A program without the attribute has one.
 """
 
 from __future__ import annotations
@@ -44,6 +49,7 @@ class Refiner:
 
     def __init__(self, program: nn.Module, chunking: Chunking, device: torch.device) -> None:
         self.program, self.chunking, self.device = program, chunking, device
+        self.hypotheses: int = getattr(program, "hypotheses", 1)
         self._require_fit()
 
     @classmethod
@@ -76,19 +82,21 @@ class Refiner:
             pixels = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
         return pixels.transpose(0, 1)[None]
 
-    def refine(self, decoded: Tensor, conditioning: Tensor) -> Tensor:
+    def refine(self, decoded: Tensor, conditioning: Tensor, hypothesis: int = 0) -> Tensor:
         """The newest group: uint8 [k, H, W, 3] on the CPU. Raises NotFinite.
 
         decoded       float [3, m, h, w] in [-1, 1], up to the group
         conditioning  as `conditioning` gives it
+        hypothesis    number of the one that is wanted
         """
-        refined = self._run(decoded[None].float(), conditioning.to(self.device))[0]
+        refined = self._run(decoded[None].float(), conditioning.to(self.device), hypothesis)[0]
         if not refined.isfinite().all():
             raise NotFinite("the refiner gave pixels that are no finite numbers; its weights may be damaged")
         return to_levels(refined).permute(1, 2, 3, 0).contiguous().cpu()
 
-    def _run(self, decoded: Tensor, conditioning: Tensor) -> Tensor:
-        refined = run_program(self.program, decoded, conditioning)
+    def _run(self, decoded: Tensor, conditioning: Tensor, hypothesis: int) -> Tensor:
+        which = (hypothesis,) if self.hypotheses > 1 else ()
+        refined = run_program(self.program, decoded, conditioning, *which)
         expected = [1, 3, self.chunking.compression[0], *conditioning.shape[-2:]]
         if not (isinstance(refined, Tensor) and refined.is_floating_point() and list(refined.shape) == expected):
             got = list(refined.shape) if isinstance(refined, Tensor) else type(refined).__name__
@@ -96,13 +104,18 @@ class Refiner:
         return refined
 
     def _require_fit(self) -> None:
-        """Refine one group, of a camera half as large again as the model's frames, after a clip and after an image."""
+        """Refine one group, of a camera half as large again as the model's frames, after a clip and after an image.
+
+        After an image by the last hypothesis.
+        """
+        if isinstance(self.hypotheses, bool) or not isinstance(self.hypotheses, int) or self.hypotheses < 1:
+            raise ModelUnavailable(f"the refiner says that it has {self.hypotheses!r} hypotheses, expected 1 or more")
         step, (height, width) = self.chunking.compression[0], self.chunking.frame_size
         with trying_out(f"the refiner cannot take frames of {height}x{width} in groups of {step}"):
-            for n in (1, 1 + step):
+            for n, hypothesis in ((1, self.hypotheses - 1), (1 + step, 0)):
                 decoded = torch.zeros(1, 3, n + step, height, width, device=self.device)
                 camera = torch.zeros(1, 3, n, height * 3 // 2, width * 3 // 2, device=self.device)
-                if not self._run(decoded, camera).isfinite().all():
+                if not self._run(decoded, camera, hypothesis).isfinite().all():
                     raise ModelUnavailable("the refiner gives pixels that are not finite; its file may be damaged")
 
 

@@ -299,8 +299,10 @@ class WorldModel:
             by_groups = True
             latent_frames = chunking.latent_frames(n_conditioning) + math.ceil(n_frames / step)
         cameras = [camera] * samples if camera is None or isinstance(camera, np.ndarray) else camera
+        # By the seed of the whole rollout, which all its stretches have in common.
+        hypotheses = self._refiner.hypotheses if self._refiner is not None else 1
         conditions = [
-            Conditions(context, (sampling.seed + sample) % 2**64, seen)
+            Conditions(context, sampling.noise_seed(sample), seen, (sampling.seed + sample) % hypotheses)
             for sample, seen in enumerate(self._seen_by_refiner(cameras, whole))
         ]
         frames = self._frames.rollout(chunking, n_conditioning, n_frames, by_groups, conditions)
@@ -375,7 +377,7 @@ class WorldModel:
         step = self.spec.compression[0]
         for end in range(first + step, decoded.shape[1] + 1, step):
             with self._refining.in_use(), cpu_threads():
-                refined = self._refiner.refine(decoded[:, :end], conditions.camera)
+                refined = self._refiner.refine(decoded[:, :end], conditions.camera, conditions.hypothesis)
             yield Decoded(refined.numpy(), _rgb(decoded[:, end - step : end]))
 
     @property

@@ -19,18 +19,24 @@ class Sampling:
                  second's is one more, and so on
     temperature  divides the logits; 0: always the likeliest token
     top_p        in (0, 1]: draw from the likeliest tokens that together reach this probability (Holtzman et al. 2020)
+    stretch      of a long rollout, 0 being the first
     """
 
     seed: int
     temperature: float
     top_p: float
+    stretch: int = 0
 
     def of_stretch(self, number: int) -> Sampling:
-        """How the tokens of a rollout's later stretches are drawn, 0 being the first: with seeds of their own.
+        """How the tokens of one of a rollout's stretches are drawn."""
+        return replace(self, stretch=number)
 
-        A sample's seed and the stretch decide, so that a sample of a batch is what its seed gives alone.
+    def noise_seed(self, sample: int) -> int:
+        """What a sample's noise is keyed by, in 0..2**64 - 1: each stretch has its own.
+
+        The sample's seed and the stretch decide, so that a sample of a batch is what its seed gives alone.
         """
-        return replace(self, seed=(self.seed + number * STRETCH_STEP) % 2**64)
+        return (self.seed + sample + self.stretch * STRETCH_STEP) % 2**64
 
     @property
     def greedy(self) -> bool:

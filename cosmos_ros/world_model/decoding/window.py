@@ -105,7 +105,7 @@ class WindowPass:
         batch.guessed.fill_(first)
         batch.end.fill_(end)
         batch.failed.fill_(False)
-        batch.words.copy_(words_of([sampling.seed + sample for sample in range(len(prompts))]))
+        batch.words.copy_(words_of([sampling.noise_seed(sample) for sample in range(len(prompts))]))
         if self._noise is not None:
             self._noise.begin(batch.words)
         self.sampling = sampling

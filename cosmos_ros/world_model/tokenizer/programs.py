@@ -157,7 +157,7 @@ def trying_out(what: str) -> Iterator[None]:
 
 
 @torch.inference_mode()
-def run_program(program: nn.Module, *given: Tensor) -> object:
+def run_program(program: nn.Module, *given: Tensor | int) -> object:
     """Call a program as published: without TorchScript's fuser, which would compile anew for every number of frames."""
     before = torch._C._jit_texpr_fuser_enabled()
     torch._C._jit_set_texpr_fuser_enabled(False)
