@@ -96,7 +96,7 @@ class Competition:
         return torch.stack(errors)
 
     def _n_open(self, n: int, generator: torch.Generator) -> int:
-        """How many windows are not for number 0; always as many where that is whole: compiled programs have fixed shapes."""
+        """How many are not for number 0. Always the same where that is whole: compiled programs have fixed shapes."""
         return int(n * (1 - GUESS_SHARE) + torch.rand((), generator=generator).item())
 
     def _rollouts(self, samples: int, generator: torch.Generator) -> list[int]:

@@ -103,7 +103,7 @@ def test_in_a_later_stretch_the_refined_frames_stand_for_the_cameras_at_their_ow
     foresight.load()
     refiner, seen = foresight._model._refiner, []
     refine = refiner.refine
-    monkeypatch.setattr(refiner, "refine", lambda decoded, camera: seen.append(camera) or refine(decoded, camera))
+    monkeypatch.setattr(refiner, "refine", lambda _, camera, *more: seen.append(camera) or refine(_, camera, *more))
     clip = clip_of(camera_frames(9, size))
     rollouts = foresight.predict_samples(clip, 2, seed=3, temperature=1.0, frames=32)
     assert len(seen) == 2 * (3 + 1)
