@@ -12,7 +12,15 @@ import torch
 from cosmos_ros import paths
 from cosmos_ros.commands import cli
 from cosmos_ros.errors import SettingError
-from cosmos_ros.training.export import FILES, check_directory, export_refiner, export_tokenizer, load_exported
+from cosmos_ros.training.export import (
+    FILES,
+    check_directory,
+    export_refiner,
+    export_tokenizer,
+    load_exported,
+    load_refiner,
+    program_bytes,
+)
 from cosmos_ros.training.refiner_network import Refiner
 from cosmos_ros.training.sizes import Sizes, TokenizerSizes
 from cosmos_ros.training.tokenizer_network import VideoTokenizer
@@ -78,7 +86,8 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_is_trained(tmp_p
 def test_the_model_that_ships_is_what_the_default_sizes_make():
     """So that training can go on from it, and the code is the one by which it was made."""
     sizes, ships = Sizes(), paths.embedded_model()
-    tokenizer, refiner = VideoTokenizer(sizes.tokenizer), Refiner(sizes.refiner_channels)
+    tokenizer = VideoTokenizer(sizes.tokenizer)
+    refiner = Refiner(sizes.refiner_channels, sizes.refiner_hypotheses)
     transformer = Transformer(sizes.transformer)
     load_exported(ships, tokenizer, transformer, refiner)
     stored = torch.jit.load(str(ships / "refiner.jit")).float()
@@ -105,6 +114,39 @@ def test_a_part_that_an_exported_model_lacks_stays_as_it_is(tmp_path):
     before = [weight.clone() for weight in refiner.parameters()]
     load_exported(tmp_path, VideoTokenizer(tiny), None, refiner)
     assert all(map(torch.equal, before, refiner.parameters()))
+
+
+class OfBefore(torch.nn.Module):
+    """A refiner's weights in a program that has no hypotheses, as those made before there were any."""
+
+    def __init__(self, refiner: Refiner) -> None:
+        super().__init__()
+        for name, child in refiner.named_children():
+            self.add_module(name, child)
+
+    def forward(self, decoded: torch.Tensor, conditioning: torch.Tensor) -> torch.Tensor:
+        return decoded
+
+
+@pytest.mark.parametrize("says", [True, False])
+def test_a_refiner_of_one_hypothesis_becomes_the_first_of_several(tmp_path, says):
+    alone = Refiner((4, 4, 4, 4)).eval()
+    (tmp_path / "refiner.jit").write_bytes(program_bytes(alone if says else OfBefore(alone)))
+    several = Refiner((4, 4, 4, 4), 3).eval()
+    before = several.vectors_in.clone(), several.vectors_deep.clone()
+    load_refiner(tmp_path, several)
+    assert torch.equal(several.vectors_in, before[0]) and torch.equal(several.vectors_deep, before[1])
+    decoded, camera = torch.rand(1, 3, 17, 32, 48), torch.rand(1, 3, 9, 40, 60)
+    with torch.no_grad():
+        assert torch.equal(several(decoded, camera), alone(decoded, camera))
+
+
+def test_a_refiner_with_another_number_of_hypotheses_is_not_filled(tmp_path):
+    export_refiner(Refiner((4, 4, 4, 4), 3), tmp_path)
+    load_refiner(tmp_path, Refiner((4, 4, 4, 4), 3))
+    for number in (1, 2, 8):
+        with pytest.raises(SettingError, match=f"of another architecture .* refiner_hypotheses is 3, not {number}"):
+            load_refiner(tmp_path, Refiner((4, 4, 4, 4), number))
 
 
 def test_the_same_weights_give_the_same_file_and_nearly_the_same_pixels(tmp_path):

@@ -7,15 +7,17 @@ import zipfile
 import pytest
 import torch
 
-from cosmos_ros.training.refiner_network import Refiner
+from cosmos_ros.training.export import program_bytes
+from cosmos_ros.training.refiner_network import VECTORS, Refiner
 
 CHANNELS = (4, 6, 8, 8)
+HYPOTHESES = 3
 
 
 @pytest.fixture
 def refiner() -> Refiner:
     torch.manual_seed(0)
-    refiner = Refiner(CHANNELS).eval()
+    refiner = Refiner(CHANNELS, HYPOTHESES).eval()
     for parameter in refiner.parameters():  # beyond the zeros that blocks begin with
         parameter.data += 0.05 * torch.randn_like(parameter)
     return refiner
@@ -69,6 +71,41 @@ def test_scripted_it_gives_the_same(refiner):
     decoded, camera = pictures(17, 32, 48, 6), pictures(9, 40, 60, 7)
     with torch.no_grad():
         torch.testing.assert_close(torch.jit.script(refiner)(decoded, camera), refiner(decoded, camera))
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_the_first_hypothesis_is_what_a_refiner_of_a_single_one_gives_and_the_others_differ(refiner, precision):
+    alone = Refiner(CHANNELS).eval()
+    alone.load_state_dict({name: w for name, w in refiner.state_dict().items() if name not in VECTORS}, strict=False)
+    decoded, camera = pictures(17, 32, 48, 6), pictures(9, 40, 60, 7)
+    with torch.no_grad():
+        expected = alone.to(precision)(decoded, camera)
+        refined = [refiner.to(precision)(decoded, camera, number) for number in range(HYPOTHESES)]
+        assert torch.equal(refiner(decoded, camera), expected) and torch.equal(refined[0], expected)
+    for number, one in enumerate(refined):
+        assert all((one - other).abs().max() > 0.01 for other in refined[:number])
+
+
+def test_the_hypotheses_that_a_batch_mixes_are_those_one_by_one_and_only_they_learn(refiner):
+    decoded, camera = pictures(17, 32, 48, 6), pictures(9, 32, 48, 7)
+    x = refiner.look(decoded, camera)
+    mixed = refiner.plan(x.expand(3, -1, -1, -1), torch.tensor([0, 2, 2]))
+    for row, number in enumerate((0, 2, 2)):
+        torch.testing.assert_close(mixed[row], refiner.plan(x, torch.tensor([number]))[0])
+    mixed.square().mean().backward()
+    for vectors in (refiner.vectors_in, refiner.vectors_deep):
+        assert not vectors.grad[0].any() and vectors.grad[1].any()
+
+
+def test_its_program_says_how_many_hypotheses_it_has_and_gives_each_as_the_network_does(refiner):
+    program = torch.jit.load(io.BytesIO(program_bytes(refiner)))
+    assert program.hypotheses == HYPOTHESES
+    decoded, camera = pictures(17, 32, 48, 6), pictures(9, 40, 60, 7)
+    with torch.no_grad():
+        for number in range(HYPOTHESES):
+            expected = refiner(decoded, camera, number)
+            torch.testing.assert_close(torch.jit.script(refiner)(decoded, camera, number), expected)
+            torch.testing.assert_close(program(decoded, camera, number), expected)
 
 
 def test_gradients_reach_the_decoded_frames(refiner):

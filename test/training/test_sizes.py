@@ -33,6 +33,8 @@ def test_without_a_file_it_is_the_model_that_ships():
         ("heads: 96", "head_dim must be even and at least 6"),
         ("heads: 0", "must be positive whole numbers"),
         ("refiner_channels: [8, 8]", "the four refiner_channels must be positive"),
+        ("refiner_hypotheses: 0", "refiner_hypotheses and the four refiner_channels must be positive whole numbers"),
+        ("refiner_hypotheses: 2.5", "refiner_hypotheses and the four refiner_channels must be positive whole numbers"),
         ("frame_rate: 0", "expected frame_rate 0.001 to 1000"),
         ("frame_rate:", "expected frame_rate 0.001 to 1000"),
         ("{temperature: hot, top_p: .nan}", "expected temperature 0 to 10, top_p 1e-09 to 1"),
@@ -54,3 +56,10 @@ def test_what_the_checkpoint_says_may_be_left_to_it_and_nothing_else():
     assert PublishedSizes(frame_rate=None).frame_rate is None
     with pytest.raises(SettingError, match="expected learning_rate 1e-09 to 1"):
         PublishedSizes(learning_rate=None)
+
+
+@pytest.mark.parametrize("number", [0, True, None])
+def test_a_published_models_refiner_has_hypotheses_too(number):
+    assert PublishedSizes(refiner_hypotheses=3).refiner_hypotheses == 3
+    with pytest.raises(SettingError, match="refiner_hypotheses is one"):
+        PublishedSizes(refiner_hypotheses=number)

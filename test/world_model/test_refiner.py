@@ -33,6 +33,26 @@ class HalfAndHalf(nn.Module):
         return self.gain * large.transpose(0, 1)[None] + 0.5 * last
 
 
+class Several(nn.Module):
+    """Of several hypotheses: the last camera frame, brighter by each one's number."""
+
+    def __init__(self, hypotheses: int = 3) -> None:
+        super().__init__()
+        self.hypotheses, self.gain = hypotheses, nn.Parameter(torch.tensor(0.1))
+
+    def forward(self, decoded: torch.Tensor, conditioning: torch.Tensor, hypothesis: int) -> torch.Tensor:
+        last = conditioning[:, :, conditioning.shape[2] - 1 :].expand(-1, -1, 8, -1, -1)
+        return 0.5 * last + self.gain * hypothesis
+
+
+class Pretender(HalfAndHalf):
+    """Says that it has several hypotheses, and takes no number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hypotheses = 2
+
+
 class OfAnotherSize(nn.Module):
     def forward(self, decoded: torch.Tensor, conditioning: torch.Tensor) -> torch.Tensor:
         return decoded[:, :, :8]
@@ -113,6 +133,31 @@ def test_in_a_later_stretch_the_refined_frames_stand_for_the_cameras_at_their_ow
     assert np.array_equal(alone.frames, rollouts[1].frames)
 
 
+def hypotheses_of(frames: np.ndarray, last: np.ndarray) -> list[int]:
+    """Which hypothesis of `Several` made each frame of the camera's last one."""
+    brighter = (frames / 127.5 - 1) - 0.5 * (last / 127.5 - 1)
+    return [round(10 * each.mean()) for each in brighter]
+
+
+def test_a_samples_seed_says_which_hypothesis_refines_it_in_every_stretch(make_checkpoint, tmp_path):
+    checkpoint = put_refiner(make_checkpoint(tmp_path / "several"), Several())
+    foresight, camera = Foresight.from_config({"checkpoint": str(checkpoint), "device": "cpu"}), camera_frames(9)
+    rollouts = foresight.predict_samples(clip_of(camera), 4, seed=4, temperature=1.0, frames=32)
+    for rollout, expected in zip(rollouts, (1, 2, 0, 1), strict=True):
+        first, later = rollout.frames[:24], rollout.frames[24:]
+        assert hypotheses_of(first, camera[-1]) == [expected] * 24
+        assert hypotheses_of(later, first[-1]) == [expected] * 8
+    alone = foresight.predict(clip_of(camera), seed=5, temperature=1.0, frames=32)
+    assert np.array_equal(alone.frames, rollouts[1].frames)
+
+
+def test_a_round_trip_is_refined_by_the_best_guess(make_checkpoint, tmp_path):
+    model = WorldModel.from_checkpoint(put_refiner(make_checkpoint(tmp_path / "several"), Several()), device="cpu")
+    whole = camera_frames(33)
+    frames = np.concatenate([some.pixels for some in model.decode_truth(model.tokenize(whole), whole)])
+    assert hypotheses_of(frames[:8], whole[0]) + hypotheses_of(frames[8:], whole[8]) == [0] * 32
+
+
 def test_a_round_trip_is_refined_as_a_rollout_is(refined_checkpoint):
     whole = camera_frames(33)
     foresight = Foresight.from_config({"checkpoint": str(refined_checkpoint), "device": "cpu"})
@@ -158,6 +203,9 @@ def test_a_camera_much_larger_than_the_model_is_refined_smaller_and_enlarged(ref
     [
         (OfAnotherSize(), "was expected"),
         (HalfAndHalf(step=4), "was expected"),
+        (Several(hypotheses=0), "says that it has 0 hypotheses, expected 1 or more"),
+        (Several(hypotheses=1), "the refiner cannot take frames of 32x64 in groups of 8"),
+        (Pretender(), "the refiner cannot take frames of 32x64 in groups of 8"),
         (nn.Conv2d(3, 3, 1), "the refiner cannot take frames of 32x64 in groups of 8"),
     ],
 )

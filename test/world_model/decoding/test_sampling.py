@@ -112,3 +112,16 @@ def test_tokens_come_as_often_as_from_the_published_sampler(temperature, top_p, 
 def test_positions_are_drawn_independently(seed):
     tokens = drawn(torch.zeros(50), 1.0, 1.0, seed, n=64)
     assert tokens.shape == (64,) and len(set(tokens.tolist())) > 10
+
+
+def test_a_stretchs_noise_is_that_of_the_samples_seed_and_of_no_other_stretch():
+    first = Sampling(7, 1.0, 0.9)
+    assert [first.noise_seed(sample) for sample in range(3)] == [7, 8, 9]
+    later = first.of_stretch(2)
+    assert later.seed == 7 and later.noise_seed(1) == Sampling(8, 1.0, 0.9).of_stretch(2).noise_seed(0)
+    keys = {
+        Sampling(2**64 - 2, 1.0, 0.9).of_stretch(number).noise_seed(sample)
+        for number in range(8)
+        for sample in range(8)
+    }
+    assert len(keys) == 64 and all(0 <= key < 2**64 for key in keys)
