@@ -12,13 +12,16 @@ from cosmos_ros.world_model import ModelSpec, Sampling
 MAX_PROMPT_WORDS = 300  # the published model card's limit
 MAX_PROMPT_CHARACTERS = 4000  # twice what 300 words of English take: guards must not be held up by one endless word
 MAX_SEED = 2**63 - 1
+# Drawn seeds are multiples of this, and so of every number of hypotheses up to 16: the first sample is then a refiner's
+# best guess, see world_model/refiner.py. JSON keeps 2**31 of them exactly.
+DRAWN_SEED_STEP = math.lcm(*range(1, MAX_SAMPLES + 1))
 
 
 def sampling_of(
     spec: ModelSpec, seed: int | None, temperature: float | None, top_p: float | None, samples: int
 ) -> Sampling:
     """How so many samples are drawn; None: a seed is drawn, the rest is what the model's makers recommend."""
-    seed = secrets.randbelow(2**31) if seed is None else seed
+    seed = secrets.randbelow(2**31) * DRAWN_SEED_STEP if seed is None else seed
     temperature = spec.temperature if temperature is None else temperature
     top_p = spec.top_p if top_p is None else top_p
     if not 1 <= samples <= MAX_SAMPLES:

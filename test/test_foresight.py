@@ -80,6 +80,7 @@ def test_a_seed_gives_its_rollout_again_and_another_seed_another(foresight):
 def test_without_a_seed_one_is_drawn_and_reported(foresight):
     drawn = foresight.predict(clip())
     assert np.array_equal(foresight.predict(clip(), seed=drawn.seed).frames, drawn.frames)
+    assert not any(drawn.seed % hypotheses for hypotheses in range(1, 17)), "a refiner's best guess, whatever it has"
 
 
 def test_temperature_zero_does_not_ask_the_seed(foresight):
