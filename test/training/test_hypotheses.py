@@ -15,11 +15,12 @@ OTHERS = 3
 WINDOWS = 8
 GROUPS = [1, 2, 3]
 N = 9
+GUESS = 99  # in place of a rollout's number: the tokens for the best guess
 
 
-def video(rollout: int) -> torch.Tensor:
-    """What the stand-in for a decoder shows of the tokens `rollout`: [3, 33, h, w], each another."""
-    shades = torch.rand(3, 1, *SIZE, generator=torch.Generator().manual_seed(rollout)) * 2 - 1
+def video(tokens: int) -> torch.Tensor:
+    """What the stand-in for a decoder shows of these tokens: [3, 33, h, w], each another."""
+    shades = torch.rand(3, 1, *SIZE, generator=torch.Generator().manual_seed(tokens)) * 2 - 1
     return shades.expand(-1, 33, -1, -1)
 
 
@@ -27,8 +28,9 @@ def decode(tokens: torch.Tensor) -> torch.Tensor:
     return torch.stack([video(int(each)) for each in tokens[:, 0, 0, 0]])
 
 
-def tokens_of(rollout: int) -> torch.Tensor:
-    return torch.full((WINDOWS, 1, 1, 1), rollout)
+def tokens_of(rollout: int, windows: int = WINDOWS) -> torch.Tensor:
+    """Each window's own."""
+    return (100 * rollout + torch.arange(windows)).view(-1, 1, 1, 1)
 
 
 def trusting(others: int = OTHERS) -> Refiner:
@@ -46,15 +48,17 @@ def of_the_winner_alone(monkeypatch):
 
 
 def step(refiner: Refiner, true: torch.Tensor, seed: int, predicted: torch.Tensor | None = None) -> tuple:
-    """Of one whose windows are what the rollouts of these numbers show: true [WINDOWS]."""
+    """What is shown, who learns, and the truth, which is each window's rollout of the number that `true` [B] gives."""
     if predicted is None:
         predicted = torch.stack([tokens_of(rollout) for rollout in range(OTHERS)]).int()
     clean = torch.nn.functional.interpolate(
-        torch.stack([video(int(each)) for each in true]).flatten(0, 1), size=CAMERA, mode="nearest"
+        torch.stack([video(100 * int(each) + k) for k, each in enumerate(true)]).flatten(0, 1),
+        size=CAMERA,
+        mode="nearest",
     ).view(len(true), 3, 33, *CAMERA)
     competition = Competition(refiner, decode, SIZE)
     generator = torch.Generator().manual_seed(seed)
-    shown, which = competition(tokens_of(99)[: len(true)], predicted, clean, clean, N, GROUPS, generator)
+    shown, which = competition(tokens_of(GUESS, len(true)), predicted, clean, clean, N, GROUPS, generator)
     return shown, which, clean
 
 
@@ -64,8 +68,8 @@ def test_who_comes_nearest_learns_from_its_own_rollout_and_nobody_else_does(of_t
     shown, which, clean = step(refiner, true, seed=1)
     guessed, opened = (which == 0).nonzero().flatten().tolist(), which.nonzero().flatten().tolist()
     assert len(guessed) == len(opened) == WINDOWS / 2
-    assert all(torch.equal(shown[k], video(99)) for k in guessed)
-    assert all(torch.equal(shown[k], video(int(true[k]))) for k in opened)
+    assert all(torch.equal(shown[k], video(100 * GUESS + k)) for k in guessed)
+    assert all(torch.equal(shown[k], video(100 * int(true[k]) + k)) for k in opened)
     firsts = {(int(true[k]) - int(which[k])) % OTHERS for k in opened}
     assert len(firsts) == 1, "each has a rollout of its own, the same for all windows of a step"
     RefinedRollout(refiner, SIZE, torch.device("cpu"))(shown, clean, clean, N, GROUPS, which).backward()
@@ -104,7 +108,7 @@ def test_a_rollout_that_is_right_only_at_first_loses_to_one_that_is_nearly_right
 def test_a_single_hypothesis_or_no_rollouts_leave_all_to_the_best_guess(others, samples):
     predicted = torch.zeros(samples, WINDOWS, 1, 1, 1, dtype=torch.int32)
     shown, which, _ = step(trusting(others), torch.zeros(WINDOWS), 0, predicted)
-    assert torch.equal(shown, decode(tokens_of(99))) and not which.any()
+    assert torch.equal(shown, decode(tokens_of(GUESS))) and not which.any()
 
 
 def test_fewer_rollouts_than_hypotheses_are_shared_and_a_window_alone_is_now_one_kind_now_the_other():
