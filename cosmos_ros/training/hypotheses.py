@@ -20,9 +20,8 @@ from cosmos_ros.training.refiner_network import Refiner
 from cosmos_ros.training.round_trips import RefinerPrograms, compiled, group_of
 
 GUESS_SHARE = 0.5  # of windows, that number 0 learns from
-ANY_HYPOTHESIS = (
-    0.15  # share of the others' windows that any of them learns from: one that never wins would stay as it is
-)
+# Share of the others' windows that any of them learns from: one that never wins would stay as it is.
+ANY_HYPOTHESIS = 0.15
 
 
 class Competition:
