@@ -34,8 +34,10 @@ FLOW_UNIT = 8.0  # model pixels
 # Changes of this size, in the mean of a place of the plan, are a camera's noise; from twice as much on they are kept.
 NOISE = 1.5 / 127.5
 PLACE = 4  # model pixels, along each axis
-# Of the vectors that the hypotheses begin with: their plans differ visibly from the start, so that they can compete.
-HYPOTHESIS_STD = 0.2
+# What the hypotheses' vectors are multiplied by. An optimiser moves all weights by the same small steps, and these have
+# far to go: the plans of hypotheses that are alike do not compete.
+REACH = 8.0
+HYPOTHESIS_STD = 0.5 / REACH  # of the vectors at first: their plans differ visibly from the start
 VECTORS = ("vectors_in", "vectors_deep")  # the weights that only hypotheses have
 
 
@@ -83,7 +85,7 @@ class Refiner(nn.Module):
         self.group, self.per_frame, self.unit = TIME_COMPRESSION, PER_FRAME, FLOW_UNIT
         self.flows, self.choices = FLOWS, CHOICES
         self.noise, self.place = NOISE, PLACE
-        self.hypotheses = hypotheses
+        self.hypotheses, self.reach = hypotheses, REACH
         c0, c1, c2, c3 = channels
         self.entrance = nn.Conv2d(4 * (3 * (TIME_COMPRESSION + 2 + LOOKS) + 2), c0, 3, padding=1)
         self.in0 = nn.Sequential(Block2d(c0), Block2d(c0))
@@ -147,11 +149,11 @@ class Refiner(nn.Module):
         hypothesis  each row's, int64 [B]
         """
         x0 = self.entrance(F.pixel_unshuffle(x, 2))
-        x0 = self.in0(x0 + vector_of(self.vectors_in, hypothesis, x0))
+        x0 = self.in0(x0 + vector_of(self.reach * self.vectors_in, hypothesis, x0))
         x1 = self.in1(self.down1(x0))
         x2 = self.in2(self.down2(x1))
         x3 = self.down3(x2)
-        x3 = self.in3(x3 + vector_of(self.vectors_deep, hypothesis, x3))
+        x3 = self.in3(x3 + vector_of(self.reach * self.vectors_deep, hypothesis, x3))
         y = self.out2(self.up2(torch.cat([grown(x3), x2], 1)))
         y = self.out1(self.up1(torch.cat([grown(y), x1], 1)))
         y = self.out0(self.up0(torch.cat([grown(y), x0], 1)))
