@@ -113,7 +113,7 @@ class BenchmarkRun:
         if args.sam2:
             Sam2(Path(args.sam2), "cpu")
         foresight = Foresight(model)
-        self._settings.check(foresight.spec)
+        drawn = self._settings.sampling(foresight.spec)
         self._spec, self._described = foresight.spec, describe_model(foresight)
         self._frame_rate = self._picked.frame_rate or self._spec.frame_rate
         lengths = dict(zip(("video", "image"), self._spec.conditioning_lengths, strict=True))
@@ -138,7 +138,8 @@ class BenchmarkRun:
             "lpips_weights": fingerprint(Path(args.lpips_weights)) if args.lpips_weights else "",
             "sam2": fingerprint(Path(args.sam2) / WEIGHTS) if args.sam2 else "",
             **self._source.describe(),
-            **sampling,
+            "temperature": drawn.temperature,
+            "top_p": drawn.top_p,
             **{each.name: getattr(model, each.name) for each in settings_of(ForesightConfig) if each.decides},
         }
         self._store = Store(args.out, settings, args.resume, RESULT_FILES)

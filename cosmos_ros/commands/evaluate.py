@@ -110,7 +110,7 @@ class Evaluation:
         Perceptual(args.lpips_weights, args.fvd_weights, "cpu")  # a wrong file is told before anything runs
         foresight = Foresight(self._settings.foresight)
         spec = foresight.spec
-        self._settings.check(spec)
+        drawn = self._settings.sampling(spec)
         n_conditioning = max(spec.conditioning_lengths)
         n_frames = sum(foresight.stretch_lengths(n_conditioning, args.frames or None))
         self._plan = Plan(
@@ -129,7 +129,8 @@ class Evaluation:
             "bags": [describe_bag(Path(bag)) for bag in args.bags],
             "image_topic": args.image_topic,
             **{name: getattr(args, name) for name in ("seed", "samples", "frames", "prompt", "min_motion")},
-            **sampling,
+            "temperature": drawn.temperature,
+            "top_p": drawn.top_p,
             **{each.name: getattr(model, each.name) for each in settings_of(ForesightConfig) if each.decides},
             **{
                 name: fingerprint(Path(getattr(args, name)))

@@ -22,7 +22,7 @@ from cosmos_ros.metrics.failures import Failure, failures
 from cosmos_ros.metrics.perceptual import Perceptual
 from cosmos_ros.recordings.windows import Window
 from cosmos_ros.rollout import Clip, Crop, GuardedRollout
-from cosmos_ros.world_model import ModelSpec
+from cosmos_ros.world_model import ModelSpec, Sampling
 from cosmos_ros.world_model.preprocessing import camera_view
 
 PLAYER_WIDTH = 320  # pixels, of the pictures that the report plays
@@ -55,10 +55,10 @@ class Settings:
     fvd_weights: str = ""
     metrics: tuple[str, ...] = METRICS
 
-    def check(self, spec: ModelSpec) -> None:
-        """Raises InvalidGoal for what this model could predict no window with."""
-        sampling_of(spec, self.seed, self.temperature, self.top_p, self.samples)
+    def sampling(self, spec: ModelSpec) -> Sampling:
+        """How this model's tokens are drawn. Raises InvalidGoal for what it could predict no window with."""
         check_prompt(spec, self.prompt)
+        return sampling_of(spec, self.seed, self.temperature, self.top_p, self.samples)
 
 
 @dataclass(frozen=True)

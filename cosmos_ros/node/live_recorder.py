@@ -50,9 +50,14 @@ BAG, ROLLOUTS, SURPRISES = "loop", "rollouts", "surprise.jsonl"
 
 
 class LiveRecorder(Node):
-    """Writes into `folder`: loop/loop.mcap, rollouts/0000/..., surprise.jsonl. Raises OSError in `spin`."""
+    """Writes into `folder`: loop/loop.mcap, rollouts/0000/..., surprise.jsonl.
+
+    Raises FileExistsError where the folder holds a recording already, OSError in `spin`.
+    """
 
     def __init__(self, folder: Path, **kwargs: Any) -> None:
+        if held := [name for name in (BAG, ROLLOUTS, SURPRISES) if (folder / name).exists()]:
+            raise FileExistsError(f"{folder} holds a recording already ({', '.join(held)}): name another folder")
         super().__init__("live_recorder", **kwargs)
         self._folder, self._n_rollouts, self._last_map_ns = folder, 0, 0
         self._bag = Writer(folder / BAG, version=9, storage_plugin=StoragePlugin.MCAP)
@@ -122,8 +127,9 @@ def main(args: list[str] | None = None) -> int:
     stop = threading.Event()
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, lambda *_: stop.set())
-    recorder = LiveRecorder(options.folder)
+    recorder = None
     try:
+        recorder = LiveRecorder(options.folder)
         recorder.wait_until_active(stop)
         recorder.listen()
         while not stop.is_set():
@@ -133,6 +139,7 @@ def main(args: list[str] | None = None) -> int:
         print(f"live_recorder: {error}", file=sys.stderr)
         return 1
     finally:
-        recorder.destroy_node()
+        if recorder is not None:
+            recorder.destroy_node()
         rclpy.try_shutdown()
     return 0

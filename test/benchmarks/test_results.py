@@ -20,8 +20,8 @@ SETTINGS = {
     "seed": 0,
     "samples": 1,
     "simulated": {"set": "failures"},
-    "temperature": None,
-    "top_p": None,
+    "temperature": 0.8,
+    "top_p": 0.9,
 }
 
 

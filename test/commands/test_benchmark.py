@@ -82,6 +82,7 @@ def test_what_is_needed_to_run_it_again_is_there(whole):
     assert len(found["simulated"]["kinds"]) == 8
     assert {"mujoco", "torch"} <= found["versions"].keys() and found["hardware"]["cpu"]
     assert found["model"]["fingerprints"] and found["seed"] == 0
+    assert found["temperature"] > 0 and 0 < found["top_p"] <= 1
     assert {each["model"] for each in found["published"]} >= {"Cosmos AR 4B"} and found["comparable"]
     report = (whole / "report.html").read_text()
     assert "After 9 frames" in report and "After one image" in report and "Cosmos AR 4B, published" in report

@@ -138,6 +138,7 @@ def test_a_run_that_evaluated_nothing_does_not_claim_its_folder(evaluate, bag):
 def test_samples_give_mean_and_best(evaluate, bag):
     status, metrics, _ = evaluate(bag, options=("--samples", "2", "--every", "10", "--seed", "4"))
     assert status == 0 and [sample["seed"] for sample in metrics["windows"][0]["samples"]] == [4, 5]
+    assert metrics["temperature"] > 0 and 0 < metrics["top_p"] <= 1, "what was drawn with, though none was asked for"
     rows = metrics["summary"]["rows"]
     assert rows["model_best_of_n"]["psnr"]["mean"] >= rows["model"]["psnr"]["mean"]
 

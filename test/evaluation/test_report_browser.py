@@ -159,7 +159,7 @@ def report(tmp_path_factory, moving_scene) -> Path:
         "skipped_by_reason": {"CUT": 1},
         "samples": 1,
         "seed": 0,
-        "temperature": None,
+        "temperature": 0.8,
         "top_p": 0.9,
         "time": {"started": "2026-01-01T00:00:00", "finished": "2026-01-01T00:01:00"},
         "versions": {"python": "3"},

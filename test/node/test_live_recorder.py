@@ -52,6 +52,14 @@ def test_what_the_node_says_is_recorded_with_its_meaning(robot, node, recorder, 
     assert json.loads((folder / "rollout.json").read_text())["frame_rate"] == 10
 
 
+@pytest.mark.parametrize("held", ["loop", "rollouts", "surprise.jsonl"])
+def test_a_folder_that_holds_a_recording_is_refused_and_nothing_in_it_changed(held, tmp_path):
+    (tmp_path / held).write_text("from before")
+    with pytest.raises(FileExistsError, match=rf"holds a recording already \({held}\): name another folder"):
+        LiveRecorder(tmp_path)
+    assert [each.name for each in tmp_path.iterdir()] == [held] and (tmp_path / held).read_text() == "from before"
+
+
 def test_what_comes_while_the_recording_ends_is_not_recorded_and_ends_nothing(tmp_path):
     """An executor's thread has a message in its hands already when another thread closes the recording."""
     context = Context()

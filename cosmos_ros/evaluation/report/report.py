@@ -310,15 +310,10 @@ def _run(metrics: Mapping, timing: Mapping) -> dict[str, str]:
     return {
         "Model": f"{model['name']}, {model['frame_size'][1]}x{model['frame_size'][0]}",
         "Guardrail": model["guardrail"],
-        "Sampling": f"seed {metrics['seed']}, temperature {_or_default(metrics['temperature'])}, "
-        f"top-p {_or_default(metrics['top_p'])}",
+        "Sampling": f"seed {metrics['seed']}, temperature {metrics['temperature']:g}, top-p {metrics['top_p']:g}",
         **({"A window every": f"{metrics['plan']['every_s']:g} s"} if "plan" in metrics else {}),
         "Time per window": per_window or "none was evaluated in this run",
         "Hardware": ", ".join(f"{name} {value}" for name, value in metrics["hardware"].items()),
         "Versions": ", ".join(f"{name} {value}" for name, value in metrics["versions"].items()),
         "Schema": metrics["schema"],
     }
-
-
-def _or_default(value: float | None) -> str:
-    return "as recommended" if value is None else f"{value:g}"
