@@ -44,6 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-topic", default="", help="image topic of recordings; default: the only one of each")
     parser.add_argument("--seed", type=int, default=0, help="same seed: same rollout (default: 0)")
     parser.add_argument(
+        "--samples",
+        type=int,
+        default=1,
+        metavar="N",
+        help="futures of each input, with seeds that follow each other; the later ones are written as NAME_2, NAME_3 "
+        "and so on (default: 1)",
+    )
+    parser.add_argument(
         "--frames",
         type=int,
         default=0,
@@ -72,8 +80,8 @@ def run(args: argparse.Namespace) -> int:
             try:
                 if isinstance(job, BadRecording):
                     raise job
-                name = run.predict(job, partial(_show, bar, done))
-                ProgressBar.write(f"{job.origin} -> {args.out / name}.mp4")
+                for name in run.predict(job, partial(_show, bar, done)):
+                    ProgressBar.write(f"{job.origin} -> {args.out / name}.mp4")
             except (ModelUnavailable, GuardrailUnavailable) as error:
                 return _complain(str(error))  # the next input would fare no better
             except (BadRecording, ForesightError, OSError) as error:
@@ -89,6 +97,7 @@ class _Run:
         self._inputs = identities(inputs)
         self._out, self._image_topic = args.out, args.image_topic
         require(args, not_negative=("frames",))
+        self._samples = args.samples
         self._asked = config_of(args, SamplingConfig).chosen() | {"seed": args.seed, "frames": args.frames or None}
         clips = config_of(args, ClipConfig)
         self._max_pixels = clips.max_pixels
@@ -97,21 +106,32 @@ class _Run:
         self._frame_rate = clips.frame_rate or self.foresight.spec.frame_rate
         self._taken: set[str] = set()
 
-    def predict(self, job: Job, on_progress: Callable[[Progress], None]) -> str:
-        """Predict from one input and write what came; the name of the outputs."""
+    def predict(self, job: Job, on_progress: Callable[[Progress], None]) -> list[str]:
+        """Predict from one input and write what came; the name of each sample's outputs."""
         n_conditioning = max(self.foresight.spec.conditioning_lengths)
         clip, losses = read_clip(job.path, self._frame_rate, n_conditioning, self._image_topic, self._max_pixels)
         for loss in losses:
             ProgressBar.write(f"{job.origin}: {loss}", file=sys.stderr)
-        name = free_name(job.path, self._out, self._taken, self._inputs)
-        for suffix in OUTPUTS:
-            check_place(self._out / f"{name}{suffix}")
-        rollout = self.foresight.predict(clip, job.prompt, **self._asked, on_progress=on_progress)
-        self._taken.add(name.lower())
-        write_mp4(self._out / f"{name}.mp4", clip, rollout)
-        write_contact_sheet(self._out / f"{name}.png", clip, rollout)
-        write_whole(self._out / f"{name}.json", json.dumps(_facts(job, clip, rollout), indent=1))
-        return name
+        names = self._free_names(job.path)
+        rollouts = self.foresight.predict_samples(
+            clip, self._samples, job.prompt, **self._asked, on_progress=on_progress
+        )
+        self._taken.update(name.lower() for name in names)
+        for name, rollout in zip(names, rollouts, strict=True):
+            write_mp4(self._out / f"{name}.mp4", clip, rollout)
+            write_contact_sheet(self._out / f"{name}.png", clip, rollout)
+            write_whole(self._out / f"{name}.json", json.dumps(_facts(job, clip, rollout), indent=1))
+        return names
+
+    def _free_names(self, path: Path) -> list[str]:
+        """A name for each sample, all checked before the work. Raises OSError."""
+        names: list[str] = []
+        for _ in range(self._samples):
+            taken = self._taken | {name.lower() for name in names}
+            names.append(free_name(path, self._out, taken, self._inputs))
+            for suffix in OUTPUTS:
+                check_place(self._out / f"{names[-1]}{suffix}")
+        return names
 
 
 def _facts(job: Job, clip: Clip, rollout: GuardedRollout) -> dict[str, Any]:

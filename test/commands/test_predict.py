@@ -72,6 +72,30 @@ def test_a_negative_number_of_frames_is_refused(predict, tmp_path, moving_scene)
     assert status == 1 and "--frames must not be negative; got -8" in said
 
 
+def test_each_sample_is_written_with_its_seed_and_is_what_the_seed_gives_alone(predict, tmp_path, moving_scene):
+    image = write_image(tmp_path / "a.png", moving_scene(1)[0])
+    status, said = predict(image, options=("--samples", "3", "--seed", "8", "--frames", "8"))
+    assert status == 0, said
+    names = ["a", "a_2", "a_3"]
+    assert [(facts(tmp_path, name)["seed"], facts(tmp_path, name)["sample"]) for name in names] == [
+        (8, 0),
+        (9, 1),
+        (10, 2),
+    ]
+    pictures = [(tmp_path / "out" / f"{name}.png").read_bytes() for name in names]
+    assert len(set(pictures)) == 3
+    status, said = predict(image, options=("--seed", "9", "--frames", "8"))
+    assert status == 0, said
+    assert facts(tmp_path, "a")["seed"] == 9 and (tmp_path / "out" / "a.png").read_bytes() == pictures[1]
+
+
+@pytest.mark.parametrize("samples", ["0", "17"])
+def test_a_number_of_samples_that_cannot_be_is_refused(predict, tmp_path, moving_scene, samples):
+    status, said = predict(write_image(tmp_path / "a.png", moving_scene(1)[0]), options=("--samples", samples))
+    assert status == 1 and f"samples must lie in 1..16; got {samples}" in said
+    assert not list((tmp_path / "out").glob("a*"))
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "avi"])
 def test_a_video_goes_on_from_its_last_frames_at_the_models_rate(predict, tmp_path, moving_scene, suffix):
     video = write_video(tmp_path / f"drive.{suffix}", moving_scene(60), rate=30)
