@@ -29,7 +29,9 @@ def sampling_of(
     if not 0 <= seed <= MAX_SEED - (samples - 1):
         raise InvalidGoal(f"seed must lie in 0..{MAX_SEED}, and those of all samples with it; got {seed}")
     if temperature == 0 and samples > 1:
-        raise InvalidGoal(f"at temperature 0 all {samples} samples would be the same; ask for one, or more heat")
+        raise InvalidGoal(
+            f"at temperature 0 all {samples} samples would have the same tokens; ask for one, or set it higher"
+        )
     if not (math.isfinite(temperature) and 0 <= temperature <= 10):
         raise InvalidGoal(f"temperature must lie in 0 (greedy) .. 10; got {temperature}")
     if not (math.isfinite(top_p) and 0 < top_p <= 1):

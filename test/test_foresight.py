@@ -217,7 +217,7 @@ def test_samples_are_the_rollouts_of_their_seeds_alone(foresight):
     [
         (0, {}, "samples must lie in 1..16; got 0"),
         (17, {}, "samples must lie in 1..16; got 17"),
-        (2, {"temperature": 0.0}, "at temperature 0 all 2 samples would be the same"),
+        (2, {"temperature": 0.0}, "at temperature 0 all 2 samples would have the same tokens"),
         (2, {"seed": 2**63 - 1}, "seed must lie in"),
     ],
 )

@@ -26,6 +26,7 @@ def card(
     figures: Mapping[str, float],
     device: str,
     origin: str,
+    hypotheses: int,
 ) -> str:
     """The card as Markdown.
 
@@ -36,6 +37,7 @@ def card(
     stages      of each its name, steps, tokens, seconds and last loss
     figures     as training.evaluation measures them, dB
     origin      where the weights came from before: a model's name, or nothing
+    hypotheses  of the refiner, where `millions` has one
     """
     height, width = spec.frame_size
     step = "{1} x {2}".format(*spec.compression)
@@ -55,6 +57,7 @@ def card(
             f"- frames of {height} x {width} pixels; a token for {TIME_COMPRESSION} frames of {step} pixels, "
             f"of {spec.config.vocab_out} codes; {' x '.join(map(str, spec.config.latent_shape))} tokens for a clip",
             *(f"- {part}: {count:.1f} million parameters" for part, count in millions.items()),
+            *([_seeds(hypotheses)] if "refiner" in millions else []),
             f"- sampling: temperature {spec.temperature:g}, top-p {spec.top_p:g}",
             "",
             "## What it was trained on",
@@ -95,6 +98,15 @@ def card(
             + "Say here what the recordings' licences ask for, and under which one you give the weights away.",
             "",
         ]
+    )
+
+
+def _seeds(hypotheses: int) -> str:
+    if hypotheses == 1:
+        return "- hypotheses of the refiner: 1, the best single guess"
+    return (
+        f"- hypotheses of the refiner: {hypotheses}; a sample is refined by number `seed % {hypotheses}`, and 0 is the "
+        "best single guess"
     )
 
 

@@ -187,4 +187,5 @@ class Run:
             figures,
             f"{self.ranks.size} x {name}",
             init.name if init else "",
+            self.model.sizes.refiner_hypotheses,
         )
