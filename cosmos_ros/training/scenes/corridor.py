@@ -7,10 +7,25 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from cosmos_ros.training.scenes.surroundings import Palette, Scene, camera, look_at, numbers
+from cosmos_ros.training.scenes.furnishings import (
+    DEEPEST,
+    DOOR,
+    IN_A_CORRIDOR,
+    furnish,
+    lamps,
+    shell,
+    skirting,
+    wall_with,
+)
+from cosmos_ros.training.scenes.household import quiet
+from cosmos_ros.training.scenes.surroundings import Palette, Scene, camera, look_at
 
 LENGTH = 16.0  # metres
 HEIGHT = 2.5
+ASIDE = 0.4  # of the corridor's half width: as far as base and robot leave its middle
+KEPT_APART = 0.3  # metres, from the camera's way to what stands along the walls
+MEETING = 0.6  # metres between a camera and the other robot's middle, at least
+INSTANTS = np.arange(0, 10.0, 0.1)  # seconds, in which it is filmed
 
 
 @dataclass(frozen=True)
@@ -34,8 +49,8 @@ class Drive:
             start=rng.uniform(0.2, 4.0),
             speed=rng.uniform(0.25, 1.1),
             surge=rng.uniform(0, 0.25),
-            offset=rng.uniform(-0.3, 0.3) * half_width,
-            weave=rng.uniform(0, 0.25) * half_width,
+            offset=rng.uniform(-0.6, 0.6) * ASIDE * half_width,
+            weave=rng.uniform(0, 0.4) * ASIDE * half_width,
             glance=rng.uniform(0, 0.35),
             frequency=rng.uniform(0.05, 0.2),
             phase=rng.uniform(0, 2 * np.pi),
@@ -55,13 +70,12 @@ class Drive:
 
 def corridor(rng: np.random.Generator) -> Scene:
     """A random scene of this kind; the same generator state gives the same scene."""
-    palette = Palette(rng)
-    half_width = rng.uniform(0.8, 1.7)
+    palette = Palette(rng, mirrors=False)
+    half_width = rng.uniform(0.9, 1.7)
     drives = {f"camera{i}": Drive.random(rng, half_width) for i in range(2)}
-    world = [walls(palette, half_width), furniture(palette, half_width)]
-    walker_speed, walker_start = rng.uniform(-0.6, 0.9), rng.uniform(3.0, 7.0)
-    walker_lane = rng.uniform(-0.5, 0.5) * half_width
-    if has_walker := rng.random() < 0.5:
+    world = walls(palette, half_width)
+    walk = clear_walk(rng, half_width, list(drives.values())) if rng.random() < 0.5 else None
+    if walk:
         world.append(other_robot(palette))
     for name, path in drives.items():
         world.append(camera(name, *path.pose(0.0), fovy_deg=rng.uniform(45, 65)))
@@ -70,58 +84,46 @@ def corridor(rng: np.random.Generator) -> Scene:
         """Nothing here obeys physics."""
 
     def aim(model: mujoco.MjModel, data: mujoco.MjData) -> None:
-        if has_walker:
-            body = model.body("other_robot").mocapid[0]
-            data.mocap_pos[body] = [walker_start + walker_speed * data.time, walker_lane, 0]
+        if walk:
+            start, lane, speed = walk
+            data.mocap_pos[model.body("other_robot").mocapid[0]] = [start + speed * data.time, lane, 0]
         for name, path in drives.items():
             eye, target = path.pose(data.time)
             body = model.body(name).mocapid[0]
             data.mocap_pos[body], data.mocap_quat[body] = eye, look_at(eye, target)
 
-    xml = palette.document("".join(world), height=HEIGHT, extent=12.0, timestep=0.005)
-    return Scene(xml, palette.textures, drive, aim, tuple(drives))
-
-
-def walls(palette: Palette, half_width: float) -> str:
-    """Floor, ceiling, two side walls, two ends."""
-    middle = LENGTH / 2
-    surfaces = {
-        "floor": ([middle, half_width, 0.05], [middle, 0, -0.05]),
-        "ceiling": ([middle, half_width, 0.05], [middle, 0, HEIGHT + 0.05]),
-        "left": ([middle, 0.05, HEIGHT / 2], [middle, half_width + 0.05, HEIGHT / 2]),
-        "right": ([middle, 0.05, HEIGHT / 2], [middle, -half_width - 0.05, HEIGHT / 2]),
-        "end": ([0.05, half_width, HEIGHT / 2], [LENGTH, 0, HEIGHT / 2]),
-    }
-    paint = palette.surface("paint") if palette.rng.random() < 0.7 else ""
-    return "".join(
-        f'<geom type="box" size="{numbers(size)}" pos="{numbers(position)}" '
-        f'material="{paint if paint and name in ("left", "right") else palette.surface(name)}"/>'
-        for name, (size, position) in surfaces.items()
+    places = [[x, 0.0] for x in np.arange(rng.uniform(1, 3), LENGTH, rng.uniform(3.2, 5.0))]
+    rng.shuffle(places)  # the first casts shadows
+    light = lamps(palette, places, HEIGHT, reach=2.5)
+    return Scene(
+        palette.document("".join(world), extent=12.0, lamps=light), palette.textures, drive, aim, tuple(drives)
     )
 
 
-def furniture(palette: Palette, half_width: float) -> str:
-    """Doors and panels on the walls, lamps on the ceiling, boxes and pillars along the way."""
-    rng, parts = palette.rng, []
-    for x in np.arange(rng.uniform(0.5, 2), LENGTH, rng.uniform(1.2, 3.0)):
-        for side in (-1, 1):
-            kind, colour = rng.random(), palette.colour((0, 0.9))
-            size: list[float] | np.ndarray
-            if kind < 0.45:  # a door or a panel, flush with the wall
-                size = [rng.uniform(0.3, 0.5), 0.02, rng.choice([1.0, rng.uniform(0.2, 0.5)])]
-                position = [x, side * half_width, max(size[2], rng.uniform(0.8, 1.4) * (size[2] < 0.9))]
-            elif kind < 0.7:  # a box on the floor
-                size = rng.uniform([0.1, 0.1, 0.1], [0.35, 0.3, 0.5])
-                position = [x, side * (half_width - size[1]), size[2]]
-            elif kind < 0.8:  # a pillar
-                size = [0.1, 0.1, HEIGHT / 2]
-                position = [x, side * (half_width - 0.1), HEIGHT / 2]
-            else:
-                continue
-            parts.append(f'<geom type="box" size="{numbers(size)}" pos="{numbers(position)}" rgba="{colour}"/>')
-        if rng.random() < 0.6:
-            parts.append(f'<geom type="box" size="0.3 0.08 0.02" pos="{x:.2f} 0 {HEIGHT}" rgba="1 1 0.95 1"/>')
-    return "".join(parts)
+def clear_walk(rng: np.random.Generator, half_width: float, drives: list[Drive]) -> tuple[float, float, float] | None:
+    """Start, lane and speed of a robot, m and m/s, that no camera runs into; None: none was found."""
+    eyes = np.array([[path.pose(time_s)[0][:2] for time_s in INSTANTS] for path in drives])
+    for _ in range(20):
+        start, lane, speed = rng.uniform((3.0, -ASIDE * half_width, -0.6), (9.0, ASIDE * half_width, 0.9))
+        steps = np.stack([start + speed * INSTANTS, np.full(len(INSTANTS), lane)], axis=1)
+        if np.linalg.norm(eyes - steps, axis=-1).min() > MEETING and steps[:, 0].max() < LENGTH - 0.5:
+            return start, lane, speed
+    return None
+
+
+def walls(palette: Palette, half_width: float) -> list[str]:
+    """Floor, ceiling, two furnished side walls, mostly of one paint, and two ends."""
+    rng, middle, paint = palette.rng, LENGTH / 2, quiet(palette)
+    parts = [shell(palette, [middle, 0], np.array([middle, half_width]), HEIGHT)]
+    deepest = min(DEEPEST, (1 - ASIDE) * half_width - KEPT_APART)
+    for side in (-1, 1):
+        look = paint if rng.random() < 0.85 else quiet(palette)
+        inside = skirting(palette, middle) + furnish(palette, middle - 0.1, deepest, IN_A_CORRIDOR, [DOOR] * 3)
+        parts.append(wall_with([middle, side * half_width], [0, -side], middle, HEIGHT, look, inside))
+    for x, facing, surely in ((0, 1, []), (LENGTH, -1, [DOOR])):
+        inside = skirting(palette, half_width) + furnish(palette, 0.75, 0.1, IN_A_CORRIDOR[1:3], surely)
+        parts.append(wall_with([x, 0], [facing, 0], half_width, HEIGHT, quiet(palette), inside))
+    return parts
 
 
 def other_robot(palette: Palette) -> str:

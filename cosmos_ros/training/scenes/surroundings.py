@@ -126,11 +126,13 @@ class Palette:
         extent: float = 10.0,
         timestep: float = 0.005,
         znear: float = 0.01,
+        lamps: str = "",
     ) -> str:
         """The whole MJCF around the bodies in `world`; `extra` holds further top-level sections.
 
         extent  about the scene's size, metres; shadows are drawn that far
         znear   share of it that is too near to be drawn
+        lamps   light a scene under a ceiling, which keeps out the light from above
         """
         self.sky()
         ambient = self.rng.uniform(0.25, 0.5)
@@ -141,10 +143,10 @@ class Palette:
   <visual>
     <headlight ambient="{ambient:.2f} {ambient:.2f} {ambient:.2f}" diffuse="0.2 0.2 0.2" specular="0 0 0"/>
     <quality shadowsize="2048"/>
-    <map znear="{znear}" zfar="20"/>
+    <map znear="{znear}" zfar="20"{' shadowscale="1"' if lamps else ""}/>
   </visual>
   <asset>{"".join(self.assets)}</asset>
-  <worldbody>{self.lights(height)}{world}</worldbody>
+  <worldbody>{lamps or self.lights(height)}{world}</worldbody>
   {extra}
 </mujoco>"""
 
