@@ -94,7 +94,7 @@ def corridor(rng: np.random.Generator) -> Scene:
 
     places = [[x, 0.0] for x in np.arange(rng.uniform(1, 3), LENGTH, rng.uniform(3.2, 5.0))]
     rng.shuffle(places)  # the first casts shadows
-    light = lamps(palette, places, HEIGHT, reach=2.5)
+    light = lamps(palette, places, HEIGHT, rng.uniform(0.35, 1.1), reach=2.5)
     return Scene(
         palette.document("".join(world), extent=12.0, lamps=light), palette.textures, drive, aim, tuple(drives)
     )

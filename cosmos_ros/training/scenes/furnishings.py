@@ -18,7 +18,6 @@ from cosmos_ros.training.scenes.surroundings import TEXTURE_SIZE, Numbers, Palet
 DEEPEST = 0.6  # metres that furniture reaches into the room, at most
 GAP = 0.16  # metres between two pieces, at least: frames and curtains reach over
 MESH = 0.25  # metres between the points of a large surface for which its light is computed
-WOOD_OR_PAINT = 0.7  # share of things with quiet colours
 
 
 @dataclass(frozen=True)
@@ -183,7 +182,9 @@ def notice_board(palette: Palette, x: float, w: float, _deepest: float) -> str:
     for i in range(int(rng.integers(2, 7))):
         half = rng.uniform(0.06, 0.12, 2)
         u, v = rng.uniform((x - w + half[0], bottom + half[1]), (x + w - half[0], top - half[1]))
-        parts.append(box(u - half[0], u + half[0], v - half[1], v + half[1], 0.018 + 0.0015 * i, printed(palette)))
+        parts.append(
+            box(u - half[0], u + half[0], v - half[1], v + half[1], 0.018 + 0.0015 * i, printed(palette), 0.016)
+        )
     return "".join(parts)
 
 
@@ -328,28 +329,24 @@ def things(
     return "".join(parts)
 
 
-def lamps(palette: Palette, places: Sequence[Numbers], height: float, reach: float) -> str:
+def lamps(palette: Palette, places: Sequence[Numbers], height: float, strength: float, reach: float) -> str:
     """Lamps at places [x, y] on the ceiling, and what floor and walls throw back; only the first casts shadows.
 
-    reach  metres at which a lamp lights half as brightly
+    strength  of their light, of which MuJoCo's default is 0.7
+    reach     metres at which a lamp lights half as brightly
     """
     rng, parts = palette.rng, []
     warmth = rng.uniform(0, 0.3) * np.array([0, 0.35, 1] if rng.random() < 0.75 else [1, 0.4, 0])
-    strength = rng.uniform(0.3, 1.0) * (1 - warmth)
-    falls = f'attenuation="1 0 {1 / reach**2:.4f}" castshadow'
+    falls = f'specular="0.1 0.1 0.1" attenuation="1 0 {1 / reach**2:.4f}" castshadow'
     for i, (x, y) in enumerate(places):
-        shine = numbers(strength * rng.uniform(0.7, 1.2))
-        spot = 'cutoff="80" exponent="0.8"' if i == 0 else 'cutoff="180"'
-        parts.append(
-            f'<light pos="{numbers([x, y, height - 0.15])}" dir="0 0 -1" {spot} diffuse="{shine}" '
-            f'specular="0.1 0.1 0.1" {falls}="{"true" if i == 0 else "false"}"/>'
-        )
-        parts.append(geom("box", [*rng.uniform(0.08, 0.35, 2), 0.02], [x, y, height - 0.02], window(palette)))
-    middle = np.mean(places, axis=0)
-    back = numbers(strength * rng.uniform(0.3, 0.5))
-    parts.append(
-        f'<light pos="{numbers([*middle, 0.3])}" cutoff="180" diffuse="{back}" specular="0 0 0" {falls}="false"/>'
-    )
+        shine = numbers(strength * rng.uniform(0.7, 1.2) * (1 - warmth))
+        beam = 'cutoff="72" exponent="1.2"' if i == 0 else 'cutoff="180"'
+        lamp = f'<light pos="{numbers([x, y, height - 0.15])}" dir="0 0 -1" {beam} diffuse="{shine}"'
+        parts.append(f'{lamp} {falls}="{"true" if i == 0 else "false"}"/>')
+        thick = 0.02 + 0.003 * i
+        parts.append(geom("box", [*rng.uniform(0.08, 0.35, 2), thick], [x, y, height - thick], window(palette)))
+    place, shine = [*np.mean(places, axis=0), 0.3], strength * rng.uniform(0.3, 0.5) * (1 - warmth)
+    parts.append(f'<light pos="{numbers(place)}" cutoff="180" diffuse="{numbers(shine)}" {falls}="false"/>')
     return "".join(parts)
 
 

@@ -200,20 +200,28 @@ def at_the_wall(palette: Palette, facing: np.ndarray, place: np.ndarray, floor: 
         size = np.abs(along) * width + np.abs(facing) * depth
         return geom("box", [*size, (top - bottom) / 2], [*middle, (bottom + top) / 2], look, UNTOUCHABLE)
 
-    for _ in range(int(rng.integers(0, 4))):
+    # Nothing is exactly as deep or as high as another thing that it may overlap: they would show through each other.
+    for i in range(int(rng.integers(0, 4))):
         bottom = rng.uniform(0.1, 0.9)
         look = window(palette) if rng.random() < 0.3 else printed(palette)
         parts.append(
-            box(rng.uniform(-1.5, 1.5), rng.uniform(0.1, 0.5), 0.01, bottom, bottom + rng.uniform(0.2, 0.8), look)
+            box(
+                rng.uniform(-1.5, 1.5),
+                rng.uniform(0.1, 0.5),
+                0.01 + 0.001 * i,
+                bottom,
+                bottom + rng.uniform(0.2, 0.8),
+                look,
+            )
         )
-    for _ in range(int(rng.integers(0, 3))):
+    for i in range(int(rng.integers(0, 3))):
         width, sideways = rng.uniform(0.2, 0.6), rng.uniform(-1.5, 1.5)
         depth, top = rng.uniform(0.12, 0.25), floor + rng.uniform(0.5, 2.0)
         if rng.random() < 0.5:  # a cupboard
             parts.append(box(sideways, width, depth, floor, top, quiet(palette)))
             continue
         look = quiet(palette)
-        for board in np.arange(floor + 0.25, top, 0.35):
+        for board in np.arange(floor + 0.25, top, 0.35) + 0.004 * i:
             parts.append(box(sideways, width, depth, board, board + 0.02, look))
             for _ in range(int(rng.integers(1, 5))):
                 thick = rng.uniform(0.02, 0.09)

@@ -80,7 +80,8 @@ def backdrop(palette: Palette) -> str:
     for i in range(int(rng.integers(0, 3))):
         side = rng.choice([-1, 1])
         distance = rng.uniform(1.0, 2.0)
-        height = rng.choice([0.1, 0.8])  # a low wall keeps the objects in and leaves the view open
+        # A low wall keeps the objects in and leaves the view open. Where walls cross, their tops are not in one plane.
+        height = rng.choice([0.1, 0.8]) + 0.002 * i
         size, position = ([3, 0.05], [0, side * distance]) if i else ([0.05, 3], [side * distance, 0])
         walls.append(
             f'<geom type="box" size="{numbers([*size, height])}" pos="{numbers([*position, height])}" '

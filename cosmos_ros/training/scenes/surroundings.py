@@ -12,6 +12,7 @@ import numpy as np
 
 Numbers = np.ndarray | Sequence[float]
 
+INDOORS = 'shadowsize="1024" numquads="1" numslices="18" numstacks="9"'  # quality, where there is much to draw
 TEXTURE_SIZE = 128  # texels; a model sees surfaces at no more than about this many pixels
 
 
@@ -142,7 +143,7 @@ class Palette:
   <option timestep="{timestep}" integrator="implicitfast" cone="elliptic"/>
   <visual>
     <headlight ambient="{ambient:.2f} {ambient:.2f} {ambient:.2f}" diffuse="0.2 0.2 0.2" specular="0 0 0"/>
-    <quality shadowsize="2048"/>
+    <quality {INDOORS if lamps else 'shadowsize="2048"'}/>
     <map znear="{znear}" zfar="20"{' shadowscale="1"' if lamps else ""}/>
   </visual>
   <asset>{"".join(self.assets)}</asset>
