@@ -1,5 +1,10 @@
 """Simulated worlds: reproducible, different from split to split, and filmed at exact times."""
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+
+import cv2
 import numpy as np
 import pytest
 
@@ -9,7 +14,11 @@ mujoco = pytest.importorskip("mujoco", reason="simulating needs requirements/tra
 
 from cosmos_ros.training.episodes import SCENES, draw_scene  # noqa: E402
 from cosmos_ros.training.scenes.arm_over_table import HAND_LENGTH, arm_over_table  # noqa: E402
-from cosmos_ros.training.scenes.surroundings import look_at  # noqa: E402
+from cosmos_ros.training.scenes.corridor import corridor  # noqa: E402
+from cosmos_ros.training.scenes.household import walls_of_a_room  # noqa: E402
+from cosmos_ros.training.scenes.moving_objects import moving_objects  # noqa: E402
+from cosmos_ros.training.scenes.room import room  # noqa: E402
+from cosmos_ros.training.scenes.surroundings import Palette, Scene, look_at  # noqa: E402
 from cosmos_ros.training.simulation import film, simulate  # noqa: E402
 from cosmos_ros.training.splits import Split  # noqa: E402
 
@@ -69,6 +78,108 @@ def test_a_camera_looks_at_its_target():
     right, up, back = rotation.reshape(3, 3).T
     assert back == pytest.approx((eye - target) / np.linalg.norm(eye - target))
     assert right[2] == pytest.approx(0) and up[2] > 0
+
+
+def faces(model: mujoco.MjModel, data: mujoco.MjData) -> list[tuple[int, np.ndarray, np.ndarray]]:
+    """The flat faces of everything: geom, outward normal [3] and corners [n, 3], m."""
+    square = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)])
+    circle = np.array([(np.cos(angle), np.sin(angle)) for angle in np.arange(24) * np.pi / 12])
+    found = []
+    for g in range(model.ngeom):
+        kind, size, axes = model.geom_type[g], model.geom_size[g], data.geom_xmat[g].reshape(3, 3).T
+
+        def add(axis: int, side: int, half: np.ndarray, shape: np.ndarray, deep: float, g: int = g, axes=axes) -> None:
+            middle = data.geom_xpos[g] + side * deep * axes[axis]
+            corners = middle + (shape * half) @ axes[[(axis + 1) % 3, (axis + 2) % 3]]
+            found.append((g, side * axes[axis], corners))
+
+        for side in (-1, 1):
+            if kind == mujoco.mjtGeom.mjGEOM_BOX:
+                for axis in range(3):
+                    add(axis, side, size[[(axis + 1) % 3, (axis + 2) % 3]], square, size[axis])
+            elif kind == mujoco.mjtGeom.mjGEOM_CYLINDER:
+                add(2, side, size[[0, 0]], circle, size[1])
+        if kind == mujoco.mjtGeom.mjGEOM_PLANE:
+            add(2, 1, size[:2], square, 0.0)
+    return found
+
+
+def common_area(normal: np.ndarray, one: np.ndarray, other: np.ndarray) -> float:
+    """Of two faces in one plane, m^2."""
+    right = np.cross(normal, np.eye(3)[np.abs(normal).argmin()])
+    flat = np.stack([right, np.cross(normal, right)], axis=1) / np.linalg.norm(right)
+    outlines = [cv2.convexHull((corners @ flat).astype(np.float32)) for corners in (one, other)]
+    return cv2.intersectConvexConvex(*outlines)[0]
+
+
+def torn_faces(model: mujoco.MjModel) -> list[tuple[int, int, float]]:
+    """Geoms that have a visible face in one plane with another's, and the area that they share: drawn, it flickers."""
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    geoms, normals, corners = zip(*faces(model, data), strict=True)
+    directions, other = np.array(normals), np.array(geoms)[:, None] != np.array(geoms)
+    places = np.array([c[0] @ n for c, n in zip(corners, normals, strict=True)])
+    middles = np.array([c.mean(axis=0) for c in corners])
+    radii = np.array([np.linalg.norm(c - m, axis=1).max() for c, m in zip(corners, middles, strict=True)])
+    other &= np.linalg.norm(middles[:, None] - middles, axis=-1) < radii[:, None] + radii
+    facing = directions @ directions.T
+    in_one_plane = other & (facing > 0.9999) & (np.abs(places[:, None] - places) < 1e-4)
+    back_to_back = other & (facing < -0.9999) & (np.abs(places[:, None] + places) < 1e-4)
+
+    @cache
+    def covered(i: int) -> bool:
+        shares = [common_area(normals[i], corners[i], corners[k]) for k in np.flatnonzero(back_to_back[i])]
+        return sum(shares) > 0.97 * common_area(normals[i], corners[i], corners[i])
+
+    torn = []
+    for i, k in np.argwhere(np.triu(in_one_plane)):
+        if not covered(i) and not covered(k) and (area := common_area(normals[i], corners[i], corners[k])) > 5e-4:
+            torn.append((geoms[i], geoms[k], area))
+    return torn
+
+
+def behind_a_robot(rng: np.random.Generator) -> Scene:
+    palette = Palette(rng, mirrors=False)
+    world = walls_of_a_room(palette, -0.75, [2.0, 2.5])
+    return Scene(palette.document(world), palette.textures, lambda _m, _d: None, lambda _m, _d: None, ())
+
+
+@cache
+def compiled(make: Callable[[np.random.Generator], Scene], seed: int) -> tuple[Scene, mujoco.MjModel]:
+    """A scene in which each camera carries a grain of its name."""
+    scene = make(np.random.default_rng(seed))
+    xml = scene.xml
+    for name in scene.cameras:
+        xml = xml.replace(f'<camera name="{name}"', f'<geom name="{name}" size="0.001"/><camera name="{name}"')
+    return scene, replace(scene, xml=xml).compiled()
+
+
+@pytest.mark.parametrize("make", [room, corridor, moving_objects, behind_a_robot])
+def test_no_two_faces_that_one_sees_lie_in_one_plane(make):
+    torn = {seed: torn_faces(compiled(make, seed)[1]) for seed in range(5)}
+    assert not any(torn.values()), torn
+
+
+@pytest.mark.parametrize("make", [room, corridor])
+def test_cameras_indoors_keep_clear_of_everything(make):
+    for seed in range(5):
+        scene, model = compiled(make, seed)
+        data, eyes = mujoco.MjData(model), [model.geom(name).id for name in scene.cameras]
+        for data.time in np.arange(0, 9.5, 0.5):  # as long as the longest episode
+            scene.aim(model, data)
+            mujoco.mj_kinematics(model, data)
+            for geom in set(range(model.ngeom)) - set(eyes):
+                near = min(mujoco.mj_geomDistance(model, data, eye, geom, 1.0, None) for eye in eyes)
+                assert near > 0.28, f"metres from a camera to geom {geom} of seed {seed} after {data.time} s"
+
+
+@pytest.mark.parametrize("make", [room, corridor])
+def test_there_is_little_enough_to_draw_indoors(make):
+    models = [compiled(make, seed)[1] for seed in range(5)]
+    assert all(100 < model.ngeom < 350 and model.nlight <= 7 for model in models)
+    # Each light that casts shadows, and each mirror, is drawn with the whole scene once more.
+    assert all(model.light_castshadow.sum() == 1 for model in models)
+    assert all(np.count_nonzero(model.mat_reflectance) <= 1 for model in models)
 
 
 def test_a_machine_without_egl_is_told_what_to_install(monkeypatch):

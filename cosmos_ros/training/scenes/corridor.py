@@ -46,7 +46,7 @@ class Drive:
     @classmethod
     def random(cls, rng: np.random.Generator, half_width: float) -> Drive:
         return cls(
-            start=rng.uniform(0.2, 4.0),
+            start=rng.uniform(0.7, 4.0),
             speed=rng.uniform(0.25, 1.1),
             surge=rng.uniform(0, 0.25),
             offset=rng.uniform(-0.6, 0.6) * ASIDE * half_width,
@@ -71,7 +71,7 @@ class Drive:
 def corridor(rng: np.random.Generator) -> Scene:
     """A random scene of this kind; the same generator state gives the same scene."""
     palette = Palette(rng, mirrors=False)
-    half_width = rng.uniform(0.9, 1.7)
+    half_width = rng.uniform(0.95, 1.7)
     drives = {f"camera{i}": Drive.random(rng, half_width) for i in range(2)}
     world = walls(palette, half_width)
     walk = clear_walk(rng, half_width, list(drives.values())) if rng.random() < 0.5 else None
@@ -92,9 +92,9 @@ def corridor(rng: np.random.Generator) -> Scene:
             body = model.body(name).mocapid[0]
             data.mocap_pos[body], data.mocap_quat[body] = eye, look_at(eye, target)
 
-    places = [[x, 0.0] for x in np.arange(rng.uniform(1, 3), LENGTH, rng.uniform(3.2, 5.0))]
+    places = np.array([[x, 0.0] for x in np.arange(rng.uniform(1, 3), LENGTH, rng.uniform(3.2, 5.0))])
     rng.shuffle(places)  # the first casts shadows
-    light = lamps(palette, places, HEIGHT, rng.uniform(0.35, 1.1), reach=2.5)
+    light = lamps(palette, places, HEIGHT, rng.uniform(0.35, 1.3), reach=2.5)
     return Scene(
         palette.document("".join(world), extent=12.0, lamps=light), palette.textures, drive, aim, tuple(drives)
     )

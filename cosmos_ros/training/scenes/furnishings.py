@@ -126,13 +126,13 @@ def casement(palette: Palette, x: float, w: float, _deepest: float) -> str:
     if rng.random() < 0.6:
         metal = f'rgba="{palette.colour((0, 0.15), (0.5, 1.0))}"'
         parts.append(box(x - 0.7 * g, x + 0.7 * g, 0.14, bottom - 0.17, 0.07, metal, back=0.03))
-        ribs = np.linspace(x - 0.65 * g, x + 0.6 * g, 9)
+        ribs = np.linspace(x - 0.65 * g, x + 0.6 * g, 7)
         parts += [box(left, left + 0.03, 0.11, bottom - 0.14, 0.1, metal, back=0.02) for left in ribs]
     if rng.random() < 0.5:
         cloth, foot = palette.look(textured=0.6), rng.uniform(0.03, bottom - 0.2)
         for side, edge in ((-1, x - g - 0.04), (1, x + g + 0.04)):
-            ends = np.sort([edge - side * rng.uniform(0.1, 0.35) * g, edge + side * 0.1])
-            parts.append(box(*ends, foot, top + 0.1, 0.26, cloth, back=0.21))
+            left, right = np.sort([edge - side * rng.uniform(0.1, 0.35) * g, edge + side * 0.1])
+            parts.append(box(left, right, foot, top + 0.1, 0.26, cloth, back=0.21))
     return "".join(parts)
 
 
@@ -194,7 +194,7 @@ def cupboard(palette: Palette, x: float, w: float, deepest: float) -> str:
     top, depth = rng.uniform(0.45, 0.95) if low else rng.uniform(1.2, 2.2), rng.uniform(0.5, 1) * (deepest - 0.05)
     parts = [box(x - w, x + w, 0, top, depth, quiet(palette))]
     look, knob = quiet(palette), f'rgba="{palette.colour((0, 0.3))}"'
-    columns, rows = max(1, round(2 * w / 0.5)), int(rng.integers(1, 4)) if low else int(rng.integers(1, 3))
+    columns, rows = max(1, round(2 * w / 0.6)), int(rng.integers(1, 4)) if low else int(rng.integers(1, 3))
     us, vs = np.linspace(x - w, x + w, columns + 1), np.linspace(0.06, top, rows + 1)
     for left, right in zip(us, us[1:], strict=False):
         for bottom, head in zip(vs, vs[1:], strict=False):
@@ -204,7 +204,7 @@ def cupboard(palette: Palette, x: float, w: float, deepest: float) -> str:
             u, v = (left + right) / 2, head - 0.07 if low else (bottom + head) / 2
             parts.append(box(u - 0.06, u + 0.06, v - 0.01, v + 0.01, depth + 0.04, knob, back=depth))
     if low:
-        parts.append(things(palette, x - w, x + w, top, 0.45, (0.1, depth), dense=0.5))
+        parts.append(things(palette, x - w, x + w, top, 0.45, (0.3 * depth, depth), dense=0.5))
         parts.append(picture(palette, x, 0.7 * w, deepest) if top < 0.8 and rng.random() < 0.6 else "")
     return "".join(parts)
 
@@ -220,7 +220,7 @@ def shelves(palette: Palette, x: float, w: float, deepest: float) -> str:
         parts.append(box(x - w + 0.012, x + w - 0.012, y, y + 0.022, depth - 0.01, look, back=0.01))
     for y in heights[:-1]:
         above = heights[1] - heights[0] - 0.05
-        parts.append(things(palette, x - w + 0.02, x + w - 0.02, y + 0.022, above, (0.02, depth - 0.02), dense=0.7))
+        parts.append(things(palette, x - w + 0.02, x + w - 0.02, y + 0.022, above, (0.02, depth - 0.02), dense=0.6))
     return "".join(parts)
 
 
@@ -314,7 +314,7 @@ def things(
     rng, parts, x = palette.rng, [], left + palette.rng.uniform(0.0, 0.1)
     near, far = depths
     while x < right - 0.06:
-        half = min(rng.uniform(0.02, 0.1), (right - x) / 2, 0.49 * (far - near))
+        half = min(rng.uniform(0.025, 0.1), (right - x) / 2 - 0.004, 0.49 * (far - near))
         tall = rng.uniform(0.35, 1.0) * above
         z = rng.uniform(near + half, far - half)
         kind = rng.choice(["book", "jar", "ball"], p=[0.65, 0.25, 0.1]) if rng.random() < dense else ""
@@ -325,12 +325,12 @@ def things(
             parts.append(geom("cylinder", [half, tall / 3], [x + half, y + tall / 3, z], look, 'euler="90 0 0"'))
         elif kind == "ball":
             parts.append(geom("sphere", [half], [x + half, y + half, z], look))
-        x += 2 * half + rng.uniform(0.005, 0.08)
+        x += 2 * half + rng.uniform(0.005, 0.12)
     return "".join(parts)
 
 
-def lamps(palette: Palette, places: Sequence[Numbers], height: float, strength: float, reach: float) -> str:
-    """Lamps at places [x, y] on the ceiling, and what floor and walls throw back; only the first casts shadows.
+def lamps(palette: Palette, places: np.ndarray, height: float, strength: float, reach: float) -> str:
+    """Lamps at places [n, 2] on the ceiling, and what floor and walls throw back; only the first casts shadows.
 
     strength  of their light, of which MuJoCo's default is 0.7
     reach     metres at which a lamp lights half as brightly
@@ -345,14 +345,14 @@ def lamps(palette: Palette, places: Sequence[Numbers], height: float, strength: 
         parts.append(f'{lamp} {falls}="{"true" if i == 0 else "false"}"/>')
         thick = 0.02 + 0.003 * i
         parts.append(geom("box", [*rng.uniform(0.08, 0.35, 2), thick], [x, y, height - thick], window(palette)))
-    place, shine = [*np.mean(places, axis=0), 0.3], strength * rng.uniform(0.3, 0.5) * (1 - warmth)
-    parts.append(f'<light pos="{numbers(place)}" cutoff="180" diffuse="{numbers(shine)}" {falls}="false"/>')
+    place, shine = [*places.mean(axis=0), 0.3], numbers(strength * rng.uniform(0.3, 0.5) * (1 - warmth))
+    parts.append(f'<light pos="{numbers(place)}" cutoff="180" diffuse="{shine}" {falls}="false"/>')
     return "".join(parts)
 
 
 IN_A_ROOM = (
-    Piece(cupboard, 0.24, (0.25, 0.7)),
-    Piece(shelves, 0.2, (0.3, 0.6)),
+    Piece(cupboard, 0.24, (0.3, 0.75)),
+    Piece(shelves, 0.16, (0.35, 0.6)),
     Piece(picture, 0.14, (0.15, 0.5)),
     Piece(desk, 0.1, (0.45, 0.7)),
     Piece(sofa, 0.08, (0.6, 0.95)),

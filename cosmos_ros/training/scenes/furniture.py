@@ -15,7 +15,7 @@ def plant(palette: Palette, place: np.ndarray) -> str:
     rng, leaf = palette.rng, f'rgba="{numbers([*palette.rng.uniform((0.05, 0.25, 0.05), (0.35, 0.6, 0.25)), 1])}"'
     pot = rng.uniform(0.12, 0.25)
     parts = [geom("cylinder", [0.14, pot], [*place, pot], palette.look(textured=0))]
-    for _ in range(int(rng.integers(5, 12))):
+    for _ in range(int(rng.integers(4, 8))):
         tip = [*(place + rng.uniform(-0.2, 0.2, 2)), 2 * pot + rng.uniform(0.15, 0.9)]
         turn = f'euler="{numbers(rng.uniform(0, 180, 3))}"'
         parts.append(geom("ellipsoid", [rng.uniform(0.06, 0.1), 0.04, 0.012], tip, leaf, turn))

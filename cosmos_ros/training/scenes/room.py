@@ -85,15 +85,14 @@ class Walk:
 def room(rng: np.random.Generator) -> Scene:
     """A random scene of this kind; the same generator state gives the same scene."""
     palette = Palette(rng, mirrors=False)
-    half_size, height = rng.uniform(2.3, 4.5, 2), rng.uniform(2.35, 3.1)
+    half_size, height = rng.uniform(2.3, 4.1, 2), rng.uniform(2.35, 3.1)
     tours = {f"camera{i}": Tour.random(rng, half_size) for i in range(2)}
     eyes = np.array([[tour.pose(time_s, half_size)[0][:2] for time_s in INSTANTS] for tour in tours.values()])
-    walks = [walk for _ in range(int(rng.integers(0, 3))) if (walk := clear_walk(rng, half_size, eyes))]
-    taken: Taken = [(eye, KEPT_APART) for eye in eyes[:, ::5].reshape(-1, 2)]
-    taken += [(walk.place(time_s, half_size), KEPT_APART) for walk in walks for time_s in INSTANTS[::5]]
+    walks, tracks = clear_walks(rng, half_size, eyes, int(rng.integers(0, 3)))
+    taken: Taken = [(place, KEPT_APART) for place in tracks[:, ::5].reshape(-1, 2)]
     world = [shell(palette, [0, 0], half_size, height), *walls(palette, half_size, height)]
     world += corners(palette, half_size)
-    world += [in_the_room(palette, half_size, taken) for _ in range(int(rng.integers(1, 5)))]
+    world += [in_the_room(palette, half_size, taken) for _ in range(int(rng.integers(1, 4)))]
     if rng.random() < 0.6:
         world.append(rug(palette, half_size))
     world += [rng.choice(np.array([person, base]))(palette, i) for i in range(len(walks))]
@@ -114,8 +113,8 @@ def room(rng: np.random.Generator) -> Scene:
             data.mocap_quat[body] = [np.cos(turn), 0, 0, np.sin(turn)]
 
     n = int(rng.integers(1, 4))
-    places, strength = rng.uniform(-0.5, 0.5, (n, 2)) * half_size, rng.uniform(0.35, 1.1) / np.sqrt(n)
-    light = lamps(palette, list(places), height, strength, reach=0.6 * half_size.max())
+    places, strength = rng.uniform(-0.5, 0.5, (n, 2)) * half_size, rng.uniform(0.35, 1.5) / np.sqrt(n)
+    light = lamps(palette, places, height, strength, reach=0.6 * half_size.max())
     return Scene(palette.document("".join(world), extent=8.0, lamps=light), palette.textures, drive, aim, tuple(tours))
 
 
@@ -124,14 +123,18 @@ def kept_from_walls(place: np.ndarray, half_size: np.ndarray) -> np.ndarray:
     return np.clip(place, KEPT_FROM_WALLS - half_size, half_size - KEPT_FROM_WALLS)
 
 
-def clear_walk(rng: np.random.Generator, half_size: np.ndarray, eyes: np.ndarray) -> Walk | None:
-    """One on which no camera is met, if one is found; eyes [cameras, INSTANTS, 2], metres."""
-    for _ in range(20):
+def clear_walks(
+    rng: np.random.Generator, half_size: np.ndarray, tracks: np.ndarray, n: int
+) -> tuple[list[Walk], np.ndarray]:
+    """Up to n on which nobody is met, and the tracks of all, theirs too; tracks [moving, INSTANTS, 2], metres."""
+    walks: list[Walk] = []
+    for _ in range(20 * n):
         walk = Walk(rng.uniform(-0.8, 0.8, 2) * half_size, rng.uniform(-np.pi, np.pi), rng.uniform(0.1, 1.1))
-        steps = np.array([walk.place(time_s, half_size) for time_s in INSTANTS])
-        if np.linalg.norm(eyes - steps, axis=-1).min() > MEETING:
-            return walk
-    return None
+        track = np.array([walk.place(time_s, half_size) for time_s in INSTANTS])
+        if len(walks) < n and np.linalg.norm(tracks - track, axis=-1).min() > MEETING:
+            walks.append(walk)
+            tracks = np.concatenate([tracks, track[None]])
+    return walks, tracks
 
 
 def walls(palette: Palette, half_size: np.ndarray, height: float) -> list[str]:
