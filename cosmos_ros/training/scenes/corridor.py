@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import mujoco
 import numpy as np
@@ -11,6 +12,7 @@ from cosmos_ros.training.scenes.furnishings import (
     DEEPEST,
     DOOR,
     IN_A_CORRIDOR,
+    door,
     furnish,
     lamps,
     shell,
@@ -116,12 +118,15 @@ def walls(palette: Palette, half_width: float) -> list[str]:
     rng, middle, paint = palette.rng, LENGTH / 2, quiet(palette)
     parts = [shell(palette, [middle, 0], np.array([middle, half_width]), HEIGHT)]
     deepest = min(DEEPEST, (1 - ASIDE) * half_width - KEPT_APART)
+    alike = partial(door, leaf=quiet(palette), trim=quiet(palette)) if rng.random() < 0.7 else door
+    pieces = [replace(piece, make=alike) if piece is DOOR else piece for piece in IN_A_CORRIDOR]
+    high, board = rng.uniform(0.05, 0.14), quiet(palette)
     for side in (-1, 1):
         look = paint if rng.random() < 0.85 else quiet(palette)
-        inside = skirting(palette, middle) + furnish(palette, middle - 0.1, deepest, IN_A_CORRIDOR, [DOOR] * 3)
+        inside = skirting(middle, high, board) + furnish(palette, middle - 0.1, deepest, pieces, pieces[:1] * 3)
         parts.append(wall_with([middle, side * half_width], [0, -side], middle, HEIGHT, look, inside))
-    for x, facing, surely in ((0, 1, []), (LENGTH, -1, [DOOR])):
-        inside = skirting(palette, half_width) + furnish(palette, 0.75, 0.1, IN_A_CORRIDOR[1:3], surely)
+    for x, facing, surely in ((0, 1, []), (LENGTH, -1, pieces[:1])):
+        inside = skirting(half_width, high, board) + furnish(palette, 0.75, 0.1, pieces[1:3], surely)
         parts.append(wall_with([x, 0], [facing, 0], half_width, HEIGHT, quiet(palette), inside))
     return parts
 

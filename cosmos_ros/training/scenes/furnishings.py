@@ -88,15 +88,16 @@ def frame(left: float, right: float, bottom: float, top: float, broad: float, fr
     return "".join(parts)
 
 
-def skirting(palette: Palette, half: float) -> str:
+def skirting(half: float, high: float, look: str) -> str:
     """A board along the wall's foot."""
-    return box(-half + 0.012, half - 0.012, 0, palette.rng.uniform(0.05, 0.14), 0.012, quiet(palette))
+    return box(-half + 0.012, half - 0.012, 0, high, 0.012, look)
 
 
-def door(palette: Palette, x: float, w: float, _deepest: float) -> str:
-    """A leaf in its frame, with a handle, at times with a pane or a sign."""
+def door(palette: Palette, x: float, w: float, _deepest: float, leaf: str = "", trim: str = "") -> str:
+    """A leaf in its frame, with a handle, at times with a pane or a sign; looks: random where none are given."""
     rng, top = palette.rng, palette.rng.uniform(1.95, 2.1)
-    parts = [box(x - w, x + w, 0, top, 0.02, quiet(palette)), frame(x - w, x + w, 0, top, 0.07, 0.045, quiet(palette))]
+    parts = [box(x - w, x + w, 0, top, 0.02, leaf or quiet(palette))]
+    parts.append(frame(x - w, x + w, 0, top, 0.07, 0.045, trim or quiet(palette)))
     latch, side = x + rng.choice([-1, 1]) * (w - 0.12), rng.uniform(0.04, 0.07)
     parts.append(box(latch - side, latch + side, 1.0, 1.03, 0.075, f'rgba="{palette.colour((0, 0.2))}"', back=0.03))
     if rng.random() < 0.6:
@@ -114,7 +115,7 @@ def casement(palette: Palette, x: float, w: float, _deepest: float) -> str:
     parts = [
         box(x - g, x + g, bottom, top, 0.01, outlook(palette)),
         frame(x - g, x + g, bottom, top, 0.05, 0.04, trim),
-        box(x - g - 0.08, x + g + 0.08, bottom - 0.09, bottom - 0.05, 0.2, trim),
+        box(x - g - 0.08, x + g + 0.08, bottom - 0.09, bottom - 0.05, 0.14, trim),
     ]
     if rng.random() < 0.7:
         bar = x + rng.choice([-0.3, 0.0, 0.3]) * g
@@ -122,7 +123,7 @@ def casement(palette: Palette, x: float, w: float, _deepest: float) -> str:
     if rng.random() < 0.5:
         bar = bottom + rng.uniform(0.3, 0.7) * (top - bottom)
         parts.append(box(x - g, x + g, bar - 0.02, bar + 0.02, 0.028, trim))
-    parts.append(things(palette, x - 0.9 * g, x + 0.9 * g, bottom - 0.05, 0.3, (0.06, 0.19), dense=0.35))
+    parts.append(things(palette, x - 0.9 * g, x + 0.9 * g, bottom - 0.05, 0.3, (0.045, 0.13), dense=0.35))
     if rng.random() < 0.6:
         metal = f'rgba="{palette.colour((0, 0.15), (0.5, 1.0))}"'
         parts.append(box(x - 0.7 * g, x + 0.7 * g, 0.14, bottom - 0.17, 0.07, metal, back=0.03))
@@ -132,7 +133,7 @@ def casement(palette: Palette, x: float, w: float, _deepest: float) -> str:
         cloth, foot = palette.look(textured=0.6), rng.uniform(0.03, bottom - 0.2)
         for side, edge in ((-1, x - g - 0.04), (1, x + g + 0.04)):
             left, right = np.sort([edge - side * rng.uniform(0.1, 0.35) * g, edge + side * 0.1])
-            parts.append(box(left, right, foot, top + 0.1, 0.26, cloth, back=0.21))
+            parts.append(box(left, right, foot, top + 0.1, 0.18, cloth, back=0.145))
     return "".join(parts)
 
 
@@ -294,7 +295,7 @@ def pillar(palette: Palette, x: float, w: float, deepest: float) -> str:
 def extinguisher(palette: Palette, x: float, _w: float, _deepest: float) -> str:
     """A bottle on the wall under a sign."""
     red, y = (
-        f'rgba="{palette.colour((0.7, 1.0), (0.5, 1.0)) if palette.rng.random() < 0.4 else "0.75 0.08 0.06 1"}"',
+        f'rgba="{palette.colour((0.7, 1.0), (0.5, 1.0)) if palette.rng.random() < 0.2 else "0.75 0.08 0.06 1"}"',
         0.9,
     )
     bottle = geom("capsule", [0.07, 0.18], [x, y, 0.09], red, 'euler="90 0 0"')

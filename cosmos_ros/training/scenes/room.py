@@ -140,11 +140,12 @@ def clear_walks(
 def walls(palette: Palette, half_size: np.ndarray, height: float) -> list[str]:
     """Four walls, mostly of one paint, with what hangs and stands there: a door and a window surely."""
     rng, parts, paint = palette.rng, [], quiet(palette)
+    high, board = rng.uniform(0.05, 0.14), quiet(palette)
     surely = [[DOOR], [CASEMENT], [CASEMENT] if rng.random() < 0.4 else [], []]
     for facing, most in zip(rng.permutation([(1, 0), (-1, 0), (0, 1), (0, -1)]), surely, strict=True):
         foot, half = -facing * half_size, half_size[0 if facing[0] == 0 else 1]
         look = paint if rng.random() < 0.8 else quiet(palette)
-        inside = skirting(palette, half) + furnish(palette, half - CORNER, DEEPEST, IN_A_ROOM, most)
+        inside = skirting(half, high, board) + furnish(palette, half - CORNER, DEEPEST, IN_A_ROOM, most)
         parts.append(wall_with(foot, facing, half, height, look, inside))
     return parts
 
