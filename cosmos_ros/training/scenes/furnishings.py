@@ -34,9 +34,8 @@ class Piece:
 
 def shell(palette: Palette, middle: Numbers, half_size: np.ndarray, height: float) -> str:
     """Floor and ceiling, which face into the room."""
-    palette.mirrors = (
-        True  # of all surfaces indoors only the floor: each mirror is drawn with the whole scene once more
-    )
+    # Of all surfaces indoors only the floor reflects: each mirror is drawn with the whole scene once more.
+    palette.mirrors = True
     floor = palette.look(textured=1)
     palette.mirrors = False
     ceiling = f'rgba="{palette.colour(saturation=(0.0, 0.12), value=(0.6, 1.0))}"'
