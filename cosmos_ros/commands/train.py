@@ -20,6 +20,7 @@ from typing import Any
 from cosmos_ros.commands.flags import add_flags, config_of, require
 from cosmos_ros.device.out_of_memory import out_of_memory_as_error
 from cosmos_ros.errors import ForesightError, ModelUnavailable, SettingError
+from cosmos_ros.recordings.inputs import identities
 from cosmos_ros.settings import SETTINGS, ForesightConfig
 from cosmos_ros.training.checkpoint import Unfinished
 from cosmos_ros.training.datasets.corpus import Corpus, Framing, Storage
@@ -235,7 +236,8 @@ def check(args: argparse.Namespace) -> bool:
         raise SettingError("--robots are seen in simulated episodes: give a positive --episodes")
     if args.robots and ALL not in args.robots and all(ROBOTS[name].held_out for name in args.robots):
         raise SettingError(f"--robots {' '.join(args.robots)}: training never sees them, only validation; name another")
-    if twice := sorted({str(bag) for bag in args.bags} & {str(bag) for bag in args.held_out}):
+    trained = identities(args.bags)
+    if twice := [str(bag) for bag in args.held_out if identities([bag]) & trained]:  # under whatever name
         raise SettingError(f"--held-out must not name what is trained on: {', '.join(twice)}")
     if args.stage in ("world-model", "refiner") and args.init is None:
         raise SettingError(f"'train {args.stage}' goes on from a tokenizer; name its model with --init")

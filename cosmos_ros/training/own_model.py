@@ -139,7 +139,7 @@ class OwnModel:
         chunks = kept_chunks(self.unfinished, self.ranks, make)
         self.journal.note("rolled out", windows=CHUNK * len(chunks), of_each=SAMPLES)
         decoder = compiled(lambda tokens: decode(self.tokenizer, tokens), device)
-        return refined_rollouts(self.refiner, decoder, chunks, windows, options.steps["refiner"])
+        return refined_rollouts(self.refiner, decoder, chunks, windows, options.steps["refiner"], options.seed)
 
     def export(self, stage: str = "") -> None:
         """What a stage trains, or everything, to where the node finds it."""

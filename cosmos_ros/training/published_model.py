@@ -226,7 +226,9 @@ class PublishedModel:
         if rolled:
             chunks += rolled * max(0, (len(chunks) - 2 * len(rolled)) // len(rolled))
         steps = options.steps["refiner"]
-        return refined_rollouts(self._refiner, tokenizer.decode, chunks, windows, steps, REFINED_IN_A_STEP)
+        return refined_rollouts(
+            self._refiner, tokenizer.decode, chunks, windows, steps, options.seed, REFINED_IN_A_STEP
+        )
 
     def _context(self) -> Tensor | None:
         """As _made_context gives it; the first rank makes it, and every rank waits for that."""

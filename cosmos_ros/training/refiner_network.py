@@ -37,7 +37,7 @@ PLACE = 4  # model pixels, along each axis
 # What the hypotheses' vectors are multiplied by. An optimiser moves all weights by the same small steps, and these have
 # far to go: the plans of hypotheses that are alike do not compete.
 REACH = 8.0
-HYPOTHESIS_STD = 0.5 / REACH  # of the vectors at first: their plans differ visibly from the start
+HYPOTHESIS_STD = 0.5 / REACH  # of the vectors once set apart: their plans differ visibly
 VECTORS = ("vectors_in", "vectors_deep")  # the weights that only hypotheses have
 
 
@@ -108,9 +108,20 @@ class Refiner(nn.Module):
         # Begins near "nothing moves": channel c of the picture is exit channels 4c .. 4c+3.
         with torch.no_grad():
             self.exit.get_parameter("bias").view(TIME_COMPRESSION, PER_FRAME, 4)[:, 2 * FLOWS] = 1.5
-        # Number 0 has none, so that a refiner of one hypothesis is what number 0 of several begins as.
-        self.vectors_in = nn.Parameter(HYPOTHESIS_STD * torch.randn(hypotheses - 1, c0))
-        self.vectors_deep = nn.Parameter(HYPOTHESIS_STD * torch.randn(hypotheses - 1, c3))
+        # Number 0 has none, so that a refiner of one hypothesis is what number 0 of several begins as. All others give
+        # what it gives until they compete: a model of which nothing else was trained must not refine by random vectors.
+        self.vectors_in = nn.Parameter(torch.zeros(hypotheses - 1, c0))
+        self.vectors_deep = nn.Parameter(torch.zeros(hypotheses - 1, c3))
+
+    @torch.no_grad()
+    @torch.jit.unused
+    def set_apart(self, seed: int) -> None:
+        """Give hypotheses that are all alike vectors to begin with, the same for the same seed; others stay."""
+        generator = torch.Generator().manual_seed(seed)
+        vectors = [self.get_parameter(name) for name in VECTORS]
+        if not any(each.any() for each in vectors):
+            for each in vectors:
+                each.copy_(HYPOTHESIS_STD * torch.randn(each.shape, generator=generator))
 
     def forward(self, decoded: Tensor, conditioning: Tensor, hypothesis: int = 0) -> Tensor:
         n = conditioning.shape[2]

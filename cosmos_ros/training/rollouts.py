@@ -208,10 +208,15 @@ class RefinedRollout(nn.Module):
 
 
 def refined_rollouts(
-    refiner: Refiner, decode: Decode, chunks: Sequence[Chunk], windows: Windows, steps: int, parts: int = 1
+    refiner: Refiner, decode: Decode, chunks: Sequence[Chunk], windows: Windows, steps: int, seed: int, parts: int = 1
 ) -> Recipe:
-    """The stage that trains the refiner, `parts` chunks in a step, one after the other."""
+    """The stage that trains the refiner, `parts` chunks in a step, one after the other.
+
+    seed  of what hypotheses begin with that have not competed yet
+    """
     device = windows.clips.device
+    if any(len(chunk.predicted) for chunk in chunks):
+        refiner.set_apart(seed)
     competition = Competition(refiner, decode, windows.frame_size)
 
     @torch.no_grad()

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import yaml
 
 from cosmos_ros.errors import SettingError
+from cosmos_ros.rollout import MAX_SAMPLES
 from cosmos_ros.world_model import TransformerConfig
 from cosmos_ros.world_model.model_spec import PUBLISHED_COMPRESSION, ModelSpec
 
@@ -58,7 +59,7 @@ class TokenizerSizes:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Everything that a model directory is made by. The defaults are the model that ships.
+    """Everything that a model directory is made by. The defaults are the model that ships, its hypotheses apart.
 
     frame_size  (height, width) of the model's frames, pixels; multiples of 16 and of a token
     frame_rate  Hz, at which clips are picked from recordings, and the model's own
@@ -87,11 +88,11 @@ class Sizes:
         if not isinstance(given, TokenizerSizes):
             object.__setattr__(self, "tokenizer", _made(TokenizerSizes, given))
         _require_bounds(self)
-        numbers = (self.layers, self.width, self.heads, self.key_value_heads, self.ffn_hidden, self.refiner_hypotheses)
+        numbers = (self.layers, self.width, self.heads, self.key_value_heads, self.ffn_hidden)
         if not _are_whole(numbers + self.refiner_channels) or len(self.refiner_channels) != 4:
             raise SettingError(
-                "layers, width, heads, key_value_heads, ffn_hidden, refiner_hypotheses and the four refiner_channels "
-                "must be positive whole numbers"
+                "layers, width, heads, key_value_heads, ffn_hidden and the four refiner_channels must be positive "
+                "whole numbers"
             )
         step = math.lcm(16, self.tokenizer.space_compression)
         if len(self.frame_size) != 2 or any(size <= 0 or size % step for size in self.frame_size):
@@ -157,14 +158,11 @@ class PublishedSizes:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         _require_bounds(self)
         if (
-            not _are_whole((*self.frame_size, *self.refiner_channels, self.refiner_hypotheses))
+            not _are_whole((*self.frame_size, *self.refiner_channels))
             or len(self.frame_size) not in (0, 2)
             or len(self.refiner_channels) != 4
         ):
-            raise SettingError(
-                "frame_size needs two positive whole numbers (height, width), refiner_channels four, and "
-                "refiner_hypotheses is one"
-            )
+            raise SettingError("frame_size needs two positive whole numbers (height, width), and refiner_channels four")
 
     @classmethod
     def of(cls, file: Path | None) -> PublishedSizes:
@@ -197,6 +195,9 @@ _BOUNDS = {
 
 def _require_bounds(sizes: Sizes | PublishedSizes) -> None:
     """Raises SettingError where a number is out of its bounds; None is none where it is the default."""
+    hypotheses: object = sizes.refiner_hypotheses
+    if not _are_whole((hypotheses,)) or sizes.refiner_hypotheses > MAX_SAMPLES:  # a goal has no more samples to show
+        raise SettingError(f"refiner_hypotheses must be a whole number from 1 to {MAX_SAMPLES}; got {hypotheses!r}")
     bounds = {name: each for name, each in _BOUNDS.items() if hasattr(sizes, name)}
     wrong = [
         f"{name} {low:g} to {high:g}"

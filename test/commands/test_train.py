@@ -215,6 +215,8 @@ def losses(out) -> list[tuple]:
         (("refiner", "--init", "/nowhere"), "holds no exported model"),
         (("all", "--config", "/nowhere.yaml"), "/nowhere.yaml cannot be read as YAML"),
         (("all", "--bags", "/nowhere"), "/nowhere"),
+        (("all", "--bags", str(BAG), "--held-out", str(BAG)), "--held-out must not name what is trained on"),
+        (("all", "--bags", str(BAG), "--held-out", f"{BAG}/../{BAG.name}/"), "must not name what is trained on"),
     ],
 )
 def test_what_cannot_be_trained_is_said_at_once(tmp_path, capsys, options, said):

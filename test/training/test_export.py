@@ -133,6 +133,7 @@ def test_a_refiner_of_one_hypothesis_becomes_the_first_of_several(tmp_path, says
     alone = Refiner((4, 4, 4, 4)).eval()
     (tmp_path / "refiner.jit").write_bytes(program_bytes(alone if says else OfBefore(alone)))
     several = Refiner((4, 4, 4, 4), 3).eval()
+    several.set_apart(seed=0)
     before = several.vectors_in.clone(), several.vectors_deep.clone()
     load_refiner(tmp_path, several)
     assert torch.equal(several.vectors_in, before[0]) and torch.equal(several.vectors_deep, before[1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from cosmos_ros.training import hypotheses
 from cosmos_ros.training.hypotheses import Competition
 from cosmos_ros.training.losses import log_errors
 from cosmos_ros.training.refiner_network import Refiner
-from cosmos_ros.training.rollouts import RefinedRollout
+from cosmos_ros.training.rollouts import Chunk, RefinedRollout, refined_rollouts
 
 SIZE, CAMERA = (32, 48), (48, 72)
 OTHERS, SAMPLES = 3, 4
@@ -43,6 +45,7 @@ def refiner_of(others: int = OTHERS) -> Refiner:
     """Number 0 hardly changes the camera's last frame; the other hypotheses have plans that differ."""
     torch.manual_seed(0)
     refiner = Refiner((4, 4, 4, 4), 1 + others)
+    refiner.set_apart(seed=0)
     with torch.no_grad():
         refiner.exit.weight.normal_(std=0.3)
     return refiner
@@ -132,3 +135,12 @@ def test_a_window_alone_is_now_one_kind_now_the_other():
     predicted = torch.zeros(2, 1, 1, 1, 1, dtype=torch.int32)
     found = [step(refiner_of(), seed, predicted, windows=1)[1].item() for seed in range(12)]
     assert 0 in found and any(found)
+
+
+@pytest.mark.parametrize("rollouts", [0, SAMPLES])
+def test_hypotheses_are_set_apart_where_there_are_rollouts_to_compete_on(rollouts):
+    refiner, true = Refiner((4, 4, 4, 4), 1 + OTHERS), tokens_of(0).expand(-1, 5, 2, 3).int()
+    chunk = Chunk(0, true, true.expand(rollouts, -1, -1, -1, -1), torch.zeros(WINDOWS, dtype=torch.int64), N)
+    windows = SimpleNamespace(clips=SimpleNamespace(device=torch.device("cpu")), frame_size=SIZE)
+    refined_rollouts(refiner, decode, [chunk], windows, steps=1, seed=5)
+    assert bool(refiner.vectors_in.any()) == bool(refiner.vectors_deep.any()) == (rollouts > 0)

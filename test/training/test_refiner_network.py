@@ -18,6 +18,7 @@ HYPOTHESES = 3
 def refiner() -> Refiner:
     torch.manual_seed(0)
     refiner = Refiner(CHANNELS, HYPOTHESES).eval()
+    refiner.set_apart(seed=0)
     for parameter in refiner.parameters():  # beyond the zeros that blocks begin with
         parameter.data += 0.05 * torch.randn_like(parameter)
     return refiner
@@ -71,6 +72,24 @@ def test_scripted_it_gives_the_same(refiner):
     decoded, camera = pictures(17, 32, 48, 6), pictures(9, 40, 60, 7)
     with torch.no_grad():
         torch.testing.assert_close(torch.jit.script(refiner)(decoded, camera), refiner(decoded, camera))
+
+
+def test_hypotheses_are_alike_until_they_are_set_apart_once():
+    """A model of which only other parts were trained is not refined by random vectors."""
+    one, other = Refiner(CHANNELS, HYPOTHESES).eval(), Refiner(CHANNELS, HYPOTHESES).eval()
+    other.load_state_dict(one.state_dict())
+    for refiner in (one, other):
+        refiner.exit.get_parameter("weight").data.fill_(0.1)
+    decoded, camera = pictures(17, 32, 48, 6), pictures(9, 40, 60, 7)
+    with torch.no_grad():
+        guess = one(decoded, camera)
+        assert all(torch.equal(one(decoded, camera, number), guess) for number in range(1, HYPOTHESES))
+        one.set_apart(seed=3)
+        first = one(decoded, camera, 1)
+        assert torch.equal(one(decoded, camera), guess) and not torch.equal(first, guess)
+        one.set_apart(seed=4)  # they have begun to compete
+        other.set_apart(seed=3)
+        assert torch.equal(one(decoded, camera, 1), first) and torch.equal(other(decoded, camera, 1), first)
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])

@@ -33,8 +33,10 @@ def test_without_a_file_it_is_the_model_that_ships():
         ("heads: 96", "head_dim must be even and at least 6"),
         ("heads: 0", "must be positive whole numbers"),
         ("refiner_channels: [8, 8]", "the four refiner_channels must be positive"),
-        ("refiner_hypotheses: 0", "refiner_hypotheses and the four refiner_channels must be positive whole numbers"),
-        ("refiner_hypotheses: 2.5", "refiner_hypotheses and the four refiner_channels must be positive whole numbers"),
+        ("refiner_hypotheses: 0", "refiner_hypotheses must be a whole number from 1 to 16; got 0"),
+        ("refiner_hypotheses: 2.5", "refiner_hypotheses must be a whole number from 1 to 16; got 2.5"),
+        ("refiner_hypotheses: 17", "refiner_hypotheses must be a whole number from 1 to 16; got 17"),
+        ("refiner_hypotheses: eight", "refiner_hypotheses must be a whole number from 1 to 16; got 'eight'"),
         ("frame_rate: 0", "expected frame_rate 0.001 to 1000"),
         ("frame_rate:", "expected frame_rate 0.001 to 1000"),
         ("{temperature: hot, top_p: .nan}", "expected temperature 0 to 10, top_p 1e-09 to 1"),
@@ -58,8 +60,8 @@ def test_what_the_checkpoint_says_may_be_left_to_it_and_nothing_else():
         PublishedSizes(learning_rate=None)
 
 
-@pytest.mark.parametrize("number", [0, True, None])
+@pytest.mark.parametrize("number", [0, True, None, 17])
 def test_a_published_models_refiner_has_hypotheses_too(number):
     assert PublishedSizes(refiner_hypotheses=3).refiner_hypotheses == 3
-    with pytest.raises(SettingError, match="refiner_hypotheses is one"):
+    with pytest.raises(SettingError, match="refiner_hypotheses must be a whole number from 1 to 16"):
         PublishedSizes(refiner_hypotheses=number)
