@@ -182,10 +182,7 @@ def load_refiner(directory: Path, refiner: Refiner) -> None:
     if there == 1:
         weights |= {name: weight for name, weight in refiner.state_dict().items() if name in VECTORS}
     elif there != refiner.hypotheses:
-        raise SettingError(
-            f"--init {file} is of another architecture than --config says: refiner_hypotheses is {there}, not "
-            f"{refiner.hypotheses}"
-        )
+        raise _other_architecture(file, f"refiner_hypotheses is {there}, not {refiner.hypotheses}")
     _fill(refiner, weights, file)
 
 
@@ -209,9 +206,7 @@ def _require_same(there: TransformerConfig, wanted: TransformerConfig, origin: P
     for each in fields(wanted):
         old, new = getattr(there, each.name), getattr(wanted, each.name)
         if each.name != "latent_shape" and old != new:
-            raise SettingError(
-                f"--init {origin} is of another architecture than --config says: {each.name} is {old}, not {new}"
-            )
+            raise _other_architecture(origin, f"{each.name} is {old}, not {new}")
 
 
 def _fill(network: nn.Module, weights: dict[str, Tensor], origin: Path) -> None:
@@ -219,6 +214,16 @@ def _fill(network: nn.Module, weights: dict[str, Tensor], origin: Path) -> None:
         network.load_state_dict(weights)
     except RuntimeError as error:
         lines = str(error).splitlines()
-        raise SettingError(
-            f"--init {origin} is of another architecture than --config says: {lines[min(1, len(lines) - 1)].strip()}"
-        ) from error
+        raise _other_architecture(origin, _shortened(lines[min(1, len(lines) - 1)].strip())) from error
+
+
+def _shortened(names: str, most: int = 160) -> str:
+    """Torch lists every weight that does not fit; the first few tell."""
+    return names if len(names) <= most else f"{names[:most].rsplit(', ', 1)[0]} and others"
+
+
+def _other_architecture(origin: Path, what: str) -> SettingError:
+    return SettingError(
+        f"--init {origin} is of another architecture than --config says: {what}. Give the --config that it was trained "
+        "with (the defaults where there is none); `sizes` in its evaluation.json holds the same"
+    )

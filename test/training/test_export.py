@@ -100,8 +100,12 @@ def test_networks_of_another_architecture_are_not_filled(tmp_path):
     tiny = TokenizerSizes((4, 6), (1, 1), (1, 1), (4, 3))
     export_tokenizer(VideoTokenizer(tiny), tmp_path)
     wider = VideoTokenizer(TokenizerSizes((4, 8), (1, 1), (1, 1), (4, 3)))
-    with pytest.raises(SettingError, match="of another architecture than --config says"):
+    with pytest.raises(SettingError, match="of another architecture than --config says.* Give the --config"):
         load_exported(tmp_path, wider, None, None)
+    deeper = VideoTokenizer(TokenizerSizes((4, 6), (4, 4), (1, 1), (4, 3)))
+    with pytest.raises(SettingError, match=r"Missing key.*\" and others\. Give the --config") as refused:
+        load_exported(tmp_path, deeper, None, None)
+    assert len(str(refused.value)) < 500 + len(str(tmp_path))
     sizes = Sizes(heads=12, key_value_heads=4)  # half as wide: the weights have the shapes of those that ship
     with pytest.raises(SettingError, match="of another architecture than --config says: n_heads is 6, not 12"):
         load_exported(paths.embedded_model(), VideoTokenizer(sizes.tokenizer), Transformer(sizes.transformer), None)
