@@ -22,7 +22,7 @@ from cosmos_ros.device.out_of_memory import out_of_memory_as_error
 from cosmos_ros.errors import ForesightError, ModelUnavailable, SettingError
 from cosmos_ros.recordings.inputs import identities
 from cosmos_ros.settings import SETTINGS, ForesightConfig
-from cosmos_ros.training.checkpoint import Unfinished
+from cosmos_ros.training.checkpoint import Unfinished, alone_in
 from cosmos_ros.training.datasets.corpus import Corpus, Framing, Storage
 from cosmos_ros.training.datasets.loading import WorkerLost
 from cosmos_ros.training.datasets.recorded import BadFootage
@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
         robots = robot_models(args.robots)
         ranks = Ranks.join(config_of(args, ForesightConfig).device)
         try:
-            with out_of_memory_as_error("training"):
+            with alone_in(args.out, ranks), out_of_memory_as_error("training"):
                 train(args, sizes, ranks, robots)
         finally:
             ranks.leave()
@@ -124,7 +124,6 @@ def run(args: argparse.Namespace) -> int:
 
 def train(args: argparse.Namespace, sizes: Sizes | PublishedSizes, ranks: Ranks, robots: Sequence[RobotModel]) -> None:
     unfinished = Unfinished(args.out, deciding(args, sizes, ranks, robots), args.resume, ranks)
-    args.out.mkdir(parents=True, exist_ok=True)
     journal = Journal(args.out, ranks.is_first, args.tensorboard)
     if args.episodes and not robots and ranks.is_first:
         print(

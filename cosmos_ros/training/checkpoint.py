@@ -6,9 +6,12 @@ other settings must not go on from them, and is refused.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,28 @@ from cosmos_ros.training.ranks import Ranks
 
 FOLDER = "unfinished"
 STATE = "state.pt"
+
+
+@contextmanager
+def alone_in(directory: Path, ranks: Ranks) -> Iterator[None]:
+    """Make the directory, and keep other runs out of it meanwhile; a process that is killed keeps nobody out.
+
+    Raises SettingError where a run trains into it already: two would replace each other's files.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    held = os.open(directory, os.O_RDONLY)
+    try:
+        if ranks.is_first:
+            with suppress(OSError):  # a file system without locks
+                try:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise SettingError(
+                        f"another run trains into {directory} right now; wait for its end, or choose another --out"
+                    ) from error
+        yield
+    finally:
+        os.close(held)
 
 
 class Unfinished:

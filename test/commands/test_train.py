@@ -14,7 +14,7 @@ from cosmos_ros.commands import cli, train
 from cosmos_ros.errors import SettingError
 from cosmos_ros.paths import share_directory
 from cosmos_ros.training import loop, run
-from cosmos_ros.training.checkpoint import Unfinished
+from cosmos_ros.training.checkpoint import Unfinished, alone_in
 from cosmos_ros.training.datasets import simulated
 from cosmos_ros.training.evaluation import frame_psnr
 from cosmos_ros.training.ranks import Ranks
@@ -224,6 +224,16 @@ def test_what_cannot_be_trained_is_said_at_once(tmp_path, capsys, options, said)
     errors = capsys.readouterr().err
     assert errors.startswith("cosmos_ros train: ") and said in errors and errors.count("\n") == 1
     assert not list((tmp_path / "model").glob("*.jit"))
+
+
+def test_two_runs_do_not_train_into_one_directory(tmp_path, capsys):
+    """Nor does one go on with what another is at work on."""
+    with alone_in(tmp_path, Ranks(0, 1, torch.device("cpu"))):
+        for more in ([], ["--resume"]):
+            assert cli.main(["train", "all", "--bags", str(BAG), "--out", str(tmp_path), *more]) == 1
+            assert f"another run trains into {tmp_path} right now" in capsys.readouterr().err
+    assert cli.main(["train", "all", "--bags", str(BAG), "--out", str(tmp_path), "--resume"]) == 1
+    assert "there is no run in" in capsys.readouterr().err
 
 
 def test_a_robot_that_no_package_brings_is_said_with_the_command_before_anything_is_filmed(
