@@ -107,7 +107,8 @@ def _hopeless(summary: Mapping) -> str:
 
 def _ceiling(summary: Mapping) -> str:
     above = -summary["against"]["tokenizer_round_trip"]["psnr"]["mean"]
-    return f"Its tokenizer's round trip of the true future, the ceiling, lies {above:.2f} dB PSNR above it."
+    side = "above" if above >= 0 else "below"
+    return f"Its tokenizer's round trip of the true future, the ceiling, lies {abs(above):.2f} dB PSNR {side} it."
 
 
 def _samples(summary: Mapping) -> list[str]:

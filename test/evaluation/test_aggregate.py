@@ -140,6 +140,8 @@ def test_a_tokenizer_that_loses_to_the_floor_by_itself_is_told_so_first():
     said = summarise([record(i, [19.0], floor=20.0) for i in range(3)])["verdict"]
     assert any("the ceiling, lies 11.00 dB PSNR above it" in sentence for sentence in said)
     assert not any("No rollout of this model can" in sentence for sentence in said)
+    said = summarise([record(i, [32.0], floor=20.0) for i in range(3)])["verdict"]
+    assert any("the ceiling, lies 2.00 dB PSNR below it" in sentence for sentence in said)
     said = summarise([record(i, [19.0], floor=33.0) for i in range(3)])["verdict"]
     assert said[0].startswith("No rollout of this model can beat repeating the last frame")
     assert said[0].endswith("the ceiling, already lies 3.00 dB PSNR below it.")
