@@ -273,7 +273,9 @@ class Foresight:
                     model=self.spec.name,
                     seed=sampling.seed + sample,
                     sample=sample,
-                    decoding=replace(model.decoding, passes=step.passes),
+                    decoding=replace(
+                        model.decoding, passes=step.passes, hypothesis=model.hypothesis(sampling.seed + sample)
+                    ),
                     timing=clock.finish,
                     waiting=clock.report,
                 )

@@ -78,6 +78,7 @@ class Decoding:
     frame_decoder    what turned tokens into frames: "discrete", "diffusion"
     refined          whether the refiner worked on the frames
     denoising_steps  of the diffusion decoder; 0: none
+    hypothesis       of the refiner's, which refined the frames; 0: the best single guess
     """
 
     dtype: str = ""
@@ -86,6 +87,7 @@ class Decoding:
     frame_decoder: str = ""
     refined: bool = False
     denoising_steps: int = 0
+    hypothesis: int = 0
 
 
 @dataclass(frozen=True)

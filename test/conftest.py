@@ -237,7 +237,7 @@ def guarded(guardrail):
         with guardrail.screen("", crop or Crop(0, 0, width, height)) as screening:
             screening.admit_prompt()
             screening.inspect(frames[9:])
-            decoding = Decoding("float32", window=16, passes=480, frame_decoder="discrete")
+            decoding = Decoding("float32", window=16, passes=480, frame_decoder="discrete", hypothesis=3)
             return clip, screening.release(clip, model="painted", seed=7, sample=2, decoding=decoding, timing=tuple)
 
     return make

@@ -299,10 +299,8 @@ class WorldModel:
             by_groups = True
             latent_frames = chunking.latent_frames(n_conditioning) + math.ceil(n_frames / step)
         cameras = [camera] * samples if camera is None or isinstance(camera, np.ndarray) else camera
-        # By the seed of the whole rollout, which all its stretches have in common.
-        hypotheses = self._refiner.hypotheses if self._refiner is not None else 1
         conditions = [
-            Conditions(context, sampling.noise_seed(sample), seen, (sampling.seed + sample) % hypotheses)
+            Conditions(context, sampling.noise_seed(sample), seen, self.hypothesis(sampling.seed + sample))
             for sample, seen in enumerate(self._seen_by_refiner(cameras, whole))
         ]
         frames = self._frames.rollout(chunking, n_conditioning, n_frames, by_groups, conditions)
@@ -380,9 +378,13 @@ class WorldModel:
                 refined = self._refiner.refine(decoded[:, :end], conditions.camera, conditions.hypothesis)
             yield Decoded(refined.numpy(), _rgb(decoded[:, end - step : end]))
 
+    def hypothesis(self, seed: int) -> int:
+        """Which of the refiner's refines the sample of this seed, in all its stretches."""
+        return seed % self._refiner.hypotheses if self._refiner is not None else 0
+
     @property
     def decoding(self) -> Decoding:
-        """How rollouts are made, as they carry it; `passes` is each one's own."""
+        """How rollouts are made, as they carry it; `passes` and `hypothesis` are each one's own."""
         refined = self._refiner is not None
         decoder = self._frame_decoder
         return Decoding(self._dtype, self._engine.window, 0, decoder.name, refined, decoder.steps)

@@ -144,6 +144,7 @@ def test_a_samples_seed_says_which_hypothesis_refines_it_in_every_stretch(make_c
     foresight, camera = Foresight.from_config({"checkpoint": str(checkpoint), "device": "cpu"}), camera_frames(9)
     rollouts = foresight.predict_samples(clip_of(camera), 4, seed=4, temperature=1.0, frames=32)
     for rollout, expected in zip(rollouts, (1, 2, 0, 1), strict=True):
+        assert rollout.decoding.hypothesis == expected
         first, later = rollout.frames[:24], rollout.frames[24:]
         assert hypotheses_of(first, camera[-1]) == [expected] * 24
         assert hypotheses_of(later, first[-1]) == [expected] * 8
