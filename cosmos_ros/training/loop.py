@@ -88,7 +88,7 @@ def train(
         average.load_state(state["average"])
         average.exchange()  # what was kept beside it are the averages, as they were exported
     loss_of = ranks.wrap(recipe.loss)
-    watch = Watch(recipe.name, ranks)
+    watch = Watch(recipe.name, ranks, *(state or {}).get("losses", ()))
     with journal.progress(recipe.name, first, recipe.steps) as bar:
         began = time.monotonic()
         for step in range(first, recipe.steps):
@@ -102,17 +102,18 @@ def train(
             average.update()
             done = step + 1
             bar.update()
-            if done % NOTE_EVERY and done != recipe.steps:
-                continue
-            value = watch.mean()
-            rate = (done - first) * recipe.tokens * ranks.size / (time.monotonic() - began)
-            bar.set_postfix_str(f"loss {value:.4f}, {rate:,.0f} tokens/s", refresh=False)
-            journal.note(recipe.name, step=done, loss=round(value, 6), tokens_per_s=round(rate))
-            if watch.is_due(done == recipe.steps):
+            if noted := done % NOTE_EVERY == 0 or done == recipe.steps:
+                value = watch.mean()
+                rate = (done - first) * recipe.tokens * ranks.size / (time.monotonic() - began)
+                bar.set_postfix_str(f"loss {value:.4f}, {rate:,.0f} tokens/s", refresh=False)
+                journal.note(recipe.name, step=done, loss=round(value, 6), tokens_per_s=round(rate))
+            # A CPU alone may take minutes for as many steps as are noted together; several ranks would have to agree
+            # in every step, and have GPUs.
+            if (noted or ranks.size == 1) and watch.is_due(done == recipe.steps):
                 with average.in_place():
                     if figures := dict(recipe.measure()):
                         journal.note(recipe.name, step=done, **{name: round(v, 4) for name, v in figures.items()})
-                    on_checkpoint(done, partial(_state, done, optimizer, average))
+                    on_checkpoint(done, partial(_state, done, optimizer, average, watch))
                 watch.rest()
     average.exchange()
 
@@ -127,14 +128,14 @@ def _backward(recipe: Recipe, loss_of: nn.Module, generator: torch.Generator) ->
     return torch.stack(losses).sum()
 
 
-def _state(step: int, optimizer: torch.optim.Optimizer, average: Average) -> dict:
+def _state(step: int, optimizer: torch.optim.Optimizer, average: Average, watch: Watch) -> dict:
     """What to go on from; of sharded parameters, what this rank has of it."""
     of_optimizer = optimizer.state_dict()
     of_optimizer["state"] = {
         number: {name: local(value) for name, value in values.items()}
         for number, values in of_optimizer["state"].items()
     }
-    return {"step": step, "optimizer": of_optimizer, "average": average.state()}
+    return {"step": step, "optimizer": of_optimizer, "average": average.state(), "losses": watch.losses}
 
 
 def _restore(optimizer: torch.optim.Optimizer, state: dict) -> None:
@@ -165,13 +166,16 @@ def keyed(seed: int, stage: str, step: int, rank: int) -> torch.Generator:
 
 
 class Watch:
-    """Watches a stage's losses without waiting for the device in every step, and says when a checkpoint is due."""
+    """Watches a stage's losses without waiting for the device in every step, and says when a checkpoint is due.
 
-    def __init__(self, stage: str, ranks: Ranks) -> None:
+    total, n  of losses that are not noted yet, of a run that goes on
+    """
+
+    def __init__(self, stage: str, ranks: Ranks, total: float = 0.0, n: int = 0) -> None:
         self._stage, self._ranks = stage, ranks
         self._first_bad = torch.full((), NEVER, dtype=torch.int64, device=ranks.device)
-        self._sum = torch.zeros((), dtype=torch.float64, device=ranks.device)
-        self._n = 0
+        self._sum = torch.full((), total, dtype=torch.float64, device=ranks.device)
+        self._n = n
         self._next = time.monotonic() + CHECKPOINT_SECONDS
         self._begun = 0.0
 
@@ -181,6 +185,11 @@ class Watch:
         self._first_bad = torch.minimum(self._first_bad, bad)
         self._sum += loss
         self._n += 1
+
+    @property
+    def losses(self) -> tuple[float, int]:
+        """The sum of those that are not noted yet, and how many they are."""
+        return self._sum.item(), self._n
 
     def mean(self) -> float:
         """Of the losses since the last call, over all ranks. Raises TrainingDiverged."""

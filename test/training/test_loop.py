@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import json
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -47,22 +51,49 @@ def recipe(module: Distance, steps: int, bad_step: int | None = None) -> Recipe:
     )
 
 
-def test_training_comes_near_what_there_is_to_learn_and_says_how_far_it_is(tmp_path, monkeypatch):
+@pytest.fixture
+def always_due(monkeypatch):
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SHARE", float("inf"))
+
+
+def test_training_comes_near_what_there_is_to_learn_and_says_how_far_it_is(tmp_path, always_due):
     module, seen = Distance(), []
     train(recipe(module, 100), ALONE, Journal(tmp_path), 0, lambda step, state: seen.append((step, state()["step"])))
     assert module.number.item() == pytest.approx(0.5, abs=0.1)
-    assert seen == [(n, n) for n in (20, 40, 60, 80, 100)]
+    assert seen == [(n, n) for n in range(1, 101)], "a process alone does not wait for the next note"
     assert '"stage": "distance", "step": 100, "number": 0.' in (tmp_path / "training.jsonl").read_text()
 
 
 @pytest.mark.parametrize("bad_step", [0, 33])
-def test_a_loss_that_is_no_number_names_its_step_and_the_checkpoint_before_it_stays(tmp_path, monkeypatch, bad_step):
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
+def test_a_loss_that_is_no_number_names_its_step_and_the_checkpoint_before_it_stays(tmp_path, always_due, bad_step):
     seen = []
     with pytest.raises(TrainingDiverged, match=rf"distance: the loss is no finite number at step {bad_step};"):
         train(recipe(Distance(), 100, bad_step), ALONE, Journal(tmp_path), 0, lambda step, _: seen.append(step))
-    assert seen == ([20] if bad_step else [])
+    assert seen == list(range(1, bad_step + 1))
+
+
+@pytest.mark.parametrize("broken_at", [33, 40])
+def test_a_run_that_goes_on_between_two_notes_notes_what_one_that_never_stopped_does(tmp_path, always_due, broken_at):
+    def notes(folder: str) -> list[tuple[int, float]]:
+        lines = map(json.loads, (tmp_path / folder / "training.jsonl").read_text().splitlines())
+        return [(line["step"], line["loss"]) for line in lines if "loss" in line]
+
+    def until(step: int, state: Callable[[], dict]) -> None:
+        if step == broken_at:
+            kept.update(copy.deepcopy(state()), number=module.number.item())
+            raise KeyboardInterrupt
+
+    module, kept = Distance(), {}
+    for folder in ("whole", "broken"):
+        (tmp_path / folder).mkdir()
+    train(recipe(Distance(), 60), ALONE, Journal(tmp_path / "whole"), 0, lambda *_: None)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe(module, 60), ALONE, Journal(tmp_path / "broken"), 0, until)
+    module = Distance()
+    module.number.data.fill_(kept.pop("number"))
+    train(recipe(module, 60), ALONE, Journal(tmp_path / "broken"), 0, lambda *_: None, kept)
+    assert notes("broken") == notes("whole") and [step for step, _ in notes("whole")] == [20, 40, 60]
 
 
 def test_every_step_has_random_numbers_of_its_own_and_the_same_each_time():
