@@ -11,7 +11,7 @@ import numpy as np
 
 from cosmos_ros.benchmarks.scenes.staged import Staged
 from cosmos_ros.benchmarks.simulated_set import LONGEST_S
-from cosmos_ros.training.scenes.surroundings import Palette, Scene, camera, dull, geom, look_at
+from cosmos_ros.training.scenes.surroundings import Palette, Scene, camera, dull, geom, png, point
 
 KEPT_FROM_WALLS = 0.3  # metres
 CLEARANCE = 0.3  # metres, from the camera's way to the nearest piece of furniture
@@ -102,8 +102,7 @@ def _static_room(rng: np.random.Generator, way: Callable[[np.random.Generator, n
     def aim(model: mujoco.MjModel, data: mujoco.MjData) -> None:
         eye, target = path.pose(data.time)
         eye[:2] = np.clip(eye[:2], KEPT_FROM_WALLS - half_size, half_size - KEPT_FROM_WALLS)
-        body = model.body("camera").mocapid[0]
-        data.mocap_pos[body], data.mocap_quat[body] = eye, look_at(eye, target)
+        point(model, data, "camera", eye, target)
 
     xml = palette.document("".join(world), height=height, extent=8.0)
     return Staged(Scene(xml, palette.textures, drive, aim, ("camera",)))
@@ -142,7 +141,7 @@ def _print(rng: np.random.Generator, n: int, size: tuple[int, int]) -> bytes:
             cv2.ellipse(image, (x, y), (width, height), rng.uniform(0, 180), 0, 360, colour, -1)
         else:
             cv2.rectangle(image, (x - width, y - height), (x + width, y + height), colour, -1)
-    return cv2.imencode(".png", np.clip(image, 0, 255).astype(np.uint8))[1].tobytes()
+    return png(image)
 
 
 def _shell(palette: Palette, half_size: np.ndarray, height: float) -> str:

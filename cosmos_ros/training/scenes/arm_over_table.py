@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from cosmos_ros.training.scenes.surroundings import Palette, Scene, camera, free_object, look_at, numbers
+from cosmos_ros.training.scenes.surroundings import Palette, Scene, camera, free_object, numbers, point
 
 SHOULDER_HEIGHT = 0.25  # metres above the table
 HAND_LENGTH = 0.14
@@ -141,9 +141,7 @@ def arm_over_table(rng: np.random.Generator) -> Scene:
 
     def aim(model: mujoco.MjModel, data: mujoco.MjData) -> None:
         for name, path in paths.items():
-            eye, target = path.pose(data.time)
-            body = model.body(name).mocapid[0]
-            data.mocap_pos[body], data.mocap_quat[body] = eye, look_at(eye, target)
+            point(model, data, name, *path.pose(data.time))
 
     xml = palette.document("".join(world), Arm.ACTUATORS)
     return Scene(xml, palette.textures, drive, aim, cameras, settle_s=0.2)

@@ -11,6 +11,7 @@ import numpy as np
 from cosmos_ros.training.scenes.furnishings import (
     DEEPEST,
     DOOR,
+    FLAT,
     IN_A_CORRIDOR,
     door,
     furnish,
@@ -20,14 +21,13 @@ from cosmos_ros.training.scenes.furnishings import (
     wall_with,
 )
 from cosmos_ros.training.scenes.household import quiet
-from cosmos_ros.training.scenes.surroundings import Palette, Scene, camera, look_at
+from cosmos_ros.training.scenes.surroundings import FILMED, Palette, Scene, camera, point
 
 LENGTH = 16.0  # metres
 HEIGHT = 2.5
 ASIDE = 0.4  # of the corridor's half width: as far as base and robot leave its middle
 KEPT_APART = 0.3  # metres, from the camera's way to what stands along the walls
 MEETING = 0.6  # metres between a camera and the other robot's middle, at least
-INSTANTS = np.arange(0, 10.0, 0.1)  # seconds, in which it is filmed
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,7 @@ def corridor(rng: np.random.Generator) -> Scene:
             start, lane, speed = walk
             data.mocap_pos[model.body("other_robot").mocapid[0]] = [start + speed * data.time, lane, 0]
         for name, path in drives.items():
-            eye, target = path.pose(data.time)
-            body = model.body(name).mocapid[0]
-            data.mocap_pos[body], data.mocap_quat[body] = eye, look_at(eye, target)
+            point(model, data, name, *path.pose(data.time))
 
     places = np.array([[x, 0.0] for x in np.arange(rng.uniform(1, 3), LENGTH, rng.uniform(3.2, 5.0))])
     rng.shuffle(places)  # the first casts shadows
@@ -104,10 +102,10 @@ def corridor(rng: np.random.Generator) -> Scene:
 
 def clear_walk(rng: np.random.Generator, half_width: float, drives: list[Drive]) -> tuple[float, float, float] | None:
     """Start, lane and speed of a robot, m and m/s, that no camera runs into; None: none was found."""
-    eyes = np.array([[path.pose(time_s)[0][:2] for time_s in INSTANTS] for path in drives])
+    eyes = np.array([[path.pose(time_s)[0][:2] for time_s in FILMED] for path in drives])
     for _ in range(20):
         start, lane, speed = rng.uniform((3.0, -ASIDE * half_width, -0.6), (9.0, ASIDE * half_width, 0.9))
-        steps = np.stack([start + speed * INSTANTS, np.full(len(INSTANTS), lane)], axis=1)
+        steps = np.stack([start + speed * FILMED, np.full(len(FILMED), lane)], axis=1)
         if np.linalg.norm(eyes - steps, axis=-1).min() > MEETING and steps[:, 0].max() < LENGTH - 0.5:
             return start, lane, speed
     return None
@@ -119,14 +117,15 @@ def walls(palette: Palette, half_width: float) -> list[str]:
     parts = [shell(palette, [middle, 0], np.array([middle, half_width]), HEIGHT)]
     deepest = min(DEEPEST, (1 - ASIDE) * half_width - KEPT_APART)
     alike = partial(door, leaf=quiet(palette), trim=quiet(palette)) if rng.random() < 0.7 else door
-    pieces = [replace(piece, make=alike) if piece is DOOR else piece for piece in IN_A_CORRIDOR]
+    entrance = replace(DOOR, make=alike)
+    pieces = [entrance if piece is DOOR else piece for piece in IN_A_CORRIDOR]
     high, board = rng.uniform(0.05, 0.14), quiet(palette)
     for side in (-1, 1):
         look = paint if rng.random() < 0.85 else quiet(palette)
-        inside = skirting(middle, high, board) + furnish(palette, middle - 0.1, deepest, pieces, pieces[:1] * 3)
+        inside = skirting(middle, high, board) + furnish(palette, middle - 0.1, deepest, pieces, [entrance] * 3)
         parts.append(wall_with([middle, side * half_width], [0, -side], middle, HEIGHT, look, inside))
-    for x, facing, surely in ((0, 1, []), (LENGTH, -1, pieces[:1])):
-        inside = skirting(half_width, high, board) + furnish(palette, 0.75, 0.1, pieces[1:3], surely)
+    for x, facing, surely in ((0, 1, []), (LENGTH, -1, [entrance])):
+        inside = skirting(half_width, high, board) + furnish(palette, 0.75, 0.1, FLAT, surely)
         parts.append(wall_with([x, 0], [facing, 0], half_width, HEIGHT, quiet(palette), inside))
     return parts
 

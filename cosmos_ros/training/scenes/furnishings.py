@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from cosmos_ros.training.scenes.household import printed, quiet, window
-from cosmos_ros.training.scenes.surroundings import TEXTURE_SIZE, Numbers, Palette, geom, numbers
+from cosmos_ros.training.scenes.surroundings import TEXTURE_SIZE, Numbers, Palette, geom, numbers, png
 
 DEEPEST = 0.6  # metres that furniture reaches into the room, at most
 GAP = 0.16  # metres between two pieces, at least: frames and curtains reach over
@@ -137,8 +137,16 @@ def casement(palette: Palette, x: float, w: float, _deepest: float) -> str:
 
 
 def outlook(palette: Palette) -> str:
-    """Adds a material that shines as a window does: sky over trees or houses; returns it as an attribute."""
-    rng, name = palette.rng, f"outlook{len(palette.assets)}"
+    """Adds a material that shines as a window does; returns it as an attribute."""
+    name = f"outlook{len(palette.assets)}"
+    palette.textures[f"{name}.png"] = outlook_texture(palette.rng)
+    palette.assets.append(f'<texture name="{name}" type="2d" file="{name}.png"/>')
+    palette.assets.append(f'<material name="{name}" texture="{name}" emission="{palette.rng.uniform(0.4, 0.9):.2f}"/>')
+    return f'material="{name}"'
+
+
+def outlook_texture(rng: np.random.Generator) -> bytes:
+    """PNG of a sky over trees or houses, out of focus."""
     sky = np.linspace(rng.uniform(150, 230, 3), rng.uniform(190, 255, 3), TEXTURE_SIZE)
     image = np.repeat(sky[:, None], TEXTURE_SIZE, axis=1)
     for _ in range(int(rng.integers(2, 7))):
@@ -147,15 +155,9 @@ def outlook(palette: Palette) -> str:
         if rng.random() < 0.5:
             cv2.circle(image, (corner + size).tolist(), int(size), rng.uniform(40, 180, 3).tolist(), -1)
         else:
-            cv2.rectangle(
-                image, corner.tolist(), (int(corner[0] + size), TEXTURE_SIZE), rng.uniform(60, 210, 3).tolist(), -1
-            )
-    palette.textures[f"{name}.png"] = cv2.imencode(".png", cv2.GaussianBlur(image, (0, 0), 1.5).astype(np.uint8))[
-        1
-    ].tobytes()
-    palette.assets.append(f'<texture name="{name}" type="2d" file="{name}.png"/>')
-    palette.assets.append(f'<material name="{name}" texture="{name}" emission="{rng.uniform(0.4, 0.9):.2f}"/>')
-    return f'material="{name}"'
+            foot = (int(corner[0] + size), TEXTURE_SIZE)
+            cv2.rectangle(image, corner.tolist(), foot, rng.uniform(60, 210, 3).tolist(), -1)
+    return png(cv2.GaussianBlur(image, (0, 0), 1.5))
 
 
 def picture(palette: Palette, x: float, w: float, _deepest: float) -> str:
@@ -246,24 +248,12 @@ def desk(palette: Palette, x: float, w: float, deepest: float) -> str:
     rng, look, top, depth = palette.rng, quiet(palette), palette.rng.uniform(0.68, 0.78), deepest - 0.03
     parts = [box(x - w, x + w, top, top + 0.03, depth, look)]
     parts += [box(edge, edge + 0.03, 0, top, depth - 0.04, look) for edge in (x - w + 0.04, x + w - 0.07)]
-    u, half, dark = (
-        x + rng.uniform(-0.3, 0.3) * w,
-        rng.uniform(0.16, 0.3),
-        f'rgba="{palette.colour((0, 0.3), (0.05, 0.3))}"',
-    )
+    u, half = x + rng.uniform(-0.3, 0.3) * w, rng.uniform(0.16, 0.3)
+    dark = f'rgba="{palette.colour((0, 0.3), (0.05, 0.3))}"'
     parts.append(box(u - 0.03, u + 0.03, top + 0.03, top + 0.15, 0.16, dark, back=0.14))
     parts.append(box(u - half, u + half, top + 0.12, top + 0.12 + 1.2 * half, 0.19, dark, back=0.165))
-    parts.append(
-        box(
-            u - half + 0.012,
-            u + half - 0.012,
-            top + 0.135,
-            top + 0.105 + 1.2 * half,
-            0.192,
-            printed(palette),
-            back=0.18,
-        )
-    )
+    edge = half - 0.012
+    parts.append(box(u - edge, u + edge, top + 0.135, top + 0.105 + 1.2 * half, 0.192, printed(palette), back=0.18))
     parts.append(cord(palette, [u, top + 0.02, 0.03], [u + rng.uniform(-0.2, 0.2), 0.25, 0.03]))
     return "".join(parts) + things(palette, x - w, x + w, top + 0.03, 0.22, (0.24, depth), dense=0.5)
 
@@ -293,11 +283,8 @@ def pillar(palette: Palette, x: float, w: float, deepest: float) -> str:
 
 def extinguisher(palette: Palette, x: float, _w: float, _deepest: float) -> str:
     """A bottle on the wall under a sign."""
-    red, y = (
-        f'rgba="{palette.colour((0.7, 1.0), (0.5, 1.0)) if palette.rng.random() < 0.2 else "0.75 0.08 0.06 1"}"',
-        0.9,
-    )
-    bottle = geom("capsule", [0.07, 0.18], [x, y, 0.09], red, 'euler="90 0 0"')
+    red = palette.colour((0.7, 1.0), (0.5, 1.0)) if palette.rng.random() < 0.2 else "0.75 0.08 0.06 1"
+    bottle = geom("capsule", [0.07, 0.18], [x, 0.9, 0.09], f'rgba="{red}"', 'euler="90 0 0"')
     return bottle + box(x - 0.08, x + 0.08, 1.4, 1.56, 0.012, printed(palette))
 
 
@@ -350,6 +337,9 @@ def lamps(palette: Palette, places: np.ndarray, height: float, strength: float, 
     return "".join(parts)
 
 
+DOOR = Piece(door, 0.34, (0.38, 0.5))
+CASEMENT = Piece(casement, 0.08, (0.4, 0.9))
+FLAT = (Piece(picture, 0.12, (0.15, 0.4)), Piece(notice_board, 0.1, (0.3, 0.6)))  # at a corridor's ends too
 IN_A_ROOM = (
     Piece(cupboard, 0.24, (0.3, 0.75)),
     Piece(shelves, 0.16, (0.35, 0.6)),
@@ -357,14 +347,13 @@ IN_A_ROOM = (
     Piece(desk, 0.1, (0.45, 0.7)),
     Piece(sofa, 0.08, (0.6, 0.95)),
     Piece(crate, 0.08, (0.12, 0.3)),
-    Piece(casement, 0.08, (0.4, 0.9)),
+    CASEMENT,
     Piece(socket, 0.06, (0.08, 0.2)),
     Piece(door, 0.02, (0.38, 0.48)),
 )
 IN_A_CORRIDOR = (
-    Piece(door, 0.34, (0.38, 0.5)),
-    Piece(picture, 0.12, (0.15, 0.4)),
-    Piece(notice_board, 0.1, (0.3, 0.6)),
+    DOOR,
+    *FLAT,
     Piece(crate, 0.12, (0.1, 0.35)),
     Piece(socket, 0.08, (0.1, 0.5)),
     Piece(pillar, 0.08, (0.08, 0.15)),
@@ -372,4 +361,3 @@ IN_A_CORRIDOR = (
     Piece(cupboard, 0.06, (0.25, 0.5)),
     Piece(casement, 0.04, (0.4, 0.8)),
 )
-DOOR, CASEMENT = IN_A_CORRIDOR[0], IN_A_ROOM[6]

@@ -39,12 +39,9 @@ def bin_(palette: Palette, place: np.ndarray) -> str:
 
 def table(palette: Palette, half: np.ndarray, chairs: bool) -> str:
     """A board on four legs, with things on it."""
-    rng, look, top = (
-        palette.rng,
-        quiet(palette),
-        palette.rng.uniform(0.68, 0.8) if chairs else palette.rng.uniform(0.35, 0.7),
-    )
-    parts = [geom("box", [*half, 0.018], [0, 0, top], look), legs([0, 0], 0.92 * half, top - 0.018, 0.025, look)]
+    rng, look = palette.rng, quiet(palette)
+    top = rng.uniform(0.68, 0.8) if chairs else rng.uniform(0.35, 0.7)
+    parts = [geom("box", [*half, 0.018], [0, 0, top], look), legs(0.92 * half, top - 0.018, 0.025, look)]
     for x in np.arange(-0.8, 0.8, 0.3):
         if rng.random() < 0.5:
             parts.append(thing_on(palette, [x * half[0], rng.uniform(-0.7, 0.7) * half[1]], top + 0.018))
@@ -57,10 +54,9 @@ def table(palette: Palette, half: np.ndarray, chairs: bool) -> str:
     return "".join(parts)
 
 
-def legs(middle: Sequence[float], half: np.ndarray, top: float, thick: float, look: str) -> str:
-    """Four, up to a board at height `top`."""
-    corners = [(i, j) for i in (-1, 1) for j in (-1, 1)]
-    places = [np.asarray(middle) + (np.asarray(half) - thick) * corner for corner in corners]
+def legs(half: np.ndarray, top: float, thick: float, look: str) -> str:
+    """Four, up to a board of these half sizes [2] at height `top`."""
+    places = [(half - thick) * (i, j) for i in (-1, 1) for j in (-1, 1)]
     return "".join(geom("box", [thick, thick, top / 2], [*place, top / 2], look) for place in places)
 
 
@@ -71,7 +67,7 @@ def chair(palette: Palette, look: str) -> str:
     board = geom("box", [0.2, 0.19, 0.015], [0, 0, seat], look)
     back = geom("box", [0.195, 0.012, 0.1], [0, 0.17, seat + rng.uniform(0.25, 0.35)], look)
     posts = [geom("box", [0.015, 0.011, 0.2], [side * 0.17, 0.172, seat + 0.2], look) for side in (-1, 1)]
-    return board + back + "".join(posts) + legs([0, 0], np.array([0.19, 0.18]), seat - 0.015, 0.016, look)
+    return board + back + "".join(posts) + legs(np.array([0.19, 0.18]), seat - 0.015, 0.016, look)
 
 
 def thing_on(palette: Palette, spot: Sequence[float], height: float) -> str:

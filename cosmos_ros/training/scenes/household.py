@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from cosmos_ros.training.scenes.surroundings import TEXTURE_SIZE, Numbers, Palette, geom, numbers, wall
+from cosmos_ros.training.scenes.surroundings import TEXTURE_SIZE, Numbers, Palette, geom, numbers, png, wall
 
 SIDES = 20  # of what is turned on a lathe
 UNTOUCHABLE = 'contype="0" conaffinity="0"'
@@ -141,7 +141,7 @@ def print_texture(rng: np.random.Generator) -> bytes:
         letters = "".join(chr(code) for code in rng.integers(65, 91, int(rng.integers(3, 9))))
         place = rng.integers(0, TEXTURE_SIZE - 20, 2) + [0, 20]
         cv2.putText(image, letters, place.tolist(), 0, rng.uniform(0.3, 0.9), rng.uniform(0, 255, 3).tolist(), 1)
-    return cv2.imencode(".png", image)[1].tobytes()
+    return png(image)
 
 
 def flat_things(palette: Palette, area: Numbers, n: int) -> str:

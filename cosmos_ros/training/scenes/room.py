@@ -20,14 +20,12 @@ from cosmos_ros.training.scenes.furnishings import (
 )
 from cosmos_ros.training.scenes.furniture import base, bin_, person, plant, rug, standard_lamp, table
 from cosmos_ros.training.scenes.household import quiet
-from cosmos_ros.training.scenes.surroundings import Palette, Scene, camera, look_at, numbers
+from cosmos_ros.training.scenes.surroundings import FILMED, Palette, Scene, camera, numbers, point
 
 KEPT_FROM_WALLS = DEEPEST + 0.45  # metres
 CORNER = 0.68  # metres at either end of a wall, where only what stands in corners stands
 KEPT_APART = 0.45  # metres, from a camera's way to what stands in the room
 MEETING = 0.8  # metres between a camera and somebody's middle, at least
-FILMED_S = 10.0
-INSTANTS = np.arange(0, FILMED_S, 0.1)
 
 Taken = list[tuple[np.ndarray, float]]  # middles [x, y] and radii of the circles on the floor that are not free
 
@@ -87,7 +85,7 @@ def room(rng: np.random.Generator) -> Scene:
     palette = Palette(rng, mirrors=False)
     half_size, height = rng.uniform(2.3, 4.1, 2), rng.uniform(2.35, 3.1)
     tours = {f"camera{i}": Tour.random(rng, half_size) for i in range(2)}
-    eyes = np.array([[tour.pose(time_s, half_size)[0][:2] for time_s in INSTANTS] for tour in tours.values()])
+    eyes = np.array([[tour.pose(time_s, half_size)[0][:2] for time_s in FILMED] for tour in tours.values()])
     walks, tracks = clear_walks(rng, half_size, eyes, int(rng.integers(0, 3)))
     taken: Taken = [(place, KEPT_APART) for place in tracks[:, ::5].reshape(-1, 2)]
     world = [shell(palette, [0, 0], half_size, height), *walls(palette, half_size, height)]
@@ -104,9 +102,7 @@ def room(rng: np.random.Generator) -> Scene:
 
     def aim(model: mujoco.MjModel, data: mujoco.MjData) -> None:
         for name, tour in tours.items():
-            eye, target = tour.pose(data.time, half_size)
-            body = model.body(name).mocapid[0]
-            data.mocap_pos[body], data.mocap_quat[body] = eye, look_at(eye, target)
+            point(model, data, name, *tour.pose(data.time, half_size))
         for i, walk in enumerate(walks):
             body, turn = model.body(f"walker{i}").mocapid[0], walk.heading / 2
             data.mocap_pos[body] = [*walk.place(data.time, half_size), 0]
@@ -126,11 +122,11 @@ def kept_from_walls(place: np.ndarray, half_size: np.ndarray) -> np.ndarray:
 def clear_walks(
     rng: np.random.Generator, half_size: np.ndarray, tracks: np.ndarray, n: int
 ) -> tuple[list[Walk], np.ndarray]:
-    """Up to n on which nobody is met, and the tracks of all, theirs too; tracks [moving, INSTANTS, 2], metres."""
+    """Up to n on which nobody is met, and the tracks of all, theirs too; tracks [moving, FILMED, 2], metres."""
     walks: list[Walk] = []
     for _ in range(20 * n):
         walk = Walk(rng.uniform(-0.8, 0.8, 2) * half_size, rng.uniform(-np.pi, np.pi), rng.uniform(0.1, 1.1))
-        track = np.array([walk.place(time_s, half_size) for time_s in INSTANTS])
+        track = np.array([walk.place(time_s, half_size) for time_s in FILMED])
         if len(walks) < n and np.linalg.norm(tracks - track, axis=-1).min() > MEETING:
             walks.append(walk)
             tracks = np.concatenate([tracks, track[None]])

@@ -12,6 +12,7 @@ import numpy as np
 
 Numbers = np.ndarray | Sequence[float]
 
+FILMED = np.arange(0, 10, 0.1)  # seconds; no episode is longer
 INDOORS = 'shadowsize="1024" numquads="1" numslices="18" numstacks="9"'  # quality, where there is much to draw
 TEXTURE_SIZE = 128  # texels; a model sees surfaces at no more than about this many pixels
 
@@ -170,6 +171,11 @@ def noise_texture(rng: np.random.Generator, grained: bool) -> bytes:
     base = dull(rng.uniform(30, 230, 3))
     other = base + dull(rng.uniform(-70, 70, 3))
     image = base + np.clip(noise, 0, 1)[..., None] * (other - base)
+    return png(image)
+
+
+def png(image: np.ndarray) -> bytes:
+    """A texture's file, of levels [h, w, 3] that are cut to 0..255."""
     return cv2.imencode(".png", np.clip(image, 0, 255).astype(np.uint8))[1].tobytes()
 
 
@@ -190,6 +196,12 @@ def camera(name: str, eye: np.ndarray, target: np.ndarray, fovy_deg: float) -> s
         f'<body name="{name}" mocap="true" pos="{numbers(eye)}" quat="{numbers(look_at(eye, target))}">'
         f'<camera name="{name}" fovy="{fovy_deg:.2f}"/></body>'
     )
+
+
+def point(model: mujoco.MjModel, data: mujoco.MjData, name: str, eye: np.ndarray, target: np.ndarray) -> None:
+    """Move the camera of this name, as `camera` makes it, to `eye`, looking at `target`."""
+    body = model.body(name).mocapid[0]
+    data.mocap_pos[body], data.mocap_quat[body] = eye, look_at(eye, target)
 
 
 def free_object(palette: Palette, name: str, position: np.ndarray, size: tuple[float, float]) -> str:

@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 
 from cosmos_ros.training.scenes.arm_over_table import HAND_LENGTH, TABLE_HEIGHT, Arm, CameraPath, Waves, camera_path
-from cosmos_ros.training.scenes.surroundings import Palette, Scene, camera, clutter, geom, look_at, numbers, wall
+from cosmos_ros.training.scenes.surroundings import Palette, Scene, camera, clutter, geom, numbers, point, wall
 
 CAMERAS = ("camera0", "camera1")
 ON_THE_HAND = "camera1"
@@ -64,8 +64,7 @@ def work_cell(rng: np.random.Generator) -> Scene:
     def aim(model: mujoco.MjModel, data: mujoco.MjData) -> None:
         for name, path in paths.items():
             eye, target = hand_view(data) if from_the_hand and name == ON_THE_HAND else path.pose(data.time)
-            body = model.body(name).mocapid[0]
-            data.mocap_pos[body], data.mocap_quat[body] = eye, look_at(np.array(eye), np.array(target))
+            point(model, data, name, np.array(eye), np.array(target))
 
     xml = palette.document("".join(world), Arm.ACTUATORS)
     return Scene(xml, palette.textures, drive, aim, CAMERAS, settle_s=0.1)
