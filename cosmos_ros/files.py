@@ -12,7 +12,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 _REMEDIES = {
@@ -61,6 +61,21 @@ def write_whole(path: str | Path, data: bytes | memoryview | str) -> None:
     """
     with writing(path) as draft:
         draft.write(data.encode() if isinstance(data, str) else data)
+
+
+def write_together(files: Mapping[Path, bytes | memoryview | str], obsolete: Iterable[Path] = ()) -> None:
+    """Write files that belong together, each as write_whole does, and remove obsolete ones that would not fit them.
+
+    All are complete on the disk before the first takes its place. So a disk that refuses leaves everything as it was.
+    Raises NotWritten.
+    """
+    with contextlib.ExitStack() as stack:
+        for path, data in files.items():
+            draft = stack.enter_context(writing(path))
+            draft.write(data.encode() if isinstance(data, str) else data)
+            os.fsync(draft.handle)  # some file systems say only now that they are full
+        for path in obsolete:
+            _remove(path)
 
 
 @contextlib.contextmanager
@@ -193,6 +208,13 @@ def _give_name(handle: int, path: Path) -> None:
         os.close(folder)
 
 
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise NotWritten(error.errno, f"{path} is out of date and could not be removed ({error.strerror})") from error
+
+
 def _draft_beside(target: Path) -> Path:
     return target.parent / f".{target.name[:200]}.{secrets.token_hex(4)}.draft"
 
@@ -209,9 +231,11 @@ def _target(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Any OSError as a NotWritten."""
+    """Any OSError as a NotWritten, unless it is one already, of another file."""
     try:
         yield
+    except NotWritten:
+        raise
     except OSError as error:
         reason = error.strerror or os.strerror(error.errno or errno.EIO)
         remedy = _REMEDIES.get(error.errno or 0, "choose another place, or see what is wrong with this one")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cosmos_ros import files
-from cosmos_ros.files import check_folder, check_place, check_regular, link_or_copy, write_whole
+from cosmos_ros.files import check_folder, check_place, check_regular, link_or_copy, write_together, write_whole
 
 
 @pytest.fixture(params=["nameless", "named"])
@@ -110,6 +110,41 @@ def test_a_full_disk_leaves_the_old_file_and_no_half_one(tmp_path):
         assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
     finally:
         subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_files_that_belong_together_replace_what_is_obsolete(tmp_path, every_way):
+    new = {tmp_path / name: name for name in ("a", "b", "new/c")}
+    for name in ("a", "old"):
+        (tmp_path / name).write_text("old")
+    write_together(new, [tmp_path / "nowhere", tmp_path / "old"])
+    assert {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()} == new
+
+
+def test_a_disk_that_refuses_one_of_the_files_that_belong_together_leaves_all_as_they_were(
+    tmp_path, monkeypatch, every_way
+):
+    written = os.write
+
+    def full(handle: int, data: memoryview) -> int:
+        if data == b"b":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return written(handle, data)
+
+    monkeypatch.setattr(files.os, "write", full)
+    before = {tmp_path / name: "old" for name in ("a", "old")}
+    for path in before:
+        path.write_text("old")
+    with pytest.raises(OSError, match="b could not be written .*the disk is full"):
+        write_together({tmp_path / name: name for name in "abc"}, [tmp_path / "old"])
+    assert {path: path.read_text() for path in tmp_path.iterdir()} == before
+
+
+def test_what_is_obsolete_and_cannot_be_removed_leaves_all_as_they_were(tmp_path, every_way):
+    (tmp_path / "a").write_text("old")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="folder is out of date and could not be removed"):
+        write_together({tmp_path / "a": "new"}, [tmp_path / "folder"])
+    assert (tmp_path / "a").read_text() == "old" and {path.name for path in tmp_path.iterdir()} == {"a", "folder"}
 
 
 ENDLESS = """

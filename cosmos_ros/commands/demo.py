@@ -20,9 +20,9 @@ import numpy as np
 
 from cosmos_ros.commands.recorded_images import CAMERA_INFO_TOPIC, HISTORY_S, IMAGE_TOPIC, RecordedImages
 from cosmos_ros.commands.ros_processes import Processes, ProcessFailed
-from cosmos_ros.files import check_place, write_whole
+from cosmos_ros.files import check_place, write_together
 from cosmos_ros.paths import share_directory
-from cosmos_ros.recordings.rollout_writer import PublishedRollout, write_comparison, write_contact_sheet, write_mp4
+from cosmos_ros.recordings.rollout_writer import PublishedRollout, comparison_of, contact_sheet_of, mp4_of
 from cosmos_ros.rollout import Clip
 from cosmos_ros.scratch import scratch_folder
 
@@ -149,12 +149,15 @@ def write(comparison: Comparison, out: Path) -> list[Path]:
     """The files of OUTPUTS. Raises OSError where the disk refuses."""
     psnr = {name: [round(value, 3) for value in values] for name, values in comparison.psnr_db().items()}
     numbers = comparison.rollout.summary | {"psnr_db_per_frame": psnr}
+    shown = comparison.seen, comparison.rollout
+    contents = (
+        mp4_of(*shown),
+        contact_sheet_of(*shown),
+        comparison_of(*shown, comparison.truth),
+        json.dumps(numbers, indent=2) + "\n",
+    )
     files = [out / name for name in OUTPUTS]
-    video, sheet, animation, facts = files
-    write_mp4(video, comparison.seen, comparison.rollout)
-    write_contact_sheet(sheet, comparison.seen, comparison.rollout)
-    write_comparison(animation, comparison.seen, comparison.rollout, comparison.truth)
-    write_whole(facts, json.dumps(numbers, indent=2) + "\n")
+    write_together(dict(zip(files, contents, strict=True)))
     return files
 
 

@@ -14,14 +14,14 @@ from typing import Any
 from cosmos_ros.commands.flags import add_flags, config_of, require
 from cosmos_ros.device.threads import set_cpu_threads
 from cosmos_ros.errors import ForesightError, GuardrailUnavailable, ModelUnavailable
-from cosmos_ros.files import check_folder, check_place, write_whole
+from cosmos_ros.files import check_folder, check_place, write_together
 from cosmos_ros.foresight import Foresight
 from cosmos_ros.progress import Progress
 from cosmos_ros.progress_bar import ProgressBar
-from cosmos_ros.recordings.inputs import OUTPUTS, Job, free_name, identities, jobs, read_clip
+from cosmos_ros.recordings.inputs import OUTPUTS, Job, free_name, identities, jobs, read_clip, stale_names
 from cosmos_ros.recordings.recording import BadRecording
 from cosmos_ros.recordings.rollout_json import RolloutFacts
-from cosmos_ros.recordings.rollout_writer import write_contact_sheet, write_mp4
+from cosmos_ros.recordings.rollout_writer import contact_sheet_of, mp4_of
 from cosmos_ros.rollout import Clip, GuardedRollout
 from cosmos_ros.settings import SETTINGS, ClipConfig, ForesightConfig, NodeConfig, SamplingConfig, settings_of
 
@@ -38,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder for NAME.mp4, NAME.png and NAME.json of each input",
+        help="folder for NAME.mp4, NAME.png and NAME.json of each input; they replace all that was predicted from it "
+        "into that folder before",
     )
     parser.add_argument("--prompt", default="", help="text prompt, for models that take one")
     parser.add_argument("--image-topic", default="", help="image topic of recordings; default: the only one of each")
@@ -117,11 +118,17 @@ class _Run:
             clip, self._samples, job.prompt, **self._asked, on_progress=on_progress
         )
         self._taken.update(name.lower() for name in names)
+        stale = stale_names(job.path, self._out, self._taken, self._inputs)
+        written: dict[Path, bytes | str] = {}
         for name, rollout in zip(names, rollouts, strict=True):
-            write_mp4(self._out / f"{name}.mp4", clip, rollout)
-            write_contact_sheet(self._out / f"{name}.png", clip, rollout)
-            write_whole(self._out / f"{name}.json", json.dumps(_facts(job, clip, rollout), indent=1))
+            written |= zip(self._files(name), _contents(job, clip, rollout), strict=True)
+        write_together(written, obsolete=[file for name in stale for file in self._files(name)])
+        if stale:
+            ProgressBar.write(f"{job.origin}: removed {', '.join(stale)}, which an earlier run had predicted from it")
         return names
+
+    def _files(self, name: str) -> list[Path]:
+        return [self._out / f"{name}{suffix}" for suffix in OUTPUTS]
 
     def _free_names(self, path: Path) -> list[str]:
         """A name for each sample, all checked before the work. Raises OSError."""
@@ -129,9 +136,14 @@ class _Run:
         for _ in range(self._samples):
             taken = self._taken | {name.lower() for name in names}
             names.append(free_name(path, self._out, taken, self._inputs))
-            for suffix in OUTPUTS:
-                check_place(self._out / f"{names[-1]}{suffix}")
+            for file in self._files(names[-1]):
+                check_place(file)
         return names
+
+
+def _contents(job: Job, clip: Clip, rollout: GuardedRollout) -> tuple[bytes | str, ...]:
+    """Of the files of OUTPUTS."""
+    return mp4_of(clip, rollout), contact_sheet_of(clip, rollout), json.dumps(_facts(job, clip, rollout), indent=1)
 
 
 def _facts(job: Job, clip: Clip, rollout: GuardedRollout) -> dict[str, Any]:

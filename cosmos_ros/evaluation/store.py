@@ -8,6 +8,7 @@ from typing import Any
 
 from cosmos_ros.evaluation.measure import Outcome
 from cosmos_ros.files import write_whole
+from cosmos_ros.other_settings import differences
 
 SETTINGS_FILE, WINDOWS = "settings.json", "windows"
 RESULT_FILES = ("metrics.json", "windows.csv", "timing.json", "report.html")
@@ -38,9 +39,8 @@ class Store:
         if known.exists() and self.keys():
             if not resume:
                 raise OtherEvaluation(f"{held}: go on with --resume, or choose another --out")
-            differing = _differing(_read(known, "choose another --out"), settings)
-            if differing:
-                raise OtherEvaluation(f"{held} with other settings ({', '.join(differing)}): choose another --out")
+            if differing := differences(_read(known, "choose another --out"), settings):
+                raise OtherEvaluation(f"{held} with other settings ({differing}): choose another --out")
         write_whole(known, json.dumps(settings, indent=1, sort_keys=True))
 
     def keep(self, outcome: Outcome) -> None:
@@ -83,8 +83,3 @@ def _read(file: Path, remedy: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise OtherEvaluation(f"{file} is damaged: {remedy}")
     return content
-
-
-def _differing(old: dict, new: dict) -> list[str]:
-    new = json.loads(json.dumps(new))
-    return [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]

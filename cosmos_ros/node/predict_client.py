@@ -26,7 +26,7 @@ from rclpy.utilities import remove_ros_args
 
 from cosmos_ros import images
 from cosmos_ros.action import Predict
-from cosmos_ros.files import check_place, write_whole
+from cosmos_ros.files import check_place, write_together
 from cosmos_ros.msg import Rollout
 from cosmos_ros.node.messages import nanoseconds_of, rollout_facts, time_message
 from cosmos_ros.progress import Stage
@@ -175,11 +175,11 @@ def error_name(code: int) -> str:
 
 
 def write(rollout: Rollout, folder: Path) -> None:
-    """`frames.npy` and `rollout.json`, each whole. Raises OSError where the disk refuses."""
+    """`frames.npy` and `rollout.json`, both whole or none. Raises OSError where the disk refuses."""
     frames = io.BytesIO()
     np.save(frames, np.stack([images.to_rgb(frame) for frame in rollout.frames]))
-    write_whole(folder / FRAMES_FILE, frames.getbuffer())
-    write_whole(folder / FACTS_FILE, json.dumps(summary(rollout), indent=2) + "\n")
+    facts = json.dumps(summary(rollout), indent=2) + "\n"
+    write_together({folder / FRAMES_FILE: frames.getbuffer(), folder / FACTS_FILE: facts})
 
 
 def summary(rollout: Rollout) -> dict:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import itertools
 import json
 import os
+import re
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,13 +81,33 @@ def free_name(path: Path, folder: Path, taken: Container[str], inputs: Container
 
     An earlier run's outputs from the same input are overwritten, but no file of `inputs`.
     """
-    stem = Path(os.path.normpath(path.absolute())).stem or "input"  # of "." and ".." too
+    stem = _stem(path)
     for i in itertools.count(1):
         name = stem if i == 1 else f"{stem}_{i}"
         # Case aside: some file systems do not tell it apart.
         if name.lower() not in taken and _is_free(folder, name, path, inputs):
             return name
     raise AssertionError("unreachable: count() never ends")
+
+
+def stale_names(path: Path, folder: Path, taken: Container[str], inputs: Container[Identity] = ()) -> list[str]:
+    """Names of what earlier runs predicted from this input into `folder` and that are not in `taken`, in lower case.
+
+    Beside newer outputs they would pass for samples of the same prediction. Nothing that has a file of `inputs`.
+    """
+    stem = _stem(path)
+    ours = re.compile(rf"{re.escape(stem)}(_([2-9]|[1-9]\d+))?")
+    found = (file.stem for file in folder.glob(f"{glob.escape(stem)}*.json"))
+    return [
+        name
+        for name in sorted(found, key=lambda name: (len(name), name))
+        if ours.fullmatch(name) and name.lower() not in taken and _is_free(folder, name, path, inputs)
+    ]
+
+
+def _stem(path: Path) -> str:
+    """Of an input's name; "." and ".." have one too."""
+    return Path(os.path.normpath(path.absolute())).stem or "input"
 
 
 def _listed(origin: str, line: str) -> Job | BadRecording:

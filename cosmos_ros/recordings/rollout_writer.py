@@ -13,7 +13,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cosmos_ros.files import write_whole
 from cosmos_ros.recordings import films
 from cosmos_ros.recordings.contact_sheet import contact_sheet
 from cosmos_ros.rollout import NANOSECONDS, Clip, Crop, GuardedRollout
@@ -64,35 +63,31 @@ class PublishedRollout:
         return self.summary["frame_rate"]
 
 
-def write_mp4(path: str | Path, clip: Clip, rollout: GuardedRollout | PublishedRollout) -> None:
+def mp4_of(clip: Clip, rollout: GuardedRollout | PublishedRollout) -> bytes:
     """The conditioning frames, cropped to what the model saw, then the predicted ones, at the rollout's rate.
 
-    H.264, which every browser plays. The file is there whole or not at all.
-    Raises TypeError for any other rollout, OSError where the disk refuses.
+    H.264, which every browser plays. Raises TypeError for any other rollout.
     """
-    write_whole(path, films.mp4(_marked(clip, rollout), rollout.frame_rate))
+    return films.mp4(_marked(clip, rollout), rollout.frame_rate)
 
 
-def write_contact_sheet(path: str | Path, clip: Clip, rollout: GuardedRollout | PublishedRollout) -> None:
-    """The same frames as one PNG, in reading order.
-
-    Raises TypeError for any other rollout, OSError where the disk refuses.
-    """
-    write_whole(path, _png(_marked(clip, rollout)))
+def contact_sheet_of(clip: Clip, rollout: GuardedRollout | PublishedRollout) -> bytes:
+    """The same frames as one PNG, in reading order. Raises TypeError for any other rollout."""
+    return _png(_marked(clip, rollout))
 
 
-def write_comparison(path: str | Path, clip: Clip, rollout: GuardedRollout | PublishedRollout, truth: Clip) -> None:
+def comparison_of(clip: Clip, rollout: GuardedRollout | PublishedRollout, truth: Clip) -> bytes:
     """At the left what the camera saw, at the right the clip and then the prediction: an animated WebP without end.
 
     truth  the camera's frames at the rollout's stamps
 
-    Raises TypeError for any other rollout, OSError where the disk refuses.
+    Raises TypeError for any other rollout.
     """
     right, now_ns = _marked(clip, rollout), clip.stamps_ns[-1]
     seen = rollout.crop.of(np.concatenate([clip.frames, truth.frames]))
     left = _labelled(seen, (*clip.stamps_ns, *rollout.stamps_ns), now_ns, "camera", CAMERA)
     pairs = [np.concatenate(pair, axis=1) for pair in zip(left, right, strict=True)]
-    write_whole(path, films.animated_webp(pairs, rollout.frame_rate))
+    return films.animated_webp(pairs, rollout.frame_rate)
 
 
 def _png(frames: Sequence[np.ndarray]) -> bytes:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from cosmos_ros.errors import SettingError
+from cosmos_ros.other_settings import differences
 from cosmos_ros.torch_archive import save_whole
 from cosmos_ros.training.ranks import Ranks
 
@@ -105,12 +106,10 @@ class Unfinished:
 
     def _read(self) -> dict[str, Any]:
         state = _unpacked(self._folder / STATE)
-        before = state["settings"]
-        differing = [name for name in before | self._settings if before.get(name) != self._settings.get(name)]
-        if differing:
+        if differing := differences(state["settings"], self._settings):
             raise SettingError(
-                f"--resume: the run that was broken off had other settings: {', '.join(differing)}; "
-                f"give it the same ones, or remove {self._folder}"
+                f"--resume: the run that was broken off had other settings ({differing}): give it the same ones, or "
+                f"remove {self._folder}"
             )
         step = state.get("part")
         return state if step is None else state | _unpacked(self._part(step))

@@ -97,7 +97,7 @@ def test_it_goes_on_from_what_is_there_over_any_workers_and_with_more_clips(benc
     status, _, _, said = benchmark("physics", "--clips", N_CLIPS)
     assert status == 1 and "go on with --resume, or choose another --out" in said
     status, _, _, said = benchmark("physics", "--frame-rate", "8", "--resume")
-    assert status == 1 and "other settings (frame_rate, simulated)" in said
+    assert status == 1 and "other settings (frame_rate was " in said and "; simulated.frame_rate was " in said
     status, found, said, _ = benchmark("physics", "--clips", N_CLIPS + 1, "--resume", "--workers", "2")
     assert status == 0 and len(found["windows"]) == 2 * (N_CLIPS + 1)
     assert all(window in found["windows"] for window in content(whole)["windows"])

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
+import shutil
 from pathlib import Path
 
 import av
@@ -10,8 +14,9 @@ import cv2
 import numpy as np
 import pytest
 
+from cosmos_ros import files
 from cosmos_ros.commands import cli
-from cosmos_ros.recordings.inputs import Job, free_name, jobs, read_clip
+from cosmos_ros.recordings.inputs import OUTPUTS, Job, free_name, identities, jobs, read_clip, stale_names
 from cosmos_ros.recordings.recording import BadRecording
 
 pytestmark = pytest.mark.slow  # as a whole
@@ -21,12 +26,16 @@ S = 1_000_000_000
 
 @pytest.fixture
 def predict(tiny_checkpoint, tmp_path, capsys):
-    """predict(*inputs) -> (exit status, what was said on stderr); outputs go to tmp_path/out"""
+    """predict(*inputs) -> (exit status, what was said on stderr); outputs go to tmp_path/out
 
-    def call(*inputs: Path | str, options: tuple[str, ...] = ()) -> tuple[int, str]:
+    printed  give what was printed on stdout too
+    """
+
+    def call(*inputs: Path | str, options: tuple[str, ...] = (), printed: bool = False) -> tuple[int | str, ...]:
         arguments = ["predict", *map(str, inputs), "--out", str(tmp_path / "out"), "--checkpoint", str(tiny_checkpoint)]
         status = cli.main([*arguments, "--device", "cpu", *options])
-        return status, capsys.readouterr().err
+        said = capsys.readouterr()
+        return (status, said.err, said.out) if printed else (status, said.err)
 
     return call
 
@@ -87,6 +96,62 @@ def test_each_sample_is_written_with_its_seed_and_is_what_the_seed_gives_alone(p
     status, said = predict(image, options=("--seed", "9", "--frames", "8"))
     assert status == 0, said
     assert facts(tmp_path, "a")["seed"] == 9 and (tmp_path / "out" / "a.png").read_bytes() == pictures[1]
+
+
+def test_a_run_of_fewer_samples_leaves_none_of_an_earlier_one(predict, tmp_path, moving_scene):
+    image, out = write_image(tmp_path / "a.png", moving_scene(1)[0]), tmp_path / "out"
+    assert predict(image, options=("--samples", "5", "--frames", "8"))[0] == 0
+    kept = ["a_02.json", "a_b_2.json", "best.json"]  # by names that are none of ours
+    for name in kept:
+        shutil.copy(out / "a_2.json", out / name)
+    (out / "a_4.json").write_text('{"input": "elsewhere/a.png"}')  # somebody else's by now
+    (out / "a_5.txt").write_text("a note")
+    status, said, printed = predict(image, options=("--samples", "2", "--seed", "8", "--frames", "8"), printed=True)
+    assert status == 0 and f"{image}: removed a_3, a_5, which an earlier run had predicted from it" in printed, said
+    ours = {f"{name}{suffix}" for name in ("a", "a_2") for suffix in OUTPUTS}
+    assert {path.name for path in out.iterdir()} == {*ours, *kept, "a_4.mp4", "a_4.png", "a_4.json", "a_5.txt"}
+    assert [facts(tmp_path, name)["seed"] for name in ("a", "a_2")] == [8, 9]
+
+
+def test_what_is_stale_beside_newer_outputs(tmp_path):
+    """What was predicted from the same file, has a name that it gets, is not written anew and is no input itself."""
+    image = tmp_path / "a[1].png"
+    for name in ("a[1]", *(f"a[1]_{k}" for k in (1, 2, 3, 4, 10, "02")), "a1_2", "a[1]b"):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"input": str(image)}))
+    (tmp_path / "a[1]_5.json").write_text(json.dumps({"input": "elsewhere/a[1].png"}))
+    (tmp_path / "a[1]_6.json").write_text("not ours")
+    (tmp_path / "a[1]_4.png").touch()
+    inputs = identities([tmp_path / "a[1]_4.png"])
+    assert stale_names(image, tmp_path, {"a[1]", "a[1]_2"}) == ["a[1]_3", "a[1]_4", "a[1]_10"]
+    assert stale_names(image, tmp_path, {"a[1]", "a[1]_2"}, inputs) == ["a[1]_3", "a[1]_10"]
+    assert stale_names(image, tmp_path / "nowhere", ()) == []
+
+
+def test_an_input_that_is_listed_twice_keeps_both_predictions(predict, tmp_path, moving_scene):
+    image, out = write_image(tmp_path / "a.png", moving_scene(1)[0]), tmp_path / "out"
+    for samples, n in ((3, 6), (1, 2)):
+        assert predict(image, image, options=("--samples", str(samples), "--frames", "8"))[0] == 0
+        assert len(list(out.glob("*.json"))) == n
+    assert {path.stem for path in out.glob("*.json")} == {"a", "a_2"}
+
+
+def test_a_disk_that_refuses_leaves_the_earlier_run_as_it_was(predict, tmp_path, moving_scene, monkeypatch):
+    image, out = write_image(tmp_path / "a.png", moving_scene(1)[0]), tmp_path / "out"
+    assert predict(image, options=("--samples", "3", "--frames", "8"))[0] == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    write, written = files.os.write, []
+
+    def full(handle: int, data: bytes) -> int:
+        written.append(handle)
+        if len(written) > 4:  # amid the second sample's files
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(handle, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "write", full)
+        status, said = predict(image, options=("--samples", "2", "--seed", "8", "--frames", "8"))
+    assert status == 1 and re.search(r"a_2\.\w+ could not be written .*the disk is full", said), said
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
 @pytest.mark.parametrize("samples", ["0", "17"])

@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -187,7 +188,7 @@ def test_a_run_that_was_killed_in_each_stage_ends_with_the_losses_and_the_bytes_
     assert cli.main(["train", "all", "--out", str(broken), *options]) == 1
     assert "go on with it by --resume" in capsys.readouterr().err
     assert cli.main(["train", "all", "--out", str(broken), *options, "--resume", "--seed", "1"]) == 1
-    assert "had other settings: seed;" in capsys.readouterr().err
+    assert "had other settings (seed was 0, is 1 now): give" in capsys.readouterr().err
     assert cli.main(["train", "all", "--out", str(broken), *options, "--resume"]) == 0
     assert losses(broken) == losses(whole)
     for name in ("encoder.jit", "decoder.jit", "refiner.jit", "model.safetensors", "evaluation.json"):
@@ -236,6 +237,28 @@ def test_two_runs_do_not_train_into_one_directory(tmp_path, capsys):
     assert "there is no run in" in capsys.readouterr().err
 
 
+def test_a_run_that_does_not_go_on_names_all_that_differs_with_both_values(tmp_path, config):
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    ranks, sizes = Ranks.join("cpu"), Sizes.of(Path(config))
+
+    def unfinished(sizes: Sizes, *options: str) -> Unfinished:
+        args = parser.parse_args(["all", "--out", str(tmp_path), *options])
+        return Unfinished(tmp_path, train.deciding(args, sizes, ranks, []), args.resume, ranks)
+
+    unfinished(sizes, "--bags", "a", "b").keep({"stages": []})
+    others = replace(sizes, refiner_hypotheses=5, temperature=0.5)
+    with pytest.raises(SettingError) as refused:
+        unfinished(others, "--bags", "b", "c", "--refiner-steps", "7", "--resume")
+    for words in (
+        'bags: "a" only then, "c" only now',
+        f"config.refiner_hypotheses was {sizes.refiner_hypotheses}, is 5 now",
+        f"config.temperature was {sizes.temperature}, is 0.5 now",
+        "refiner_steps was not set, is 7 now",
+    ):
+        assert words in str(refused.value)
+
+
 def test_a_robot_that_no_package_brings_is_said_with_the_command_before_anything_is_filmed(
     tmp_path, capsys, monkeypatch
 ):
@@ -259,5 +282,7 @@ def test_a_run_goes_on_only_with_the_robots_with_which_it_began(tmp_path, config
 
     unfinished("one version", resume=False).keep({"stages": []})
     assert unfinished("one version", resume=True).state
-    with pytest.raises(SettingError, match="had other settings: robots;"):
+    with pytest.raises(
+        SettingError, match=r'had other settings \(robots.ur5e was "one version", is "another version" now\)'
+    ):
         unfinished("another version", resume=True)

@@ -44,7 +44,7 @@ def test_what_a_folder_holds_is_called_what_it_is(tmp_path, kind):
 
 def test_a_folder_of_other_settings_or_of_somebody_else_is_refused(tmp_path):
     Store(tmp_path / "out", SETTINGS, resume=False).keep(outcome(0, 20))
-    with pytest.raises(OtherEvaluation, match=r"other settings \(seed\)"):
+    with pytest.raises(OtherEvaluation, match=r"other settings \(seed was 0, is 1 now\)"):
         Store(tmp_path / "out", SETTINGS | {"seed": 1}, resume=True)
     (tmp_path / "out" / "settings.json").write_text("{cut off")
     with pytest.raises(OtherEvaluation, match="holds files of somebody else"):

@@ -171,5 +171,5 @@ def test_writers_and_messages_take_no_forged_rollout(module, name, tmp_path):
 
 
 def test_writers_and_messages_were_found():
-    expected = {("cosmos_ros.recordings.rollout_writer", "write_mp4"), ("cosmos_ros.node.messages", "rollout_message")}
+    expected = {("cosmos_ros.recordings.rollout_writer", "mp4_of"), ("cosmos_ros.node.messages", "rollout_message")}
     assert expected <= set(takers_of_rollouts())

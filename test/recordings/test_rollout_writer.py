@@ -16,9 +16,9 @@ from cosmos_ros.recordings.rollout_writer import (
     LATER,
     PREDICTED,
     PublishedRollout,
-    write_comparison,
-    write_contact_sheet,
-    write_mp4,
+    comparison_of,
+    contact_sheet_of,
+    mp4_of,
 )
 from cosmos_ros.rollout import Clip, Crop
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow  # as a whole
 
 def test_the_video_plays_the_camera_then_the_prediction_each_marked(tmp_path, guarded):
     clip, rollout = guarded(96, 320)
-    write_mp4(tmp_path / "rollout.mp4", clip, rollout)
+    (tmp_path / "rollout.mp4").write_bytes(mp4_of(clip, rollout))
     with av.open(str(tmp_path / "rollout.mp4")) as video:
         stream = video.streams.video[0]
         assert (stream.codec_context.name, stream.pix_fmt, stream.average_rate) == ("h264", "yuv420p", 10)
@@ -51,7 +51,7 @@ def test_later_stretches_have_a_mark_of_their_own(tmp_path, guarded):
     }
     np.save(tmp_path / "frames.npy", rollout.frames)
     (tmp_path / "rollout.json").write_text(json.dumps(summary))
-    write_mp4(tmp_path / "rollout.mp4", clip, PublishedRollout(tmp_path, rollout.crop))
+    (tmp_path / "rollout.mp4").write_bytes(mp4_of(clip, PublishedRollout(tmp_path, rollout.crop)))
     with av.open(str(tmp_path / "rollout.mp4")) as video:
         frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in video.decode(video=0)]
     for mark, part in ((CAMERA, frames[:9]), (PREDICTED, frames[9:17]), (LATER, frames[17:])):
@@ -60,7 +60,7 @@ def test_later_stretches_have_a_mark_of_their_own(tmp_path, guarded):
 
 def test_small_and_odd_pictures_are_enlarged_and_fit_the_codec(tmp_path, guarded):
     clip, rollout = guarded(48, 64, crop=Crop(3, 1, 55, 43))
-    write_mp4(tmp_path / "rollout.mp4", clip, rollout)
+    (tmp_path / "rollout.mp4").write_bytes(mp4_of(clip, rollout))
     with av.open(str(tmp_path / "rollout.mp4")) as video:
         context = video.streams.video[0].codec_context
         assert context.width >= 55 * 6 and context.width % 2 == 0 and context.height % 2 == 0
@@ -68,7 +68,7 @@ def test_small_and_odd_pictures_are_enlarged_and_fit_the_codec(tmp_path, guarded
 
 def test_the_contact_sheet_shows_every_frame(tmp_path, guarded):
     clip, rollout = guarded(96, 320)
-    write_contact_sheet(tmp_path / "sheet.png", clip, rollout)
+    (tmp_path / "sheet.png").write_bytes(contact_sheet_of(clip, rollout))
     sheet = cv2.cvtColor(cv2.imread(str(tmp_path / "sheet.png")), cv2.COLOR_BGR2RGB).astype(int)
     cell_height, cell_width = sheet.shape[0] // 5, sheet.shape[1] // 7
     marks = [sheet[cell_height * (i // 7) + 2, cell_width * (i % 7) + 2] for i in range(33)]
@@ -79,7 +79,7 @@ def test_the_contact_sheet_shows_every_frame(tmp_path, guarded):
 def test_the_comparison_plays_what_happened_beside_the_prediction(tmp_path, guarded):
     clip, rollout = guarded(96, 320)
     truth = Clip(255 - rollout.frames, rollout.stamps_ns, rollout.frame_rate)
-    write_comparison(tmp_path / "both.webp", clip, rollout, truth)
+    (tmp_path / "both.webp").write_bytes(comparison_of(clip, rollout, truth))
     with Image.open(tmp_path / "both.webp") as animation:
         assert animation.n_frames == 33
         for i in range(33):
@@ -105,12 +105,10 @@ def published(tmp_path_factory, guarded):
     return clip, rollout, folder
 
 
-@pytest.mark.parametrize("write", [write_mp4, write_contact_sheet])
-def test_a_rollout_from_a_node_is_written_as_one_from_here(tmp_path, published, write):
+@pytest.mark.parametrize("content_of", [mp4_of, contact_sheet_of])
+def test_a_rollout_from_a_node_is_shown_as_one_from_here(published, content_of):
     clip, rollout, folder = published
-    write(tmp_path / "here", clip, rollout)
-    write(tmp_path / "there", clip, PublishedRollout(folder, rollout.crop))
-    assert (tmp_path / "here").read_bytes() == (tmp_path / "there").read_bytes()
+    assert content_of(clip, rollout) == content_of(clip, PublishedRollout(folder, rollout.crop))
 
 
 def test_a_published_rollout_is_made_of_a_clients_folder_alone(tmp_path, published):
@@ -129,10 +127,9 @@ def test_a_published_rollout_is_made_of_a_clients_folder_alone(tmp_path, publish
         PublishedRollout(folder, rollout.crop)
 
 
-@pytest.mark.parametrize("write", [write_mp4, write_contact_sheet])
-def test_nothing_but_a_guarded_rollout_is_written(tmp_path, guarded, write):
+@pytest.mark.parametrize("content_of", [mp4_of, contact_sheet_of])
+def test_nothing_but_a_guarded_rollout_is_shown(guarded, content_of):
     clip, rollout = guarded()
     for impostor in (rollout.frames, clip, None):
         with pytest.raises(TypeError, match="only a GuardedRollout may be written"):
-            write(tmp_path / "file", clip, impostor)
-    assert not list(tmp_path.iterdir())
+            content_of(clip, impostor)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cosmos_ros import Clip, Foresight
-from cosmos_ros.errors import ModelUnavailable, NotFinite
+from cosmos_ros.errors import InvalidGoal, ModelUnavailable, NotFinite
 from cosmos_ros.guardrail_report import Verdict
 from cosmos_ros.world_model import Sampling, WorldModel
 from cosmos_ros.world_model.refiner import MOST_TIMES_THE_MODEL, PROGRAM, Refiner, refiner_need
@@ -150,6 +150,15 @@ def test_a_samples_seed_says_which_hypothesis_refines_it_in_every_stretch(make_c
         assert hypotheses_of(later, first[-1]) == [expected] * 8
     alone = foresight.predict(clip_of(camera), seed=5, temperature=1.0, frames=32)
     assert np.array_equal(alone.frames, rollouts[1].frames)
+
+
+def test_hypotheses_of_a_greedy_rollout_come_one_by_one_by_their_seeds(make_checkpoint, tmp_path):
+    checkpoint = put_refiner(make_checkpoint(tmp_path / "several"), Several())
+    foresight, clip = Foresight.from_config({"checkpoint": str(checkpoint), "device": "cpu"}), clip_of(camera_frames(9))
+    greedy = [foresight.predict(clip, seed=seed, temperature=0.0, frames=8) for seed in range(3)]
+    assert [hypotheses_of(rollout.frames, clip.frames[-1]) for rollout in greedy] == [[k] * 8 for k in range(3)]
+    with pytest.raises(InvalidGoal, match="at temperature 0 all 3 samples would have the same tokens"):
+        foresight.predict_samples(clip, 3, seed=0, temperature=0.0)
 
 
 def test_a_round_trip_is_refined_by_the_best_guess(make_checkpoint, tmp_path):
