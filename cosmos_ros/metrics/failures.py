@@ -15,9 +15,14 @@ from cosmos_ros.metrics.fidelity import dense_flow, warped
 
 SOLID_SPREAD = 8.0  # standard deviation over a frame, grey levels, below which it is of one colour
 WIDTH = 160  # pixels to which frames are reduced to look for objects
+BLUR = 1.5  # of what is compared, pixels
 NEW_LEVEL = 25.0  # grey levels by which a pixel differs from all that motion explains
 NEW_SHARE = 0.05  # of the image, in one piece: a large object
-FASTEST = 0.08  # of the width per frame: faster motion would explain an object by one far away
+FASTEST = 0.08  # of the width per frame: faster flow would explain an object by one far away
+# Optical flow loses plain things that move far in a frame, as they do before a camera on a robot's hand. So one motion
+# of a whole piece is tried as well: farther, and held to a closer likeness.
+PIECE_FASTEST = 0.125
+PIECE_LEVEL = 10.0
 
 
 @dataclass(frozen=True)
@@ -68,12 +73,38 @@ def _new_share(earlier: np.ndarray, frame: np.ndarray) -> float:
     flow = dense_flow(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), cv2.cvtColor(earlier, cv2.COLOR_RGB2GRAY))
     speed = np.linalg.norm(flow, axis=-1, keepdims=True)
     flow = flow * np.minimum(1, FASTEST * WIDTH / np.maximum(speed, 1e-6))
-    difference = cv2.GaussianBlur(frame.astype(np.float32) - warped(earlier, flow), (0, 0), 1.5)
+    difference = cv2.GaussianBlur(frame.astype(np.float32) - warped(earlier, flow), (0, 0), BLUR)
     # A change of light or exposure changes the whole image equally.
-    difference -= np.median(difference, axis=(0, 1))
+    light = np.median(difference, axis=(0, 1))
+    difference -= light
     new = (np.abs(difference).max(axis=-1) > NEW_LEVEL) & ~_entering(flow)
+    if _largest_piece(new) >= NEW_SHARE:
+        new &= ~_moved(earlier + light, frame, new)
+    return _largest_piece(new)
+
+
+def _largest_piece(new: np.ndarray) -> float:
+    """Share of the image."""
     pieces = cv2.connectedComponentsWithStats(new.astype(np.uint8))[2][1:, cv2.CC_STAT_AREA]
     return float(pieces.max(initial=0) / new.size)
+
+
+def _moved(earlier: np.ndarray, frame: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """bool [H, W]: what the earlier frame explains by the one motion that explains most of the new pixels."""
+    height, width = new.shape
+    reach = round(PIECE_FASTEST * width)
+    # Beyond its edges the earlier frame is like nothing.
+    wide = cv2.copyMakeBorder(
+        earlier.astype(np.float32), reach, reach, reach, reach, cv2.BORDER_CONSTANT, value=(np.inf,) * 3
+    )
+    best, most = np.zeros_like(new), 0
+    for top in range(0, 2 * reach + 1, 2):
+        for left in range(0, 2 * reach + 1, 2):
+            difference = cv2.GaussianBlur(frame - wide[top : top + height, left : left + width], (0, 0), BLUR)
+            explained = np.abs(difference).max(axis=-1) <= PIECE_LEVEL
+            if (count := int(np.count_nonzero(explained & new))) > most:
+                best, most = explained, count
+    return best
 
 
 def _entering(flow: np.ndarray) -> np.ndarray:

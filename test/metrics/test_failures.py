@@ -30,6 +30,27 @@ def test_a_scene_that_goes_by_is_no_failure(speed):
     assert kinds(drive(25, speed)) == []
 
 
+def table(x: int, y: int) -> np.ndarray:
+    """uint8 [HEIGHT, WIDTH, 3]: a plain thing on a plain table, as a camera on a robot's hand sees them."""
+    frame = np.full((HEIGHT, WIDTH, 3), (150, 150, 90), np.uint8)
+    cv2.ellipse(frame, (x, y), (26, 20), 0, 0, 360, (60, 200, 210), -1)
+    cv2.ellipse(frame, (x - 4, y + 8), (26, 20), 0, 0, 180, (20, 80, 90), -1)
+    return frame
+
+
+@pytest.mark.parametrize("step", [(20, 14), (-18, 16), (22, 10)])
+def test_a_plain_thing_that_moves_far_in_a_frame_is_no_failure(step):
+    """Optical flow loses it: nothing on it, or around it, says where it went."""
+    frames = np.stack([table(96 + step[0] * i, 40 + step[1] * i) for i in range(3)])
+    assert kinds(frames) == []
+
+
+def test_a_plain_thing_that_comes_from_nowhere_is_caught_beside_one_that_moves():
+    frames = np.stack([table(96 + 22 * i, 40 + 10 * i) for i in range(3)])
+    frames[2:, 20:95, 15:80] = (200, 40, 40)
+    assert kinds(frames) == [("sudden_object", 2)]
+
+
 def test_light_that_goes_on_is_no_failure():
     frames = drive(10, 2)
     frames[5:] = np.clip(frames[5:].astype(int) + 60, 0, 255).astype(np.uint8)
