@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import secrets
 import stat
@@ -87,6 +88,23 @@ def writing(path: str | Path) -> Iterator[Draft]:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _draft(target) as draft:
             yield draft
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make the folder, and let no other process that locks it go on before the block has ended. Raises NotWritten.
+
+    For whoever looks for free names and then writes to them.
+    """
+    with _explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cosmos_ros import files
-from cosmos_ros.files import check_folder, check_place, check_regular, link_or_copy, write_together, write_whole
+from cosmos_ros.files import check_folder, check_place, check_regular, link_or_copy, locked, write_together, write_whole
 
 
 @pytest.fixture(params=["nameless", "named"])
@@ -247,3 +248,18 @@ def test_an_interrupt_as_soon_as_the_draft_is_there_leaves_nothing(tmp_path, eve
         with pytest.raises(KeyboardInterrupt):
             act(tmp_path / "file.txt")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_locked_folder_keeps_others_who_lock_it_out_until_the_end(tmp_path):
+    with locked(tmp_path / "a" / "b"):
+        pass
+    other = os.open(tmp_path / "a" / "b", os.O_RDONLY)
+    try:
+        with locked(tmp_path / "a" / "b"), pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(other)
+    (tmp_path / "file").touch()
+    with pytest.raises(files.NotWritten, match="a part of its path is a file"), locked(tmp_path / "file"):
+        pass

@@ -14,7 +14,7 @@ from typing import Any
 from cosmos_ros.commands.flags import add_flags, config_of, require
 from cosmos_ros.device.threads import set_cpu_threads
 from cosmos_ros.errors import ForesightError, GuardrailUnavailable, ModelUnavailable
-from cosmos_ros.files import check_folder, check_place, write_together
+from cosmos_ros.files import check_folder, check_place, locked, write_together
 from cosmos_ros.foresight import Foresight
 from cosmos_ros.progress import Progress
 from cosmos_ros.progress_bar import ProgressBar
@@ -113,16 +113,20 @@ class _Run:
         clip, losses = read_clip(job.path, self._frame_rate, n_conditioning, self._image_topic, self._max_pixels)
         for loss in losses:
             ProgressBar.write(f"{job.origin}: {loss}", file=sys.stderr)
-        names = self._free_names(job.path)
+        self._free_names(job.path)  # what would refuse them is said before the work
         rollouts = self.foresight.predict_samples(
             clip, self._samples, job.prompt, **self._asked, on_progress=on_progress
         )
-        self._taken.update(name.lower() for name in names)
-        stale = stale_names(job.path, self._out, self._taken, self._inputs)
-        written: dict[Path, bytes | str] = {}
-        for name, rollout in zip(names, rollouts, strict=True):
-            written |= zip(self._files(name), _contents(job, clip, rollout), strict=True)
-        write_together(written, obsolete=[file for name in stale for file in self._files(name)])
+        contents = [_contents(job, clip, rollout) for rollout in rollouts]
+        # The work takes minutes, in which another run may have taken the names that were free.
+        with locked(self._out):
+            names = self._free_names(job.path)
+            self._taken.update(name.lower() for name in names)
+            stale = stale_names(job.path, self._out, self._taken, self._inputs)
+            written: dict[Path, bytes | str] = {}
+            for name, content in zip(names, contents, strict=True):
+                written |= zip(self._files(name), content, strict=True)
+            write_together(written, obsolete=[file for name in stale for file in self._files(name)])
         if stale:
             ProgressBar.write(f"{job.origin}: removed {', '.join(stale)}, which an earlier run had predicted from it")
         return names
@@ -131,7 +135,7 @@ class _Run:
         return [self._out / f"{name}{suffix}" for suffix in OUTPUTS]
 
     def _free_names(self, path: Path) -> list[str]:
-        """A name for each sample, all checked before the work. Raises OSError."""
+        """A name for each sample, all of which can be written as far as is known. Raises OSError."""
         names: list[str] = []
         for _ in range(self._samples):
             taken = self._taken | {name.lower() for name in names}

@@ -16,6 +16,7 @@ import pytest
 
 from cosmos_ros import files
 from cosmos_ros.commands import cli
+from cosmos_ros.foresight import Foresight
 from cosmos_ros.recordings.inputs import OUTPUTS, Job, free_name, identities, jobs, read_clip, stale_names
 from cosmos_ros.recordings.recording import BadRecording
 
@@ -238,6 +239,25 @@ def test_two_inputs_never_share_a_name(predict, tmp_path, moving_scene):
     (tmp_path / "c").mkdir()
     assert predict(write_image(tmp_path / "c" / "view.png", moving_scene(1)[0]))[0] == 0
     assert facts(tmp_path, "view_3")["input"] == str(tmp_path / "c" / "view.png")
+
+
+def test_names_that_somebody_else_takes_during_the_work_are_left_to_them(predict, tmp_path, moving_scene, monkeypatch):
+    image, out = write_image(tmp_path / "view.png", moving_scene(1)[0]), tmp_path / "out"
+    predict_samples = Foresight.predict_samples
+
+    def meanwhile(*args, **options):
+        rollouts = predict_samples(*args, **options)
+        out.mkdir()
+        (out / "view.json").write_text('{"input": "elsewhere/view.png"}')
+        (out / "view_2.mp4").write_text("a film")
+        return rollouts
+
+    monkeypatch.setattr(Foresight, "predict_samples", meanwhile)
+    status, said, printed = predict(image, options=("--samples", "2", "--frames", "8"), printed=True)
+    assert status == 0 and "view_3.mp4" in printed, said
+    assert (out / "view.json").read_text() == '{"input": "elsewhere/view.png"}'
+    assert (out / "view_2.mp4").read_text() == "a film"
+    assert {path.stem for path in out.glob("*.json")} == {"view", "view_3", "view_4"}
 
 
 def test_an_earlier_run_from_the_same_file_is_known_by_its_place(tmp_path, monkeypatch):
