@@ -61,7 +61,7 @@ def write_whole(path: str | Path, data: bytes | memoryview | str) -> None:
     Raises NotWritten, an OSError, where that cannot be done; the old file is then as it was.
     """
     with writing(path) as draft:
-        draft.write(data.encode() if isinstance(data, str) else data)
+        draft.write(data)
 
 
 def write_together(files: Mapping[Path, bytes | memoryview | str], obsolete: Iterable[Path] = ()) -> None:
@@ -73,7 +73,7 @@ def write_together(files: Mapping[Path, bytes | memoryview | str], obsolete: Ite
     with contextlib.ExitStack() as stack:
         for path, data in files.items():
             draft = stack.enter_context(writing(path))
-            draft.write(data.encode() if isinstance(data, str) else data)
+            draft.write(data)
             os.fsync(draft.handle)  # some file systems say only now that they are full
         for path in obsolete:
             _remove(path)
@@ -91,17 +91,23 @@ def writing(path: str | Path) -> Iterator[Draft]:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, wait: bool = True) -> Iterator[None]:
     """Make the folder, and let no other process that locks it go on before the block has ended. Raises NotWritten.
 
-    For whoever looks for free names and then writes to them.
+    wait  for a process that holds it; else BlockingIOError is raised
+
+    A process that is killed holds nothing. On a file system without locks nobody is kept out.
     """
     with _explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:  # a file system without locks
+            pass
         yield
     finally:
         os.close(lock)
@@ -161,8 +167,8 @@ class Draft:
     def __init__(self, handle: int) -> None:
         self.handle = handle
 
-    def write(self, data: bytes | memoryview) -> None:
-        rest = memoryview(data).cast("B")
+    def write(self, data: bytes | memoryview | str) -> None:
+        rest = memoryview(data.encode() if isinstance(data, str) else data).cast("B")
         while rest:
             rest = rest[os.write(self.handle, rest) :]
 

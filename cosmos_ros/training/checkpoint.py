@@ -6,18 +6,17 @@ other settings must not go on from them, and is refused.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cosmos_ros.errors import SettingError
+from cosmos_ros.files import locked
 from cosmos_ros.other_settings import differences
 from cosmos_ros.torch_archive import save_whole
 from cosmos_ros.training.ranks import Ranks
@@ -33,19 +32,15 @@ def alone_in(directory: Path, ranks: Ranks) -> Iterator[None]:
     Raises SettingError where a run trains into it already: two would replace each other's files.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    held = os.open(directory, os.O_RDONLY)
-    try:
+    with ExitStack() as stack:
         if ranks.is_first:
-            with suppress(OSError):  # a file system without locks
-                try:
-                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError as error:
-                    raise SettingError(
-                        f"another run trains into {directory} right now; wait for its end, or choose another --out"
-                    ) from error
+            try:
+                stack.enter_context(locked(directory, wait=False))
+            except BlockingIOError as error:
+                raise SettingError(
+                    f"another run trains into {directory} right now; wait for its end, or choose another --out"
+                ) from error
         yield
-    finally:
-        os.close(held)
 
 
 class Unfinished:

@@ -138,11 +138,8 @@ def casement(palette: Palette, x: float, w: float, _deepest: float) -> str:
 
 def outlook(palette: Palette) -> str:
     """Adds a material that shines as a window does; returns it as an attribute."""
-    name = f"outlook{len(palette.assets)}"
-    palette.textures[f"{name}.png"] = outlook_texture(palette.rng)
-    palette.assets.append(f'<texture name="{name}" type="2d" file="{name}.png"/>')
-    palette.assets.append(f'<material name="{name}" texture="{name}" emission="{palette.rng.uniform(0.4, 0.9):.2f}"/>')
-    return f'material="{name}"'
+    image = outlook_texture(palette.rng)
+    return palette.picture("outlook", image, "2d", f'emission="{palette.rng.uniform(0.4, 0.9):.2f}"')
 
 
 def outlook_texture(rng: np.random.Generator) -> bytes:

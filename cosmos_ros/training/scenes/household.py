@@ -119,11 +119,8 @@ def lathe(palette: Palette, shape: Outline) -> str:
 
 def printed(palette: Palette) -> str:
     """Adds a material like a printed package, poster or screen, the same on every side; returns it as an attribute."""
-    name = f"print{len(palette.assets)}"
-    palette.textures[f"{name}.png"] = print_texture(palette.rng)
-    palette.assets.append(f'<texture name="{name}" type="cube" file="{name}.png"/>')
-    palette.assets.append(f'<material name="{name}" texture="{name}" specular="{palette.rng.uniform(0, 0.4):.2f}"/>')
-    return f'material="{name}"'
+    image = print_texture(palette.rng)
+    return palette.picture("print", image, "cube", f'specular="{palette.rng.uniform(0, 0.4):.2f}"')
 
 
 def print_texture(rng: np.random.Generator) -> bytes:

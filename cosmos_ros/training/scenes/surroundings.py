@@ -97,6 +97,19 @@ class Palette:
             return f'material="{self.surface(f"look{len(self.assets)}")}"'
         return f'rgba="{self.colour((0, 0.9))}"'
 
+    def picture(self, name: str, image: bytes, mapped: str, finish: str) -> str:
+        """Adds a material that shows a PNG; returns it as an attribute.
+
+        name    what it shows; it gets a number
+        mapped  "2d", or "cube": the same on every side
+        finish  further attributes of the material
+        """
+        name += str(len(self.assets))
+        self.textures[f"{name}.png"] = image
+        self.assets.append(f'<texture name="{name}" type="{mapped}" file="{name}.png"/>')
+        self.assets.append(f'<material name="{name}" texture="{name}" {finish}/>')
+        return f'material="{name}"'
+
     def sky(self) -> None:
         """The background: a gradient between two dull colours."""
         colours = [self.colour(saturation=(0, 0.4), value=(0.1, 0.95))[:-2] for _ in range(2)]
