@@ -68,10 +68,10 @@ def write_together(files: Mapping[Path, bytes | memoryview | str], obsolete: Ite
     """Write files that belong together, each as write_whole does, and remove obsolete ones that would not fit them.
 
     All are complete on the disk before the first takes its place. So a disk that refuses leaves everything as it was.
-    Raises NotWritten.
+    The last one given takes its place first: who finds the first one finds all. Raises NotWritten.
     """
     with contextlib.ExitStack() as stack:
-        for path, data in files.items():
+        for path, data in files.items():  # the stack ends with what it began with
             draft = stack.enter_context(writing(path))
             draft.write(data)
             os.fsync(draft.handle)  # some file systems say only now that they are full

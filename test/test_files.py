@@ -263,3 +263,12 @@ def test_a_locked_folder_keeps_others_who_lock_it_out_until_the_end(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(files.NotWritten, match="a part of its path is a file"), locked(tmp_path / "file"):
         pass
+
+
+def test_of_files_written_together_the_first_one_comes_last(tmp_path, monkeypatch):
+    """Who waits for it finds the others there."""
+    named = []
+    give_name = files._give_name
+    monkeypatch.setattr(files, "_give_name", lambda handle, path: (named.append(path), give_name(handle, path)))
+    files.write_together({tmp_path / name: name for name in ("facts", "frames")})
+    assert [path.name.split(".")[1] for path in named] == ["frames", "facts"]

@@ -179,7 +179,8 @@ def write(rollout: Rollout, folder: Path) -> None:
     frames = io.BytesIO()
     np.save(frames, np.stack([images.to_rgb(frame) for frame in rollout.frames]))
     facts = json.dumps(summary(rollout), indent=2) + "\n"
-    write_together({folder / FRAMES_FILE: frames.getbuffer(), folder / FACTS_FILE: facts})
+    # The facts come last: who waits for them, as `live_recorder`'s readers do, finds the frames there.
+    write_together({folder / FACTS_FILE: facts, folder / FRAMES_FILE: frames.getbuffer()})
 
 
 def summary(rollout: Rollout) -> dict:
