@@ -31,7 +31,7 @@ Draw = Callable[[torch.Generator], tuple[Any, ...]]
 
 
 class TrainingDiverged(Exception):
-    """A loss is no finite number any more: nothing sound can come of further steps."""
+    """A loss or its gradient is no finite number any more: nothing sound can come of further steps."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def train(
                    of steps done and a function that gives the state to go on from
     state          what such a function gave, of a run that was broken off
 
-    Raises TrainingDiverged where a loss is no finite number; the last checkpoint then stays.
+    Raises TrainingDiverged where a loss or its gradient is no finite number; the last checkpoint then stays.
     """
     parameters = [parameter for group in recipe.parameters for parameter in group["params"]]
     optimizer = torch.optim.AdamW(
@@ -96,8 +96,8 @@ def train(
                 group["lr"] = learning_rate(recipe.rate, step, recipe.steps, recipe.warmup_steps)
             optimizer.zero_grad(set_to_none=True)
             loss = _backward(recipe, loss_of, keyed(seed, recipe.name, step, ranks.rank))
-            torch.nn.utils.clip_grad_norm_(parameters, CLIP)
-            watch.look(loss, step)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, CLIP)
+            watch.look(loss, norm, step)
             optimizer.step()
             average.update()
             done = step + 1
@@ -179,9 +179,11 @@ class Watch:
         self._next = time.monotonic() + CHECKPOINT_SECONDS
         self._begun = 0.0
 
-    def look(self, loss: Tensor, step: int) -> None:
+    def look(self, loss: Tensor, norm: Tensor, step: int) -> None:
+        """At a step's loss, and at its gradient's norm: one that is no finite number spoils the weights at once."""
         loss = loss.detach()
-        bad = torch.where(loss.isfinite(), NEVER, step)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        bad = torch.where(loss.isfinite() & norm.isfinite(), NEVER, step)
         self._first_bad = torch.minimum(self._first_bad, bad)
         self._sum += loss
         self._n += 1
@@ -204,8 +206,8 @@ class Watch:
         if self._ranks.any(bad != NEVER):
             where = f"at step {bad}" if bad != NEVER else "on another rank"
             raise TrainingDiverged(
-                f"{self._stage}: the loss is no finite number {where}; the last checkpoint before it stays. Check the "
-                "recordings for broken frames, or go on from the last export with --init"
+                f"{self._stage}: the loss or its gradient is no finite number {where}; the last checkpoint before it "
+                "stays. Check the recordings for broken frames, or go on from the last export with --init"
             )
 
     def is_due(self, is_last: bool) -> bool:

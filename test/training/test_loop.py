@@ -68,9 +68,35 @@ def test_training_comes_near_what_there_is_to_learn_and_says_how_far_it_is(tmp_p
 @pytest.mark.parametrize("bad_step", [0, 33])
 def test_a_loss_that_is_no_number_names_its_step_and_the_checkpoint_before_it_stays(tmp_path, always_due, bad_step):
     seen = []
-    with pytest.raises(TrainingDiverged, match=rf"distance: the loss is no finite number at step {bad_step};"):
+    with pytest.raises(TrainingDiverged, match=rf"distance: the loss or its gradient is no .* at step {bad_step};"):
         train(recipe(Distance(), 100, bad_step), ALONE, Journal(tmp_path), 0, lambda step, _: seen.append(step))
     assert seen == list(range(1, bad_step + 1))
+
+
+class Steep(torch.autograd.Function):
+    """Zero, with an infinite slope."""
+
+    @staticmethod
+    def forward(_, number: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(number)
+
+    @staticmethod
+    def backward(_, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient * float("inf")
+
+
+def test_a_gradient_that_is_no_number_is_noticed_before_a_checkpoint_holds_what_it_did(tmp_path, always_due):
+    """In the last step no loss would tell any more."""
+
+    class Cliff(Distance):
+        def forward(self, target: torch.Tensor) -> torch.Tensor:
+            cliff = Steep.apply(self.number) if len(seen) == 9 else 0
+            return super().forward(target) + cliff
+
+    seen: list[int] = []
+    with pytest.raises(TrainingDiverged, match=r"distance: the loss or its gradient is no finite number at step 9;"):
+        train(recipe(Cliff(), 10), ALONE, Journal(tmp_path), 0, lambda step, _: seen.append(step))
+    assert seen == list(range(1, 10))
 
 
 @pytest.mark.parametrize("broken_at", [33, 40])
