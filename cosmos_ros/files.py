@@ -90,6 +90,22 @@ def writing(path: str | Path) -> Iterator[Draft]:
             yield draft
 
 
+def append(path: Path, text: str) -> None:
+    """Add text at a file's end, all of it or nothing; makes the file where it is missing. Raises NotWritten."""
+    with _explained(path):
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            before = os.fstat(handle).st_size
+            try:
+                Draft(handle).write(text)
+            except OSError:
+                with contextlib.suppress(OSError):  # of what has no length, such as a device
+                    os.ftruncate(handle, before)
+                raise
+        finally:
+            os.close(handle)
+
+
 @contextlib.contextmanager
 def locked(folder: Path, wait: bool = True) -> Iterator[None]:
     """Make the folder, and let no other process that locks it go on before the block has ended. Raises NotWritten.

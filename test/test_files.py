@@ -14,7 +14,16 @@ from pathlib import Path
 import pytest
 
 from cosmos_ros import files
-from cosmos_ros.files import check_folder, check_place, check_regular, link_or_copy, locked, write_together, write_whole
+from cosmos_ros.files import (
+    append,
+    check_folder,
+    check_place,
+    check_regular,
+    link_or_copy,
+    locked,
+    write_together,
+    write_whole,
+)
 
 
 @pytest.fixture(params=["nameless", "named"])
@@ -51,6 +60,23 @@ def test_a_replaced_file_keeps_its_permissions_and_a_link_stays_a_link(tmp_path,
 def test_the_umask_is_never_set_not_even_for_a_moment(tmp_path, monkeypatch, every_way):
     monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("another thread's file would be open to everybody"))
     write_whole(tmp_path / "file", b"")
+
+
+def test_what_is_added_to_a_file_is_added_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "lines"
+    for line in ("first\n", "second\n"):
+        append(path, line)
+    written = os.write
+
+    def full(handle: int, data: memoryview) -> int:
+        if len(data) < 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return written(handle, data[:4])
+
+    monkeypatch.setattr(files.os, "write", full)
+    with pytest.raises(files.NotWritten, match="lines could not be written .*the disk is full"):
+        append(path, "third\n")
+    assert path.read_text() == "first\nsecond\n"
 
 
 @pytest.mark.parametrize("error", [None, errno.EXDEV])

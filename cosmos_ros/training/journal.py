@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cosmos_ros.errors import SettingError
+from cosmos_ros.files import append
 from cosmos_ros.progress_bar import ProgressBar
 
 FILE = "training.jsonl"
@@ -31,14 +32,13 @@ class Journal:
         self._board = self._tensorboard(directory) if tensorboard and speaks else None
 
     def note(self, stage: str, step: int | None = None, **values: Any) -> None:
-        """One line; numbers with a step also go to TensorBoard."""
+        """One line; numbers with a step also go to TensorBoard. Raises NotWritten, an OSError."""
         self.last_loss = values.get("loss", self.last_loss)
         if not self._speaks:
             return
         about = {"seconds": round(time.monotonic() - self._start, 1), "stage": stage}
         about |= {} if step is None else {"step": step}
-        with self._path.open("a") as file:
-            file.write(json.dumps(about | values) + "\n")
+        append(self._path, json.dumps(about | values) + "\n")
         if step is None:
             ProgressBar.write(f"{stage}: " + ", ".join(f"{name} {value}" for name, value in values.items()))
         elif self._board is not None:
