@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from cosmos_ros.errors import SettingError
-from cosmos_ros.files import check_place, write_whole, writing
+from cosmos_ros.files import check_place, write_together, writing
 from cosmos_ros.reading import reading
 from cosmos_ros.torch_archive import save_whole
 from cosmos_ros.torchscript import load_program
@@ -38,33 +38,37 @@ def check_directory(directory: Path) -> None:
         check_place(directory / name)
 
 
-def export_tokenizer(tokenizer: VideoTokenizer, directory: Path) -> None:
-    """Write encoder.jit and decoder.jit, weights in half precision; they run in whatever they are moved to.
+def export(directory: Path, *parts: Mapping[str, bytes]) -> None:
+    """Write the files of these parts, by their names: all of them or none, as an encoder needs its own decoder.
 
-    Each file is replaced whole. Raises OSError where the disk refuses.
+    Raises OSError where the disk refuses.
     """
+    write_together({directory / name: data for part in parts for name, data in part.items()})
+
+
+def tokenizer_files(tokenizer: VideoTokenizer) -> dict[str, bytes]:
+    """encoder.jit and decoder.jit, weights in half precision; they run in whatever they are moved to."""
     tokenizer = copy.deepcopy(tokenizer).cpu().half().eval()
-    write_whole(directory / "encoder.jit", program_bytes(PixelsToIndices(tokenizer)))
+    encoder = program_bytes(PixelsToIndices(tokenizer))
     _shorten(tokenizer.decoder)
-    write_whole(directory / "decoder.jit", program_bytes(IndicesToPixels(tokenizer)))
+    return {"encoder.jit": encoder, "decoder.jit": program_bytes(IndicesToPixels(tokenizer))}
 
 
-def export_refiner(refiner: Refiner, directory: Path) -> None:
-    """Write refiner.jit, as export_tokenizer does its files."""
+def refiner_files(refiner: Refiner) -> dict[str, bytes]:
+    """refiner.jit, as tokenizer_files makes its own."""
     refiner = copy.deepcopy(refiner).cpu().half().eval()
     _shorten(refiner)
-    write_whole(directory / "refiner.jit", program_bytes(refiner))
+    return {"refiner.jit": program_bytes(refiner)}
 
 
-def export_transformer(transformer: Transformer, directory: Path, sizes: Sizes) -> None:
-    """Write model.safetensors in bfloat16 with the published key names, and config.json.
-
-    Each file is replaced whole. Raises OSError where the disk refuses.
-    """
+def transformer_files(transformer: Transformer, name: str, sizes: Sizes) -> dict[str, bytes]:
+    """model.safetensors in bfloat16 with the published key names, and config.json, which says the model's name."""
     tensors = {f"model.{key}": value.to("cpu", torch.bfloat16) for key, value in transformer.state_dict().items()}
-    write_whole(directory / "model.safetensors", save(tensors, metadata={"format": "pt"}))
-    settings = describe(transformer.config, sizes, directory.name)
-    write_whole(directory / "config.json", json.dumps(settings, indent=2) + "\n")
+    settings = describe(transformer.config, sizes, name)
+    return {
+        "model.safetensors": save(tensors, metadata={"format": "pt"}),
+        "config.json": (json.dumps(settings, indent=2) + "\n").encode(),
+    }
 
 
 def write_weights(file: Path, headers: Mapping[str, TensorHeader], tensors: Iterable[tuple[str, Tensor]]) -> None:
@@ -142,7 +146,7 @@ def describe(config: TransformerConfig, sizes: Sizes, name: str) -> dict:
 
 
 def is_ours(directory: Path) -> bool:
-    """Whether a directory's tokenizer is one that export_tokenizer wrote: its programs keep their classes' names.
+    """Whether a directory's tokenizer is one that tokenizer_files made: its programs keep their classes' names.
 
     Raises ModelUnavailable as load_exported does.
     """

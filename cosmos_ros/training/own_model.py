@@ -14,7 +14,7 @@ from cosmos_ros.training.checkpoint import Unfinished
 from cosmos_ros.training.datasets.clips import Views, resampled
 from cosmos_ros.training.datasets.corpus import Corpus
 from cosmos_ros.training.evaluation import evaluate
-from cosmos_ros.training.export import export_refiner, export_tokenizer, export_transformer, load_exported
+from cosmos_ros.training.export import export, load_exported, refiner_files, tokenizer_files, transformer_files
 from cosmos_ros.training.journal import Journal
 from cosmos_ros.training.loop import Recipe
 from cosmos_ros.training.ranks import Ranks
@@ -145,12 +145,14 @@ class OwnModel:
         """What a stage trains, or everything, to where the node finds it."""
         if not self.ranks.is_first:
             return
+        parts = []
         if stage in ("", "tokenizer"):
-            export_tokenizer(self.tokenizer, self.out)
+            parts.append(tokenizer_files(self.tokenizer))
         if stage in ("", "tokenizer", "refiner"):
-            export_refiner(self.refiner, self.out)
+            parts.append(refiner_files(self.refiner))
         if stage in ("", "world-model"):
-            export_transformer(self.transformer, self.out, self.sizes)
+            parts.append(transformer_files(self.transformer, self.out.name, self.sizes))
+        export(self.out, *parts)
 
     def measure(self, held_out: Tensor) -> dict[str, float]:
         device, sizes = self.ranks.device, self.sizes

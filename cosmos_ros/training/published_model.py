@@ -26,7 +26,7 @@ from cosmos_ros.training.average import local
 from cosmos_ros.training.checkpoint import Unfinished
 from cosmos_ros.training.datasets.corpus import Corpus, Storage
 from cosmos_ros.training.evaluation import evaluate
-from cosmos_ros.training.export import export_refiner, load_refiner, write_weights
+from cosmos_ros.training.export import export, load_refiner, refiner_files, write_weights
 from cosmos_ros.training.fine_tuning import PublishedLoss, fine_tuning
 from cosmos_ros.training.journal import Journal
 from cosmos_ros.training.loop import Recipe
@@ -119,7 +119,7 @@ class PublishedModel:
         if stage == "world-model" and self._loss is not None:
             self._export_weights(self._loss)
         elif stage == "refiner" and self._refiner is not None and self.ranks.is_first:
-            export_refiner(self._refiner, self.out)
+            export(self.out, refiner_files(self._refiner))
         elif not stage and self.ranks.is_first and not self.unfinished.state:
             self._lay_out()
 

@@ -12,7 +12,7 @@ import torch
 from cosmos_ros.foresight import Foresight, ForesightConfig
 from cosmos_ros.guardrail.embedded.haar_faces import CascadeFaceDetector
 from cosmos_ros.rollout import Clip
-from cosmos_ros.training.export import export_tokenizer, export_transformer
+from cosmos_ros.training.export import export, tokenizer_files, transformer_files
 from cosmos_ros.training.pictures import SEED, true_clips, write_picture, write_pictures
 from cosmos_ros.training.sizes import Sizes, TokenizerSizes
 from cosmos_ros.training.tokenizer_network import VideoTokenizer
@@ -51,8 +51,8 @@ def clip() -> Clip:
 def checkpoint(tmp_path) -> Path:
     """Random weights, exported as training does."""
     torch.manual_seed(0)
-    export_tokenizer(VideoTokenizer(TINY), tmp_path / "tiny")
-    export_transformer(Transformer(TINY_TRANSFORMER), tmp_path / "tiny", SIZES)
+    transformer = transformer_files(Transformer(TINY_TRANSFORMER), "tiny", SIZES)
+    export(tmp_path / "tiny", tokenizer_files(VideoTokenizer(TINY)), transformer)
     return tmp_path / "tiny"
 
 
