@@ -20,9 +20,10 @@ from typing import Any
 from cosmos_ros.commands.flags import add_flags, config_of, require
 from cosmos_ros.device.out_of_memory import out_of_memory_as_error
 from cosmos_ros.errors import ForesightError, ModelUnavailable, SettingError
-from cosmos_ros.recordings.inputs import identities
+from cosmos_ros.recordings.inputs import Identity, identities
+from cosmos_ros.recordings.wrong_files import recordings_in
 from cosmos_ros.settings import SETTINGS, ForesightConfig
-from cosmos_ros.training.checkpoint import Unfinished, alone_in
+from cosmos_ros.training.checkpoint import Unfinished, alone_in, require_unused
 from cosmos_ros.training.datasets.corpus import Corpus, Framing, Storage
 from cosmos_ros.training.datasets.loading import WorkerLost
 from cosmos_ros.training.datasets.recorded import BadFootage
@@ -59,7 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     default = "(default: %(default)s)"
     parser.add_argument("stage", choices=(*STAGES, "all"), help="a later stage alone goes on from --init")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory to write the model to")
-    parser.add_argument("--bags", type=Path, nargs="+", default=[], metavar="BAG", help="recordings: bags or videos")
+    parser.add_argument(
+        "--bags", type=Path, nargs="+", default=[], metavar="BAG", help="bags, videos, folders of these"
+    )
     parser.add_argument(
         "--held-out", type=Path, nargs="+", default=[], metavar="BAG", help="to measure on (default: one bag in eight)"
     )
@@ -124,6 +127,8 @@ def run(args: argparse.Namespace) -> int:
 
 def train(args: argparse.Namespace, sizes: Sizes | PublishedSizes, ranks: Ranks, robots: Sequence[RobotModel]) -> None:
     unfinished = Unfinished(args.out, deciding(args, sizes, ranks, robots), args.resume, ranks)
+    if not unfinished.state:
+        require_unused(args.out, args.init)
     journal = Journal(args.out, ranks.is_first, args.tensorboard)
     if args.episodes and not robots and ranks.is_first:
         print(
@@ -204,6 +209,22 @@ def is_made_elsewhere(init: Path | None) -> bool:
     return False
 
 
+def _each(paths: Sequence[Path]) -> list[Path]:
+    """Recordings, in place of the folders that hold them."""
+    return [each for path in paths for each in ((path.is_dir() and recordings_in(path)) or [path])]
+
+
+def _named_again(paths: Sequence[Path]) -> list[str]:
+    """Those that were there before, under whatever name: one of the two might be held out, the other not."""
+    seen: set[Identity] = set()
+    again = []
+    for path in paths:
+        own = identities([path])
+        again += [str(path)] if own & seen else []
+        seen |= own
+    return again
+
+
 def _name(stage: str) -> str:
     return stage.replace("-", "_")
 
@@ -235,9 +256,12 @@ def check(args: argparse.Namespace) -> bool:
         raise SettingError("--robots are seen in simulated episodes: give a positive --episodes")
     if args.robots and ALL not in args.robots and all(ROBOTS[name].held_out for name in args.robots):
         raise SettingError(f"--robots {' '.join(args.robots)}: training never sees them, only validation; name another")
+    args.bags, args.held_out = _each(args.bags), _each(args.held_out)
     trained = identities(args.bags)
     if twice := [str(bag) for bag in args.held_out if identities([bag]) & trained]:  # under whatever name
         raise SettingError(f"--held-out must not name what is trained on: {', '.join(twice)}")
+    if twice := _named_again(args.bags):
+        raise SettingError(f"--bags must name each recording once; named again: {', '.join(twice)}")
     if args.stage in ("world-model", "refiner") and args.init is None:
         raise SettingError(f"'train {args.stage}' goes on from a tokenizer; name its model with --init")
     if made_elsewhere:

@@ -8,6 +8,7 @@ from typing import Any
 from cosmos_ros.training.sizes import CLIP_FRAMES, CONDITIONING_FRAMES, TIME_COMPRESSION
 from cosmos_ros.world_model import ModelSpec
 
+CARD = "MODEL_CARD.md"  # the last file of a run
 LISTED = 40  # recordings by name, at most
 # What has to be said of a model that was made from one of NVIDIA's, as its licence asks.
 OF_NVIDIA = (

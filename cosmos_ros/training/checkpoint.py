@@ -19,6 +19,7 @@ from cosmos_ros.errors import SettingError
 from cosmos_ros.files import locked
 from cosmos_ros.other_settings import differences
 from cosmos_ros.torch_archive import save_whole
+from cosmos_ros.training.card import CARD
 from cosmos_ros.training.ranks import Ranks
 
 FOLDER = "unfinished"
@@ -41,6 +42,15 @@ def alone_in(directory: Path, ranks: Ranks) -> Iterator[None]:
                     f"another run trains into {directory} right now; wait for its end, or choose another --out"
                 ) from error
         yield
+
+
+def require_unused(directory: Path, init: Path | None) -> None:
+    """Raises SettingError where a run that came to its end left its model, and this one does not go on from it."""
+    if (directory / CARD).is_file() and not (init is not None and init.exists() and init.samefile(directory)):
+        raise SettingError(
+            f"{directory} holds a finished model, which this run would replace: choose another --out, or go on from it "
+            f"by --init {directory}"
+        )
 
 
 class Unfinished:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cosmos_ros.errors import ForesightError
 from cosmos_ros.files import write_whole
-from cosmos_ros.training.card import card
+from cosmos_ros.training.card import CARD, card
 from cosmos_ros.training.checkpoint import Unfinished
 from cosmos_ros.training.datasets.corpus import Corpus
 from cosmos_ros.training.journal import Journal
@@ -115,21 +115,23 @@ class Run:
         self._finish(corpus)
 
     def _train(self, recipe: Recipe, corpus: Corpus) -> None:
-        began, name = time.monotonic(), recipe.name
-        shown = 0
+        name, shown = recipe.name, 0
+        before = self.unfinished.state if self.unfinished.state.get("stage") == name else {}
+        began = time.monotonic() - before.get("seconds", 0.0)
+        self.journal.last_loss = before.get("loss", self.journal.last_loss)
 
         def on_checkpoint(step: int, state: Callable[[], dict]) -> None:
             nonlocal shown
             self.model.export(name)
-            self._keep({"stage": name, **state()})
+            so_far = {"stage": name, "seconds": time.monotonic() - began, "loss": self.journal.last_loss}
+            self._keep(so_far | state())
             part = self.options.pictures * step // recipe.steps
             if self.ranks.is_first and self.model.pictured and part > shown:
                 shown = part
                 self.show(corpus.held_out, f"{name}-{step:06d}")
             self.ranks.wait()
 
-        state = self.unfinished.state.get("stage") == name and self.unfinished.state or None
-        train(recipe, self.ranks, self.journal, self.options.seed, on_checkpoint, state)
+        train(recipe, self.ranks, self.journal, self.options.seed, on_checkpoint, before or None)
         self._stages.append(
             {
                 "stage": name,
@@ -168,7 +170,7 @@ class Run:
             write_whole(self.out / "evaluation.json", json.dumps(facts, indent=2) + "\n")
             rounded: dict[str, Any] = {name: round(value, 3) for name, value in figures.items()}
             self.journal.note("evaluation", **rounded)
-            write_whole(self.out / "MODEL_CARD.md", self.card(corpus, figures))
+            write_whole(self.out / CARD, self.card(corpus, figures))
             self.show(corpus.held_out, "end")
             self.unfinished.remove()
         self.ranks.wait()

@@ -15,7 +15,7 @@ from cosmos_ros.commands import cli, train
 from cosmos_ros.errors import SettingError
 from cosmos_ros.paths import share_directory
 from cosmos_ros.training import loop, run
-from cosmos_ros.training.checkpoint import Unfinished, alone_in
+from cosmos_ros.training.checkpoint import Unfinished, alone_in, require_unused
 from cosmos_ros.training.datasets import simulated
 from cosmos_ros.training.evaluation import frame_psnr
 from cosmos_ros.training.ranks import Ranks
@@ -108,7 +108,7 @@ def test_from_a_bag_to_a_model_that_predicts_and_on_from_there(tmp_path, bag, co
     other = tmp_path / "other.yaml"
     other.write_text(TINY.replace("[8, 12]", "[8, 16]"))
     capsys.readouterr()
-    options[options.index(config)] = str(other)
+    options[options.index(config)], options[options.index(str(again))] = str(other), str(tmp_path / "third")
     assert cli.main(["train", "refiner", *options]) == 1
     assert "of another architecture than --config says" in capsys.readouterr().err
 
@@ -173,13 +173,17 @@ def test_a_run_that_was_killed_in_each_stage_ends_with_the_losses_and_the_bytes_
     assert cli.main(["train", "all", "--out", str(whole), *options]) == 0
     resume: list[str] = []
     seeded = loop.keyed
-    for stage in ("tokenizer", "world-model", "refiner"):
+    for stage in ("tokenizer", "a picture", "world-model", "refiner"):
+
+        def while_drawing(*_) -> None:
+            raise KeyboardInterrupt  # after a stage's last step
 
         def killed(seed: int, name: str, step: int, rank: int, until: str = stage) -> torch.Generator:
             if (name, step) == (until, 1):
                 raise KeyboardInterrupt
             return seeded(seed, name, step, rank)
 
+        monkeypatch.setattr(run, "write_pictures", while_drawing if stage == "a picture" else lambda *_: None)
         monkeypatch.setattr(loop, "keyed", killed)
         assert cli.main(["train", "all", "--out", str(broken), *options, *resume]) == 130
         resume = ["--resume"]
@@ -191,8 +195,15 @@ def test_a_run_that_was_killed_in_each_stage_ends_with_the_losses_and_the_bytes_
     assert "had other settings (seed was 0, is 1 now): give" in capsys.readouterr().err
     assert cli.main(["train", "all", "--out", str(broken), *options, "--resume"]) == 0
     assert losses(broken) == losses(whole)
+    assert last_losses(broken) == last_losses(whole) and len(last_losses(whole)) == 3
     for name in ("encoder.jit", "decoder.jit", "refiner.jit", "model.safetensors", "evaluation.json"):
         assert (broken / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def last_losses(out) -> list[str]:
+    """Of each stage, as the card has them."""
+    lines = (out / "MODEL_CARD.md").read_text().splitlines()
+    return [line.split("|")[-2] for line in lines if line.split("|")[2:3] == [" 2 "]]
 
 
 def losses(out) -> list[tuple]:
@@ -218,6 +229,8 @@ def losses(out) -> list[tuple]:
         (("all", "--bags", "/nowhere"), "/nowhere"),
         (("all", "--bags", str(BAG), "--held-out", str(BAG)), "--held-out must not name what is trained on"),
         (("all", "--bags", str(BAG), "--held-out", f"{BAG}/../{BAG.name}/"), "must not name what is trained on"),
+        (("all", "--bags", str(BAG), f"{BAG}/../{BAG.name}/"), "must name each recording once; named again: "),
+        (("all", "--bags", str(BAG.parent), str(BAG)), f"must name each recording once; named again: {BAG}"),
     ],
 )
 def test_what_cannot_be_trained_is_said_at_once(tmp_path, capsys, options, said):
@@ -235,6 +248,30 @@ def test_two_runs_do_not_train_into_one_directory(tmp_path, capsys):
             assert f"another run trains into {tmp_path} right now" in capsys.readouterr().err
     assert cli.main(["train", "all", "--bags", str(BAG), "--out", str(tmp_path), "--resume"]) == 1
     assert "there is no run in" in capsys.readouterr().err
+
+
+def test_a_finished_model_is_not_replaced_by_another_run(tmp_path, capsys):
+    (tmp_path / "MODEL_CARD.md").write_text("hours of work")
+    assert cli.main(["train", "all", "--bags", str(BAG), "--out", str(tmp_path)]) == 1
+    assert f"{tmp_path} holds a finished model, which this run would replace: choose" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["MODEL_CARD.md"]
+    require_unused(tmp_path, tmp_path / ".." / tmp_path.name)  # what goes on from it
+    require_unused(tmp_path / "new", None)
+
+
+def test_a_folder_stands_for_the_recordings_in_it(tmp_path, write_bag, moving_scene):
+    write_bag(tmp_path / "bags" / "drive", moving_scene(1, 32, 48), [1])
+    films = [tmp_path / "films" / name for name in ("a.mp4", "b.MP4", "notes.txt")]
+    films[0].parent.mkdir()
+    for film in films:
+        film.touch()
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    given = [tmp_path / "bags", tmp_path / "films", BAG]
+    args = parser.parse_args(["all", "--out", "out", "--bags", *map(str, given), "--held-out", str(tmp_path / "films")])
+    with pytest.raises(SettingError, match=r"what is trained on: .*a.mp4, .*b.MP4$"):
+        train.check(args)
+    assert args.bags == [tmp_path / "bags" / "drive", *films[:2], BAG] and args.held_out == films[:2]
 
 
 def test_a_run_that_does_not_go_on_names_all_that_differs_with_both_values(tmp_path, config):
