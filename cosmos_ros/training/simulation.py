@@ -88,13 +88,14 @@ class Film:
 
 
 def simulate(
-    scene: Scene, n_frames: int, frame_rate: float, timestep: float | None = None
+    scene: Scene, n_frames: int, frame_rate: float, timestep: float | None = None, exposure: int = 1
 ) -> Iterator[tuple[mujoco.MjModel, mujoco.MjData]]:
     """Yields the world at each of n_frames instants, `frame_rate` Hz apart; data.time is the simulation time.
 
     timestep  of the physics, seconds; None: the scene's own
+    exposure  of each frame so many instants are yielded, a physics step apart, the frame's own the last
 
-    Raises ValueError where the rate is no whole number of physics steps.
+    Raises ValueError where the rate is no whole number of physics steps, or the exposure longer than a frame.
     """
     model = scene.compiled()
     model.opt.timestep = timestep or model.opt.timestep
@@ -102,15 +103,18 @@ def simulate(
     steps = 1 / (frame_rate * model.opt.timestep)
     if abs(steps - round(steps)) > 1e-6:
         raise ValueError(f"{frame_rate} Hz is no whole number of physics steps of {model.opt.timestep} s")
+    if not 1 <= exposure <= round(steps):
+        raise ValueError(f"a frame of {round(steps)} physics steps cannot be exposed for {exposure}")
     for _ in range(round(scene.settle_s / model.opt.timestep)):
         _step(scene, model, data)
     for frame in range(n_frames):
-        if frame:
-            for _ in range(round(steps)):
+        for to_come in reversed(range(round(steps) if frame else exposure)):
+            if frame or to_come < exposure - 1:
                 _step(scene, model, data)
-        scene.aim(model, data)
-        mujoco.mj_forward(model, data)
-        yield model, data
+            if to_come < exposure:
+                scene.aim(model, data)
+                mujoco.mj_forward(model, data)
+                yield model, data
 
 
 def _step(scene: Scene, model: mujoco.MjModel, data: mujoco.MjData) -> None:
@@ -118,16 +122,29 @@ def _step(scene: Scene, model: mujoco.MjModel, data: mujoco.MjData) -> None:
     mujoco.mj_step(model, data)
 
 
-def film(scene: Scene, n_frames: int, frame_rate: float, height: int, width: int) -> dict[str, np.ndarray]:
-    """An episode as each camera of the scene saw it: uint8 [n_frames, height, width, 3] RGB per camera name."""
-    frames = {name: np.empty((n_frames, height, width, 3), np.uint8) for name in scene.cameras}
+def film(
+    scene: Scene, n_frames: int, frame_rate: float, height: int, width: int, exposure: int = 1
+) -> dict[str, np.ndarray]:
+    """An episode as each camera of the scene saw it: uint8 [n_frames, height, width, 3] RGB per camera name.
+
+    exposure  physics steps for which the shutter is open, and what moves is blurred; 1: an instant
+    """
+    instants = {name: np.empty((n_frames * exposure, height, width, 3), np.uint8) for name in scene.cameras}
     recorder = None
     try:
-        for i, (model, data) in enumerate(simulate(scene, n_frames, frame_rate)):
+        for i, (model, data) in enumerate(simulate(scene, n_frames, frame_rate, exposure=exposure)):
             recorder = recorder or Film(model, height, width)
             for name in scene.cameras:
-                frames[name][i] = recorder.frame(data, name)
+                instants[name][i] = recorder.frame(data, name)
     finally:
         if recorder:
             recorder.__exit__()
-    return frames
+    return {name: exposed(pictures, exposure) for name, pictures in instants.items()}
+
+
+def exposed(pictures: np.ndarray, exposure: int) -> np.ndarray:
+    """One frame of every so many pictures uint8 [n, H, W, 3]: light adds up, and pixels hold about its square root."""
+    if exposure == 1:
+        return pictures
+    frames = np.split(pictures, len(pictures) // exposure)
+    return np.stack([np.sqrt(np.square(each, dtype=np.float32).mean(0)).round().astype(np.uint8) for each in frames])

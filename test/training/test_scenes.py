@@ -19,7 +19,7 @@ from cosmos_ros.training.scenes.household import walls_of_a_room  # noqa: E402
 from cosmos_ros.training.scenes.moving_objects import moving_objects  # noqa: E402
 from cosmos_ros.training.scenes.room import room  # noqa: E402
 from cosmos_ros.training.scenes.surroundings import Palette, Scene, look_at  # noqa: E402
-from cosmos_ros.training.simulation import film, simulate  # noqa: E402
+from cosmos_ros.training.simulation import exposed, film, simulate  # noqa: E402
 from cosmos_ros.training.splits import Split  # noqa: E402
 
 KINDS = [scene.__name__ for scene in SCENES]
@@ -59,6 +59,25 @@ def test_frames_are_exactly_a_period_apart(frame_rate):
 def test_a_rate_between_physics_steps_is_refused():
     with pytest.raises(ValueError, match="no whole number of physics steps"):
         next(simulate(draw_scene(Split.TRAINING, 0), 2, 30.0))
+
+
+def test_a_frame_is_exposed_for_the_physics_steps_that_end_with_it():
+    scene = draw_scene(Split.TRAINING, 0)
+    times = np.array([data.time for _, data in simulate(scene, 5, 10.0, exposure=3)]).reshape(5, 3)
+    assert np.diff(times, axis=1) == pytest.approx(0.005) and np.diff(times[:, -1]) == pytest.approx(0.1)
+    for exposure in (0, 21):
+        with pytest.raises(ValueError, match=f"a frame of 20 physics steps cannot be exposed for {exposure}"):
+            next(simulate(scene, 2, 10.0, exposure=exposure))
+
+
+def test_what_moves_while_the_shutter_is_open_is_a_streak_of_less_light():
+    pictures = np.zeros((8, 1, 5, 3), np.uint8)
+    for i, picture in enumerate(pictures):
+        picture[0, i % 4], picture[0, 4] = 200, 90
+    frames = exposed(pictures, 4)
+    assert frames.shape == (2, 1, 5, 3) and frames.dtype == np.uint8
+    assert (frames[:, 0, :4] == 100).all(), "a quarter of the light is half of the number"
+    assert (frames[:, 0, 4] == 90).all() and exposed(pictures, 1) is pictures
 
 
 def test_the_arm_follows_its_path():
@@ -191,10 +210,13 @@ def test_a_machine_without_egl_is_told_what_to_install(monkeypatch):
 def test_film_gives_every_camera_its_frames():
     scene = draw_scene(Split.TRAINING, 1)
     try:
-        frames = film(scene, 2, 10.0, 40, 64)
+        frames, blurred = film(scene, 2, 10.0, 40, 64), film(scene, 2, 10.0, 40, 64, exposure=4)
     except (RuntimeError, ImportError, AttributeError, mujoco.FatalError) as error:
         pytest.skip(f"no OpenGL without a display here: {error}")
     assert set(frames) == set(scene.cameras)
     for view in frames.values():
         assert view.shape == (2, 40, 64, 3) and view.dtype == np.uint8
         assert view.std() > 5, "a picture, not one colour"
+    for name, view in blurred.items():
+        assert view.shape == (2, 40, 64, 3) and view.dtype == np.uint8
+        assert 0 < np.abs(view.astype(int) - frames[name]).mean() < 10, "nearly the same picture"

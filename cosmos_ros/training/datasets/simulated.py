@@ -16,6 +16,8 @@ from cosmos_ros.training.splits import Split
 EPISODE_FRAMES = 48
 PHYSICS_HZ = 200
 PHYSICS_STEPS = (13, 16, 20, 20, 25, 32, 40)  # between two frames: 15.4 to 5 Hz
+BLURRED = 0.25  # share of the episodes whose shutter is open for longer than an instant
+EXPOSURES = (2, 3, 4)  # physics steps: up to 20 ms, as by the light of lamps
 
 
 class SimulatedEpisodes(Dataset):
@@ -39,9 +41,12 @@ class SimulatedEpisodes(Dataset):
 
         cv2.setNumThreads(1)
         index = self._indices[place]
-        rng = np.random.default_rng([self._split, index, 1])  # of the camera; the scene has a stream of its own
+        # Of the camera, and of its shutter; the scene has a stream of its own.
+        rng, shutter = (np.random.default_rng([self._split, index, stream]) for stream in (1, 2))
         frame_rate = PHYSICS_HZ / rng.choice(PHYSICS_STEPS)
-        views = film(draw_scene(self._split, index, self._robots), EPISODE_FRAMES, frame_rate, *self._size)
+        exposure = int(shutter.choice(EXPOSURES)) if shutter.random() < BLURRED else 1
+        scene = draw_scene(self._split, index, self._robots)
+        views = film(scene, EPISODE_FRAMES, frame_rate, *self._size, exposure)
         return [torch.from_numpy(spoilt(frames, rng)) for frames in views.values()]
 
 
