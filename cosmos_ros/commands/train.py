@@ -40,7 +40,7 @@ from cosmos_ros.training.run import Options, Run, Trainee
 from cosmos_ros.training.sizes import PublishedSizes, Sizes
 from cosmos_ros.world_model import ModelSpec
 from cosmos_ros.world_model.checkpoints.transformer_weights import WEIGHTS_FILES, holds_weights
-from cosmos_ros.world_model.tokenizer.programs import ENCODER
+from cosmos_ros.world_model.tokenizer.programs import DECODER, ENCODER
 from cosmos_ros.world_model.tokenizer.programs import check as check_tokenizer
 
 STAGES = ("tokenizer", "world-model", "refiner")
@@ -275,6 +275,19 @@ def check(args: argparse.Namespace) -> bool:
         return True
     if args.prompt:
         raise SettingError("--prompt is for a model that reads a prompt, as two of NVIDIA's; name it with --init")
-    if args.init is not None and not (args.init / ENCODER).is_file():
-        raise SettingError(f"--init {args.init} holds no exported model: there is no {ENCODER} in it")
+    if args.init is not None:
+        _require_parts(args)
     return False
+
+
+def _require_parts(args: argparse.Namespace) -> None:
+    """Raises SettingError where --init lacks what the run needs and does not train: that would be random weights."""
+    kept = {stage for stage in STAGES if args.stage not in (stage, "all") or not getattr(args, f"{_name(stage)}_steps")}
+    for name in (ENCODER, DECODER) if "tokenizer" in kept else (ENCODER,):
+        if not (args.init / name).is_file():
+            raise SettingError(f"--init {args.init} holds no exported model: there is no {name} in it")
+    if "world-model" in kept and "refiner" not in kept and not holds_weights(args.init):
+        raise SettingError(
+            f"--init {args.init} holds no transformer, of which the refiner learns: expected "
+            f"{' or '.join(WEIGHTS_FILES)} beside {ENCODER}"
+        )

@@ -24,6 +24,7 @@ from cosmos_ros.training.refiner_network import VECTORS, Refiner
 from cosmos_ros.training.sizes import TIME_COMPRESSION, Sizes
 from cosmos_ros.training.tokenizer_network import IndicesToPixels, PixelsToIndices, VideoTokenizer
 from cosmos_ros.world_model import Transformer, load_transformer
+from cosmos_ros.world_model.checkpoints.transformer_weights import holds_weights
 from cosmos_ros.world_model.checkpoints.weight_files import SAFETENSORS, SAFETENSORS_DTYPES, TensorHeader
 from cosmos_ros.world_model.config import TransformerConfig
 
@@ -170,7 +171,7 @@ def load_exported(
     _fill_from(directory / "decoder.jit", tokenizer.decoder, "decoder")
     if refiner is not None:
         load_refiner(directory, refiner)
-    if transformer is not None and (directory / "config.json").is_file():
+    if transformer is not None and holds_weights(directory):
         trained = load_transformer(directory, device="cpu", dtype=torch.float32)
         _require_same(trained.config, transformer.config, directory)
         _fill(transformer, trained.state_dict(), directory)

@@ -13,7 +13,7 @@ import torch
 from cosmos_ros import Clip, Foresight
 from cosmos_ros.commands import cli, train
 from cosmos_ros.errors import SettingError
-from cosmos_ros.paths import share_directory
+from cosmos_ros.paths import embedded_model, share_directory
 from cosmos_ros.training import loop, run
 from cosmos_ros.training.checkpoint import Unfinished, alone_in, require_unused
 from cosmos_ros.training.datasets import simulated
@@ -248,6 +248,25 @@ def test_two_runs_do_not_train_into_one_directory(tmp_path, capsys):
             assert f"another run trains into {tmp_path} right now" in capsys.readouterr().err
     assert cli.main(["train", "all", "--bags", str(BAG), "--out", str(tmp_path), "--resume"]) == 1
     assert "there is no run in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("stage", "parts", "said"),
+    [
+        ("world-model", ["encoder.jit", "model.safetensors", "config.json"], "there is no decoder.jit in it"),
+        ("refiner", ["encoder.jit", "decoder.jit"], "holds no transformer, of which the refiner learns: expected"),
+        ("tokenizer", ["decoder.jit"], "there is no encoder.jit in it"),
+    ],
+)
+def test_what_is_not_trained_must_be_there_to_go_on_from(tmp_path, capsys, stage, parts, said):
+    """Random weights would take its place, and nobody would know."""
+    init = tmp_path / "init"
+    init.mkdir()
+    for name in parts:
+        (init / name).symlink_to(embedded_model() / name)
+    assert cli.main(["train", stage, "--bags", str(BAG), "--init", str(init), "--out", str(tmp_path / "out")]) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_finished_model_is_not_replaced_by_another_run(tmp_path, capsys):

@@ -21,6 +21,7 @@ from cosmos_ros.training.export import (
     program_bytes,
     refiner_files,
     tokenizer_files,
+    transformer_files,
 )
 from cosmos_ros.training.refiner_network import Refiner
 from cosmos_ros.training.sizes import Sizes, TokenizerSizes
@@ -115,6 +116,16 @@ def test_networks_of_another_architecture_are_not_filled(tmp_path):
     sizes = Sizes(heads=12, key_value_heads=4)  # half as wide: the weights have the shapes of those that ship
     with pytest.raises(SettingError, match="of another architecture than --config says: n_heads is 6, not 12"):
         load_exported(paths.embedded_model(), VideoTokenizer(sizes.tokenizer), Transformer(sizes.transformer), None)
+
+
+def test_a_transformer_is_read_whether_or_not_its_settings_lie_beside_it(tmp_path):
+    sizes = Sizes(frame_size=(32, 48), tokenizer=TokenizerSizes((4, 6), (1, 1), (1, 1), (4, 3)), layers=1)
+    there, wanted = Transformer(sizes.transformer), Transformer(sizes.transformer)
+    export(tmp_path, transformer_files(there, "tiny", sizes))
+    (tmp_path / "config.json").unlink()
+    load_exported(tmp_path, VideoTokenizer(sizes.tokenizer), wanted, None)
+    weights = wanted.state_dict()
+    assert all(torch.equal(weights[name], weight.bfloat16().float()) for name, weight in there.state_dict().items())
 
 
 def test_a_part_that_an_exported_model_lacks_stays_as_it_is(tmp_path):
