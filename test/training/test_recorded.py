@@ -39,6 +39,15 @@ def test_a_rate_at_which_the_bag_is_too_short_is_said():
         list(films(BAG, SIZE, 2.0))
 
 
+def test_a_recording_that_is_in_pieces_says_what_cuts_it(tmp_path, write_bag, moving_scene):
+    """Two cameras on one topic."""
+    pairs = zip(moving_scene(40, 32, 48), moving_scene(40, 48, 64), strict=True)
+    frames = [frame for pair in pairs for frame in pair]
+    bag = write_bag(tmp_path / "bag", frames, [1_700_000_000_000_000_000 + i * 50_000_000 for i in range(80)])
+    with pytest.raises(BadFootage, match=r"each stretch of it is shorter than 3.2 s.*: the camera changes .*, and 78"):
+        films(bag, SIZE, 10.0)
+
+
 def test_a_topic_that_is_not_there_is_said():
     with pytest.raises(BadFootage, match="/nothing"):
         list(films(BAG, SIZE, 10.0, image_topic="/nothing"))

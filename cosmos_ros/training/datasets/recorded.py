@@ -109,9 +109,15 @@ def _films(recording: Path, size: tuple[int, int], frame_rate: float, image_topi
         else:
             found.append([_kept(_frames(window, CLIP_FRAMES), size)])
     if not found:
-        reason = why or f"it is shorter than {plan.span_s:.1f} s, what {CLIP_FRAMES} frames at {frame_rate:g} Hz take"
+        too_short = f"shorter than {plan.span_s:.1f} s, what {CLIP_FRAMES} frames at {frame_rate:g} Hz take"
+        reason = why or (_in_pieces(too_short, maker.notes) if maker.notes else f"it is {too_short}")
         raise BadRecording(f"{recording} gives nothing to train on: {reason}")
     return found
+
+
+def _in_pieces(too_short: str, cuts: Sequence[str]) -> str:
+    more = f", and {len(cuts) - 1} more" if len(cuts) > 1 else ""
+    return f"each stretch of it is {too_short}: {cuts[0]}{more}"
 
 
 def _frames(window: Window, newest: int) -> np.ndarray:
