@@ -48,6 +48,15 @@ def test_a_recording_that_is_in_pieces_says_what_cuts_it(tmp_path, write_bag, mo
         films(bag, SIZE, 10.0)
 
 
+def test_what_is_lost_of_a_damaged_recording_is_said(tmp_path, caplog):
+    whole = (BAG / "sample_bag.mcap").read_bytes()
+    cut = tmp_path / "cut.mcap"
+    cut.write_bytes(whole[: len(whole) * 3 // 4])
+    (film,) = films(cut, SIZE, 10.0)
+    assert 40 < len(film) < 81
+    assert f"{cut}: cut.mcap is damaged or cut off" in caplog.text
+
+
 def test_a_topic_that_is_not_there_is_said():
     with pytest.raises(BadFootage, match="/nothing"):
         list(films(BAG, SIZE, 10.0, image_topic="/nothing"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from cosmos_ros.recordings.windows import Plan, Skipped, Window, WindowMaker
 from cosmos_ros.training.sizes import CLIP_FRAMES, CONDITIONING_FRAMES
 from cosmos_ros.world_model.preprocessing import camera_view
 
+logger = logging.getLogger(__name__)
 EVERY = 8  # frames from one window's beginning to the next's
 HELD_OUT_OF = 8  # one recording in so many is for validation; of a single one, its end
 
@@ -78,7 +80,8 @@ def films(recording: Path, size: tuple[int, int], frame_rate: float, image_topic
 
     size  (height, width) at which they are kept, of the model's shape
 
-    Raises BadFootage where it cannot be read, has no such topic, or holds no clip: it then says what was missing.
+    What could not be read of it is logged. Raises BadFootage where nothing can be read, there is no such topic, or no
+    clip: it then says what was missing.
     """
     try:
         return [np.concatenate(parts) for parts in _films(recording, size, frame_rate, image_topic)]
@@ -108,6 +111,8 @@ def _films(recording: Path, size: tuple[int, int], frame_rate: float, image_topi
             found[-1].append(_kept(_frames(window, EVERY), size))
         else:
             found.append([_kept(_frames(window, CLIP_FRAMES), size)])
+    for loss in source.losses:
+        logger.warning("%s: %s", recording, loss)
     if not found:
         too_short = f"shorter than {plan.span_s:.1f} s, what {CLIP_FRAMES} frames at {frame_rate:g} Hz take"
         reason = why or (_in_pieces(too_short, maker.notes) if maker.notes else f"it is {too_short}")
