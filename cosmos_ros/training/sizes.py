@@ -36,8 +36,7 @@ class TokenizerSizes:
     levels: tuple[int, ...] = (7, 5, 5, 5, 5)
 
     def __post_init__(self) -> None:
-        for name in ("channels", "encoder_blocks", "decoder_blocks", "levels"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        _make_tuples(self, "channels", "encoder_blocks", "decoder_blocks", "levels")
         if not len(self.channels) == len(self.encoder_blocks) == len(self.decoder_blocks) >= 2:
             raise SettingError("channels, encoder_blocks and decoder_blocks need one number per level, two or more")
         blocks = self.encoder_blocks + self.decoder_blocks
@@ -82,8 +81,7 @@ class Sizes:
     top_p: float = 0.8
 
     def __post_init__(self) -> None:
-        for name in ("frame_size", "refiner_channels"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        _make_tuples(self, "frame_size", "refiner_channels")
         given: Any = self.tokenizer
         if not isinstance(given, TokenizerSizes):
             object.__setattr__(self, "tokenizer", _made(TokenizerSizes, given))
@@ -95,7 +93,7 @@ class Sizes:
                 "whole numbers"
             )
         step = math.lcm(16, self.tokenizer.space_compression)
-        if len(self.frame_size) != 2 or any(size <= 0 or size % step for size in self.frame_size):
+        if len(self.frame_size) != 2 or not _are_whole(self.frame_size) or any(size % step for size in self.frame_size):
             raise SettingError(f"frame_size must be two multiples of {step}; got {list(self.frame_size)}")
         if self.width % self.heads or self.heads % self.key_value_heads:
             raise SettingError("width must be a multiple of heads, and heads of key_value_heads")
@@ -154,8 +152,7 @@ class PublishedSizes:
     top_p: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("frame_size", "refiner_channels"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        _make_tuples(self, "frame_size", "refiner_channels")
         _require_bounds(self)
         if (
             not _are_whole((*self.frame_size, *self.refiner_channels))
@@ -191,6 +188,14 @@ _BOUNDS = {
     "temperature": (0.0, 10.0),
     "top_p": (1e-9, 1.0),
 }
+
+
+def _make_tuples(sizes: object, *names: str) -> None:
+    """Of the lists that YAML gives. Raises SettingError where one is none."""
+    for name in names:
+        if not isinstance(given := getattr(sizes, name), (list, tuple)):
+            raise SettingError(f"{name} must be a list of numbers; got {given!r}")
+        object.__setattr__(sizes, name, tuple(given))
 
 
 def _require_bounds(sizes: Sizes | PublishedSizes) -> None:

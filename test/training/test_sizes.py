@@ -26,6 +26,10 @@ def test_without_a_file_it_is_the_model_that_ships():
     ("text", "said"),
     [
         ("frame_size: [100, 160]", "two multiples of 16"),
+        ("frame_size: 96", "frame_size must be a list of numbers; got 96"),
+        ("frame_size: [96, wide]", "two multiples of 16; got [96, 'wide']"),
+        ("refiner_channels: 1234", "refiner_channels must be a list of numbers; got 1234"),
+        ("tokenizer: {levels: '75'}", "levels must be a list of numbers; got '75'"),
         ("frame_sizes: [96, 160]", "got ['frame_sizes']"),
         ("tokenizer: {channels: [8]}", "one number per level"),
         ("tokenizer: 3", "expected a mapping"),
