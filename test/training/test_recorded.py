@@ -30,6 +30,9 @@ def test_the_end_of_a_single_recording_is_kept_for_validation_and_its_future_nev
     windows = [torch.arange(first, first + 33).view(33, 1, 1, 1) for first in range(0, 72, 8)]  # no two joined
     trained, (held_out,) = split_single(windows)
     assert held_out.min() == 64 and max(int(film.max()) for film in trained[:-1]) < 64
+    stretches = [torch.arange(first, first + n).view(n, 1, 1, 1) for first, n in ((0, 300), (500, 57), (600, 40))]
+    trained, (held_out,) = split_single(stretches)
+    assert [len(each) for each in trained] == [290, 39, 16] and held_out.min() == 607, "pauses cost little"
     with pytest.raises(BadFootage, match="a single recording of 56 frames .* that takes 57"):
         split_single([film[:56]])
 

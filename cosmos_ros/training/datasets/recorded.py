@@ -63,9 +63,10 @@ def split_single(films: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     *others, last = films
     n_future = CLIP_FRAMES - CONDITIONING_FRAMES
     length = max(CLIP_FRAMES, len(last) // HELD_OUT_OF)
-    overlap = CLIP_FRAMES - EVERY  # of a film's beginning with the end of the one before, at most
-    if len(last) < length + overlap:
-        others = others[: -(CLIP_FRAMES // EVERY)]
+    # A film may begin with what the one before ended with, and each film begins later than the one before.
+    shared = [CLIP_FRAMES - EVERY * (i + 1) - (len(last) - length) for i in range(len(others))]
+    cut = [film[: len(film) - max(0, n)] for film, n in zip(others, reversed(shared), strict=True)]
+    others = [film for film in cut if len(film) >= CLIP_FRAMES]
     before = last[: len(last) - length + CONDITIONING_FRAMES]
     if not others and len(before) < CLIP_FRAMES:
         raise BadFootage(
