@@ -13,7 +13,7 @@ import dataclasses
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -214,12 +214,17 @@ def _each(paths: Sequence[Path]) -> list[Path]:
     return [each for path in paths for each in ((path.is_dir() and recordings_in(path)) or [path])]
 
 
+def _files(recordings: Iterable[Path]) -> set[Identity]:
+    """Of recordings: a bag is its folder, and each file in it, which can be named by itself."""
+    return identities(file for each in recordings for file in (each, *(each.iterdir() if each.is_dir() else ())))
+
+
 def _named_again(paths: Sequence[Path]) -> list[str]:
     """Those that were there before, under whatever name: one of the two might be held out, the other not."""
     seen: set[Identity] = set()
     again = []
     for path in paths:
-        own = identities([path])
+        own = _files([path])
         again += [str(path)] if own & seen else []
         seen |= own
     return again
@@ -257,8 +262,8 @@ def check(args: argparse.Namespace) -> bool:
     if args.robots and ALL not in args.robots and all(ROBOTS[name].held_out for name in args.robots):
         raise SettingError(f"--robots {' '.join(args.robots)}: training never sees them, only validation; name another")
     args.bags, args.held_out = _each(args.bags), _each(args.held_out)
-    trained = identities(args.bags)
-    if twice := [str(bag) for bag in args.held_out if identities([bag]) & trained]:  # under whatever name
+    trained = _files(args.bags)
+    if twice := [str(bag) for bag in args.held_out if _files([bag]) & trained]:  # under whatever name
         raise SettingError(f"--held-out must not name what is trained on: {', '.join(twice)}")
     if twice := _named_again(args.bags):
         raise SettingError(f"--bags must name each recording once; named again: {', '.join(twice)}")

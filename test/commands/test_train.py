@@ -27,6 +27,7 @@ from cosmos_ros.world_model import ModelSpec, Sampling, Transformer, Transformer
 from cosmos_ros.world_model.decoding.engine import WindowDecoder, completed
 
 BAG = share_directory() / "data" / "sample_bag"
+FILE = BAG / "sample_bag.mcap"
 TINY = """
 frame_size: [32, 48]
 tokenizer: {channels: [8, 12], encoder_blocks: [1, 1], decoder_blocks: [1, 1], levels: [4, 3]}
@@ -231,6 +232,8 @@ def losses(out) -> list[tuple]:
         (("all", "--bags", str(BAG), "--held-out", f"{BAG}/../{BAG.name}/"), "must not name what is trained on"),
         (("all", "--bags", str(BAG), f"{BAG}/../{BAG.name}/"), "must name each recording once; named again: "),
         (("all", "--bags", str(BAG.parent), str(BAG)), f"must name each recording once; named again: {BAG}"),
+        (("all", "--bags", str(BAG), str(FILE)), f"must name each recording once; named again: {FILE}"),
+        (("all", "--bags", str(FILE), "--held-out", str(BAG)), "--held-out must not name what is trained on"),
     ],
 )
 def test_what_cannot_be_trained_is_said_at_once(tmp_path, capsys, options, said):
