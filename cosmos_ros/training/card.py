@@ -93,6 +93,7 @@ def card(
             f"It is {abs(gain):.2f} dB {'better' if gain > 0 else 'worse'} than repeating the last frame. "
             "`cosmos_ros evaluate` on other recordings says how sure that is, and at which horizon it ends.",
             "",
+            *_other_tokens([each["stage"] for each in stages]),
             "## Licence",
             "",
             (OF_NVIDIA if spec.published else "")
@@ -109,6 +110,16 @@ def _seeds(hypotheses: int) -> str:
         f"- hypotheses of the refiner: {hypotheses}; a sample is refined by number `seed % {hypotheses}`, and 0 is the "
         "best single guess"
     )
+
+
+def _other_tokens(stages: Sequence[str]) -> list[str]:
+    if "tokenizer" not in stages or "world-model" in stages:
+        return []
+    return [
+        "**The transformer does not know these tokens**: the tokenizer alone was trained, and what is predicted is "
+        "noise until `cosmos_ros train world-model` has gone on from here (`--init`), and then `train refiner`.",
+        "",
+    ]
 
 
 def _listed(title: str, names: Sequence[str]) -> list[str]:
