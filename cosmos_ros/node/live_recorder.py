@@ -28,6 +28,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from cosmos_ros.files import append
 from cosmos_ros.msg import Rollout, Surprise
 from cosmos_ros.node.messages import nanoseconds_of
 from cosmos_ros.node.predict_client import write
@@ -115,8 +116,8 @@ class LiveRecorder(Node):
 
     def _keep_surprise(self, message: Surprise) -> None:
         facts = {name: getattr(message, name) for name in ("psnr", "floor_psnr", "score", "surprising")}
-        with (self._folder / SURPRISES).open("a") as file:
-            file.write(json.dumps({"stamp_ns": nanoseconds_of(message.header.stamp)} | facts) + "\n")
+        stamped = {"stamp_ns": nanoseconds_of(message.header.stamp)} | facts
+        append(self._folder / SURPRISES, json.dumps(stamped) + "\n")
 
 
 def main(args: list[str] | None = None) -> int:
