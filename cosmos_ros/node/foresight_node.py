@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import queue
-import signal
 import sys
 import threading
 import traceback
@@ -63,6 +62,7 @@ from cosmos_ros.node.rclpy_internals import (
 )
 from cosmos_ros.node.rollout_publisher import Camera, RolloutPublisher
 from cosmos_ros.node.score_rollouts import KeptRollouts, ScoreService
+from cosmos_ros.node.stop_signals import on_stop
 from cosmos_ros.node.surprise import Origin, SurpriseWatch
 from cosmos_ros.node.timers import steady_timer
 from cosmos_ros.planning.calibration import Way
@@ -408,8 +408,7 @@ def main(args: list[str] | None = None) -> int:
     # rclpy's own handlers would close the context, and with it the way to every client that waits for an answer.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     leave: queue.SimpleQueue[int | None] = queue.SimpleQueue()  # the one kind that a signal handler may put into
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, lambda number, _: leave.put(number))
+    on_stop(lambda number, _: leave.put(number))
     try:
         node = ForesightNode()
     except ParameterException as error:

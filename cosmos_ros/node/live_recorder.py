@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 import threading
 from functools import partial
@@ -32,6 +31,7 @@ from cosmos_ros.files import append
 from cosmos_ros.msg import Rollout, Surprise
 from cosmos_ros.node.messages import nanoseconds_of
 from cosmos_ros.node.predict_client import write
+from cosmos_ros.node.stop_signals import on_stop
 from cosmos_ros.paths import share_directory
 
 NODE = "/foresight"
@@ -126,8 +126,7 @@ def main(args: list[str] | None = None) -> int:
     options = parser.parse_args(remove_ros_args(args if args is not None else sys.argv)[1:])
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     stop = threading.Event()
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, lambda *_: stop.set())
+    on_stop(lambda *_: stop.set())
     recorder = None
     try:
         recorder = LiveRecorder(options.folder)

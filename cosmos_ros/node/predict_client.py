@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import signal
 import sys
 import time
 from pathlib import Path
@@ -29,6 +28,7 @@ from cosmos_ros.action import Predict
 from cosmos_ros.files import check_place, write_together
 from cosmos_ros.msg import Rollout
 from cosmos_ros.node.messages import nanoseconds_of, rollout_facts, time_message
+from cosmos_ros.node.stop_signals import on_stop
 from cosmos_ros.progress import Stage
 from cosmos_ros.progress_bar import ProgressBar
 from cosmos_ros.rollout import NANOSECONDS
@@ -238,8 +238,7 @@ def main(args: list[str] | None = None) -> int:
     # rclpy's own handlers would close the context before the goal could be cancelled.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     client = PredictClient()
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, client.interrupt)
+    on_stop(client.interrupt)
     try:
         client.wait_for_frames(options.until)
         result = client.predict(_goal(options), options.patience)
