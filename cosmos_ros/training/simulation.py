@@ -101,20 +101,22 @@ def simulate(
     model.opt.timestep = timestep or model.opt.timestep
     data = mujoco.MjData(model)
     steps = 1 / (frame_rate * model.opt.timestep)
-    if abs(steps - round(steps)) > 1e-6:
+    per_frame = round(steps)
+    if abs(steps - per_frame) > 1e-6:
         raise ValueError(f"{frame_rate} Hz is no whole number of physics steps of {model.opt.timestep} s")
-    if not 1 <= exposure <= round(steps):
-        raise ValueError(f"a frame of {round(steps)} physics steps cannot be exposed for {exposure}")
+    if not 1 <= exposure <= per_frame:
+        raise ValueError(f"a frame of {per_frame} physics steps cannot be exposed for {exposure}")
     for _ in range(round(scene.settle_s / model.opt.timestep)):
         _step(scene, model, data)
     for frame in range(n_frames):
-        for to_come in reversed(range(round(steps) if frame else exposure)):
-            if frame or to_come < exposure - 1:
+        for _ in range(per_frame - exposure if frame else 0):  # the shutter is closed
+            _step(scene, model, data)
+        for instant in range(exposure):
+            if frame or instant:
                 _step(scene, model, data)
-            if to_come < exposure:
-                scene.aim(model, data)
-                mujoco.mj_forward(model, data)
-                yield model, data
+            scene.aim(model, data)
+            mujoco.mj_forward(model, data)
+            yield model, data
 
 
 def _step(scene: Scene, model: mujoco.MjModel, data: mujoco.MjData) -> None:
