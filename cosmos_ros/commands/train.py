@@ -20,8 +20,8 @@ from typing import Any
 from cosmos_ros.commands.flags import add_flags, config_of, require
 from cosmos_ros.device.out_of_memory import out_of_memory_as_error
 from cosmos_ros.errors import ForesightError, ModelUnavailable, SettingError
+from cosmos_ros.recordings.folders import recordings_in
 from cosmos_ros.recordings.inputs import Identity, identities
-from cosmos_ros.recordings.wrong_files import recordings_in
 from cosmos_ros.settings import SETTINGS, ForesightConfig
 from cosmos_ros.training.checkpoint import Unfinished, alone_in, require_unused
 from cosmos_ros.training.datasets.corpus import Corpus, Framing, Storage

@@ -1,10 +1,10 @@
-"""Says what a file or folder is instead of a recording, and what a folder holds: "no recording" alone helps nobody."""
+"""Says what a file or folder is instead of a recording: "no recording" alone helps nobody."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from cosmos_ros.recordings.video import SUFFIXES as VIDEOS
+from cosmos_ros.recordings.folders import recordings_in
 
 # The first bytes of what is often taken for a rosbag2 recording.
 _BEGINNINGS = {
@@ -48,22 +48,9 @@ def _is_text(head: bytes) -> bool:
     return all(character.isprintable() or character in "\r\n\t\f" for character in text)
 
 
-def recordings_in(folder: Path) -> list[Path]:
-    """The bags and the videos that lie in a folder; none where it is a bag itself."""
-    inside = sorted(folder.iterdir())
-    if any(_is_bag_part(each) for each in inside):
-        return []
-    bags = [each for each in inside if each.is_dir() and any(_is_bag_part(file) for file in each.iterdir())]
-    return bags + [each for each in inside if each.suffix.lower() in (".bag", *VIDEOS)]
-
-
 def _folder(path: Path) -> str:
     names = [each.name for each in recordings_in(path)]
     if not names:
         return "it holds no .mcap or .db3 file that can be read"
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"it is a folder of recordings, {', '.join(names[:_SHOWN])}{more}; name those that are meant"
-
-
-def _is_bag_part(file: Path) -> bool:
-    return file.name == "metadata.yaml" or not {".mcap", ".db3"}.isdisjoint(file.suffixes)
