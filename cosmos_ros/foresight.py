@@ -333,8 +333,9 @@ class Foresight:
 
         frames  a whole chunk, uint8 [1 + new_frames(1), H, W, 3]; those after the first come back
 
-        Nothing is predicted, but the pixels come from the model's decoder. So they pass the same guards and leave
-        in the same form; `model` says what they are, and no seed is involved. Raises as `predict` does.
+        Of a refiner's hypotheses the one refines that trusts the tokens. Nothing is predicted, but the pixels come from
+        the model's decoder. So they pass the same guards and leave in the same form; `model` says what they are, and no
+        seed is involved. Raises as `predict` does.
         """
         if len(frames.frames) != (chunk := 1 + self.spec.new_frames(1)):
             raise InvalidGoal(f"a reconstruction takes {chunk} true frames; got {len(frames.frames)}")
@@ -353,7 +354,7 @@ class Foresight:
                     model=f"{self.spec.name} (tokenizer round trip)",
                     seed=0,
                     sample=0,
-                    decoding=replace(model.decoding, window=0),
+                    decoding=replace(model.decoding, window=0, hypothesis=model.trusting),
                     timing=tuple,
                 )
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from cosmos_ros.training.datasets.clips import Views, resampled
 from cosmos_ros.training.sizes import CONDITIONING_FRAMES, TIME_COMPRESSION
@@ -40,7 +40,7 @@ def as_bytes(video: Tensor) -> Tensor:
 def evaluate(
     tokenize: Callable[[Tensor], Tensor],
     decode: Callable[[Tensor], Tensor],
-    refine: Callable[[Tensor, Tensor], Tensor] | None,
+    refine: nn.Module | None,
     transformer: Transformer,
     clips: Tensor,
     frame_size: tuple[int, int],
@@ -53,7 +53,8 @@ def evaluate(
     clips        how many there were
     rollout      what was predicted
     repeat_last  the last conditioning frame in its place: the floor
-    ceiling      the true frames, encoded and decoded: what a perfect transformer would reach
+    ceiling      the true frames, encoded and decoded: what a perfect transformer would reach, refined by the hypothesis
+                 that trusts its tokens
 
     tokenize  video [B, 3, 33, h, w] in [-1, 1] -> tokens int64 [B, t, h', w']; decode  the way back
     refine    as cosmos_ros.world_model.refiner states it, or None
@@ -75,18 +76,19 @@ def evaluate(
         for name, video in {
             "rollout": shown(decode(predicted), camera[:, :, :n], refine),
             "repeat_last": still,
-            "ceiling": shown(decode(tokens), camera[:, :, :n], refine),
+            "ceiling": shown(decode(tokens), camera[:, :, :n], refine, getattr(refine, "trusting", 0)),
         }.items():
             sums[name] += mean_psnr(video, truth) * len(part)
     return {"clips": len(clips)} | {name: total / len(clips) for name, total in sums.items()}
 
 
-def shown(decoded: Tensor, conditioning: Tensor, refine: Callable[[Tensor, Tensor], Tensor] | None) -> Tensor:
-    """The frames after the conditioning ones [B, 3, n, H, W], at its size: refined, or only enlarged."""
+def shown(decoded: Tensor, conditioning: Tensor, refine: nn.Module | None, hypothesis: int = 0) -> Tensor:
+    """The frames after the conditioning ones [B, 3, n, H, W], at its size: refined by one hypothesis, or enlarged."""
     n = conditioning.shape[2]
     if refine is None:
         frames = decoded[:, :, n:].transpose(1, 2).flatten(0, 1)
         large = F.interpolate(frames, size=conditioning.shape[3:], mode="bilinear")
         return large.unflatten(0, (len(decoded), -1)).transpose(1, 2)
     ends = range(n + TIME_COMPRESSION, decoded.shape[2] + 1, TIME_COMPRESSION)
-    return torch.cat([refine(decoded[:, :, :end], conditioning) for end in ends], dim=2)
+    which = (hypothesis,) if getattr(refine, "hypotheses", 1) > 1 else ()
+    return torch.cat([refine(decoded[:, :, :end], conditioning, *which) for end in ends], dim=2)

@@ -16,7 +16,9 @@ It sees no frame after the group that it refines, so a group never changes when 
 A program may have several hypotheses of what happens: number 0 the best single guess, the others alternatives. It then
 has an attribute `hypotheses`, how many there are, and takes the number of one of them, an int, as its third argument. A
 sample is refined throughout by the hypothesis `seed % hypotheses`: samples whose seeds follow each other by different
-ones, seed 0 and the true future's round trips by the best guess. A program without the attribute has one.
+ones, seed 0 by the best guess. A program without the attribute has one. The attribute `trusting` names the hypothesis
+that takes the tokens as they are, where a best guess allows for wrong ones: it refines the round trips of true futures.
+Without the attribute number 0 does.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ class Refiner:
     def __init__(self, program: nn.Module, chunking: Chunking, device: torch.device) -> None:
         self.program, self.chunking, self.device = program, chunking, device
         self.hypotheses: int = getattr(program, "hypotheses", 1)
+        self.trusting: int = getattr(program, "trusting", 0)
         self._require_fit()
 
     @classmethod
@@ -108,8 +111,13 @@ class Refiner:
 
         After an image by the last hypothesis.
         """
-        if isinstance(self.hypotheses, bool) or not isinstance(self.hypotheses, int) or self.hypotheses < 1:
+        if not _is_whole(self.hypotheses) or self.hypotheses < 1:
             raise ModelUnavailable(f"the refiner says that it has {self.hypotheses!r} hypotheses, expected 1 or more")
+        if not _is_whole(self.trusting) or not 0 <= self.trusting < self.hypotheses:
+            raise ModelUnavailable(
+                f"the refiner says that its hypothesis {self.trusting!r} trusts the tokens, and it has 0 to "
+                f"{self.hypotheses - 1}"
+            )
         step, (height, width) = self.chunking.compression[0], self.chunking.frame_size
         with trying_out(f"the refiner cannot take frames of {height}x{width} in groups of {step}"):
             for n, hypothesis in ((1, self.hypotheses - 1), (1 + step, 0)):
@@ -117,6 +125,11 @@ class Refiner:
                 camera = torch.zeros(1, 3, n, height * 3 // 2, width * 3 // 2, device=self.device)
                 if not self._run(decoded, camera, hypothesis).isfinite().all():
                     raise ModelUnavailable("the refiner gives pixels that are not finite; its file may be damaged")
+
+
+def _is_whole(number: object) -> bool:
+    """Whether it is an int; a program's attribute may be anything."""
+    return isinstance(number, int) and not isinstance(number, bool)
 
 
 def refiner_need(directory: Path, chunking: Chunking) -> Need | None:

@@ -333,6 +333,8 @@ class WorldModel:
     def decode_truth(self, tokens: Tensor, frames: np.ndarray, context: Tensor | None = None) -> Iterator[Decoded]:
         """What a rollout of exactly these frames would look like, from the second frame on.
 
+        These tokens are right: of a refiner's hypotheses the one refines that trusts them.
+
         tokens   of a whole chunk of true frames, as `tokenize` gives them
         frames   the chunk, uint8 [n, H, W, 3]. A refiner sees the first of them, then, for the frames after the longest
                  clip, that clip
@@ -342,7 +344,8 @@ class WorldModel:
 
         def decoded(first: int) -> Iterator[Decoded]:
             (camera,) = self._seen_by_refiner([frames[:first]])
-            return filter(None, self._decode(tokens, first, Conditions(context, camera=camera)))
+            seen = Conditions(context, camera=camera, hypothesis=self.trusting)
+            return filter(None, self._decode(tokens, first, seen))
 
         if self._refiner is None:
             yield from decoded(1)
@@ -381,6 +384,11 @@ class WorldModel:
     def hypothesis(self, seed: int) -> int:
         """Which of the refiner's refines the sample of this seed, in all its stretches."""
         return seed % self._refiner.hypotheses if self._refiner is not None else 0
+
+    @property
+    def trusting(self) -> int:
+        """Which of the refiner's hypotheses refines round trips of true frames."""
+        return self._refiner.trusting if self._refiner is not None else 0
 
     @property
     def decoding(self) -> Decoding:

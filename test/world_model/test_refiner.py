@@ -34,11 +34,13 @@ class HalfAndHalf(nn.Module):
 
 
 class Several(nn.Module):
-    """Of several hypotheses: the last camera frame, brighter by each one's number."""
+    """Of several hypotheses: the last camera frame, brighter by each one's number. One may trust the tokens."""
 
-    def __init__(self, hypotheses: int = 3) -> None:
+    def __init__(self, hypotheses: int = 3, trusting: object = None) -> None:
         super().__init__()
         self.hypotheses, self.gain = hypotheses, nn.Parameter(torch.tensor(0.1))
+        if trusting is not None:
+            self.trusting = trusting
 
     def forward(self, decoded: torch.Tensor, conditioning: torch.Tensor, hypothesis: int) -> torch.Tensor:
         last = conditioning[:, :, conditioning.shape[2] - 1 :].expand(-1, -1, 8, -1, -1)
@@ -161,11 +163,16 @@ def test_hypotheses_of_a_greedy_rollout_come_one_by_one_by_their_seeds(make_chec
         foresight.predict_samples(clip, 3, seed=0, temperature=0.0)
 
 
-def test_a_round_trip_is_refined_by_the_best_guess(make_checkpoint, tmp_path):
-    model = WorldModel.from_checkpoint(put_refiner(make_checkpoint(tmp_path / "several"), Several()), device="cpu")
-    whole = camera_frames(33)
-    frames = np.concatenate([some.pixels for some in model.decode_truth(model.tokenize(whole), whole)])
-    assert hypotheses_of(frames[:8], whole[0]) + hypotheses_of(frames[8:], whole[8]) == [0] * 32
+@pytest.mark.parametrize(("says", "expected"), [(None, 0), (0, 0), (1, 1), (2, 2)])
+def test_a_round_trip_is_refined_by_the_hypothesis_that_trusts_the_tokens(make_checkpoint, tmp_path, says, expected):
+    checkpoint = put_refiner(make_checkpoint(tmp_path / "several"), Several(trusting=says))
+    foresight, whole = Foresight.from_config({"checkpoint": str(checkpoint), "device": "cpu"}), camera_frames(33)
+    trip = foresight.reconstruct(clip_of(whole))
+    assert trip.decoding.hypothesis == expected
+    assert hypotheses_of(trip.frames[:8], whole[0]) + hypotheses_of(trip.frames[8:], whole[8]) == [expected] * 32
+    samples = foresight.predict_samples(clip_of(whole[:9]), 4, seed=3, temperature=1.0, frames=8)
+    assert [sample.decoding.hypothesis for sample in samples] == [0, 1, 2, 0], "seeds choose as they always do"
+    assert [hypotheses_of(sample.frames, whole[8])[0] for sample in samples] == [0, 1, 2, 0]
 
 
 def test_a_round_trip_is_refined_as_a_rollout_is(refined_checkpoint):
@@ -215,6 +222,10 @@ def test_a_camera_much_larger_than_the_model_is_refined_smaller_and_enlarged(ref
         (HalfAndHalf(step=4), "was expected"),
         (Several(hypotheses=0), "says that it has 0 hypotheses, expected 1 or more"),
         (Several(hypotheses=1), "the refiner cannot take frames of 32x64 in groups of 8"),
+        (Several(trusting=True), "its hypothesis True trusts the tokens, and it has 0 to 2"),
+        (Several(trusting=-1), "its hypothesis -1 trusts the tokens, and it has 0 to 2"),
+        (Several(trusting=3), "its hypothesis 3 trusts the tokens, and it has 0 to 2"),
+        (Several(trusting=1.5), "its hypothesis 1.5 trusts the tokens, and it has 0 to 2"),
         (Pretender(), "the refiner cannot take frames of 32x64 in groups of 8"),
         (nn.Conv2d(3, 3, 1), "the refiner cannot take frames of 32x64 in groups of 8"),
     ],
