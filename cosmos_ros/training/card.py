@@ -108,7 +108,8 @@ def _seeds(hypotheses: int) -> str:
         return "- hypotheses of the refiner: 1, the best single guess"
     return (
         f"- hypotheses of the refiner: {hypotheses}; a sample is refined by number `seed % {hypotheses}`, and 0 is the "
-        "best single guess"
+        f"best single guess. Number {hypotheses - 1} trusts the tokens, as it was trained on true ones: it refines the "
+        "ceiling below, whose tokens are right, and no prediction of seed 0"
     )
 
 

@@ -24,12 +24,14 @@ from cosmos_ros.training.rollouts import (
     SAMPLES,
     TEMPERATURE,
     TOP_P,
+    TRIPS,
     Chunk,
     Windows,
     decode,
     kept_chunks,
     refined_rollouts,
     roll_out,
+    round_trips_of,
 )
 from cosmos_ros.training.round_trips import compiled, round_trips
 from cosmos_ros.training.run import Options
@@ -125,19 +127,24 @@ class OwnModel:
             # In the precision in which it ships, so that the rollouts are those that it will make.
             dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
             transformer = load_transformer(self.out, device=device, dtype=dtype)
+            to_tokens = partial(tokenize, self.tokenizer)
             n = max(1, options.rollouts // (CHUNK * SAMPLES))
-            return roll_out(
-                partial(tokenize, self.tokenizer),
+            first = self.ranks.rank * n * (1 + TRIPS)
+            trips = range(first + n, first + n * (1 + TRIPS))
+            return round_trips_of(to_tokens, windows, trips, self.sizes.latent_shape) + roll_out(
+                to_tokens,
                 partial(decode, self.tokenizer),
                 transformer,
                 windows,
-                range(self.ranks.rank * n, (self.ranks.rank + 1) * n),
+                range(first, first + n),
                 Sampling(options.seed, TEMPERATURE, TOP_P),
             )
 
         self.ranks.wait()  # for what the first one exported
         chunks = kept_chunks(self.unfinished, self.ranks, make)
-        self.journal.note("rolled out", windows=CHUNK * len(chunks), of_each=SAMPLES)
+        rolled_out = sum(chunk.is_rolled_out for chunk in chunks)
+        trips = len(chunks) - rolled_out
+        self.journal.note("rolled out", windows=CHUNK * rolled_out, of_each=SAMPLES, round_trips=CHUNK * trips)
         decoder = compiled(lambda tokens: decode(self.tokenizer, tokens), device)
         return refined_rollouts(self.refiner, decoder, chunks, windows, options.steps["refiner"], options.seed)
 

@@ -221,10 +221,6 @@ class PublishedModel:
         chunks = kept_chunks(self.unfinished, ranks, make)
         return_memory()  # of the transformer
         self.journal.note("rolled out", windows=n_rolled, of_each=SAMPLES, round_trips=len(chunks) - n_rolled)
-        # Rolled-out windows are few: each comes so often that they are half of what the refiner sees.
-        rolled = [chunk for chunk in chunks if len(chunk.predicted)]
-        if rolled:
-            chunks += rolled * max(0, (len(chunks) - 2 * len(rolled)) // len(rolled))
         steps = options.steps["refiner"]
         return refined_rollouts(
             self._refiner, tokenizer.decode, chunks, windows, steps, options.seed, REFINED_IN_A_STEP

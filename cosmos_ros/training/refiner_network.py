@@ -9,7 +9,8 @@ that sees the context: iVideoGPT (arXiv:2405.15223).
 
 Where the future is open one plan can only blend. So the network has several hypotheses: number 0 is the best single
 guess, the others are alternatives, each with a vector of its own that is added on the way to the plan (multiple choice
-learning: Guzman-Rivera et al. 2012; arXiv:1612.00197). `hypotheses` says how they are trained.
+learning: Guzman-Rivera et al. 2012; arXiv:1612.00197). The last of them trusts the tokens: where rollouts train the
+others, it has only seen true ones. `hypotheses` says how they are trained.
 
 Everything here can be scripted with torch.jit.script, and what comes of it runs in older releases of PyTorch: hence the
 operators below F.interpolate, which takes all that it could call into the program, the newest ones too.
@@ -76,7 +77,7 @@ class Refiner(nn.Module):
     """decoded [B, 3, m, h, w], conditioning [B, 3, n, H, W] -> the newest group [B, 3, 8, H, W], all in [-1, 1].
 
     channels    at 1/2, 1/4, 1/8 and 1/16 of the model's size
-    hypotheses  how many there are; `forward` takes the number of one of them
+    hypotheses  how many there are; `forward` takes the number of one of them; `trusting` is that of the last
     """
 
     def __init__(self, channels: tuple[int, int, int, int], hypotheses: int = 1) -> None:
@@ -85,7 +86,7 @@ class Refiner(nn.Module):
         self.group, self.per_frame, self.unit = TIME_COMPRESSION, PER_FRAME, FLOW_UNIT
         self.flows, self.choices = FLOWS, CHOICES
         self.noise, self.place = NOISE, PLACE
-        self.hypotheses, self.reach = hypotheses, REACH
+        self.hypotheses, self.trusting, self.reach = hypotheses, hypotheses - 1, REACH
         c0, c1, c2, c3 = channels
         self.entrance = nn.Conv2d(4 * (3 * (TIME_COMPRESSION + 2 + LOOKS) + 2), c0, 3, padding=1)
         self.in0 = nn.Sequential(Block2d(c0), Block2d(c0))
@@ -116,12 +117,17 @@ class Refiner(nn.Module):
     @torch.no_grad()
     @torch.jit.unused
     def set_apart(self, seed: int) -> None:
-        """Give hypotheses that are all alike vectors to begin with, the same for the same seed; others stay."""
+        """Give those that compete vectors to begin with, the same for the same seed, where they are still all alike."""
         generator = torch.Generator().manual_seed(seed)
-        vectors = [self.get_parameter(name) for name in VECTORS]
+        vectors = [self.get_parameter(name)[:-1] for name in VECTORS]
         if not any(each.any() for each in vectors):
             for each in vectors:
                 each.copy_(HYPOTHESIS_STD * torch.randn(each.shape, generator=generator))
+
+    @torch.jit.unused
+    def sure(self, n: int, generator: torch.Generator) -> Tensor:
+        """Who learns from n round trips where there are no rollouts: number 0 or the trusting one, by lot; int64 [n]."""
+        return (self.trusting * torch.randint(2, (n,), generator=generator)).to(self.exit.weight.device)
 
     def forward(self, decoded: Tensor, conditioning: Tensor, hypothesis: int = 0) -> Tensor:
         n = conditioning.shape[2]

@@ -3,7 +3,7 @@
 Of every window several rollouts are made, and the one that came nearest to what happened is shown to the refiner more
 often than the others. Trained on all of them equally it learns to blend the camera's last frame with whatever was
 predicted, so that all futures look the same; trained more on the best it dares to move things. That is how a refiner's
-first hypothesis is trained; how the others compete, `hypotheses` says.
+first hypothesis is trained; how the others compete, and that one of them sees round trips alone, `hypotheses` says.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ from cosmos_ros.world_model.decoding.engine import WindowDecoder, completed
 
 RATE = 4e-4
 CHUNK = 16  # windows that are drawn, and drawn again, by one seed
-SAMPLES = 8  # rollouts of each window
+SAMPLES = 2  # rollouts of each window: other windows teach more than further futures of the same
+TRIPS = 4  # as many windows for round trips as are rolled out
 CAMERA_TIMES_THE_MODEL = 1.75
-# Shares of windows that are round trips, and the best of their rollouts; the others are any of them.
-TRUE_SHARE, BEST_SHARE = 0.35, 0.25
+TRIP_SHARE = 0.35  # of the chunks that steps draw, that are for round trips
+BEST_SHARE = 0.35  # of rolled-out windows, whose best rollout is shown; of the others it is any
 # More at random than what ships: the transformer goes on better from clips that it was trained on than from a robot's,
 # and a refiner that learns from such rollouts trusts them too much.
 TEMPERATURE, TOP_P = 1.0, 0.9
@@ -55,7 +56,7 @@ class Chunk:
     """Windows that a seed draws, without their pixels: those come again from the seed.
 
     true             tokens int32 [chunk, t, h, w] of the clips
-    predicted        of some rollouts of each, or none, int32 [samples, chunk, t, h, w]
+    predicted        of some rollouts of each, or of none, where it is for round trips; int32 [samples, chunk, t, h, w]
     best             which of them came nearest to the truth, int64 [chunk]
     n_conditioning   frames that the rollouts go on from
     """
@@ -66,16 +67,18 @@ class Chunk:
     best: Tensor
     n_conditioning: int
 
-    def tokens(self, generator: torch.Generator) -> Tensor:
-        """The clips' own, those of the best rollout of each, or of any; int64 [chunk, t, h, w]."""
-        n = len(self.true)
-        if not len(self.predicted):
-            return self.true.long()
-        lot = torch.rand(n, generator=generator).to(self.true.device)
-        any_of_them = torch.randint(len(self.predicted), (n,), generator=generator).to(self.true.device)
-        which = torch.where(lot < TRUE_SHARE + BEST_SHARE, self.best, any_of_them)
-        rollouts = self.predicted[which, torch.arange(n, device=which.device)]
-        return torch.where(lot.view(-1, 1, 1, 1) < TRUE_SHARE, self.true, rollouts).long()
+    @property
+    def is_rolled_out(self) -> bool:
+        """Whether there are rollouts of it."""
+        return len(self.predicted) > 0
+
+    def rollouts(self, generator: torch.Generator) -> Tensor:
+        """Tokens of the best rollout of each, or of any; int64 [chunk, t, h, w]."""
+        n, device = len(self.true), self.true.device
+        is_best = (torch.rand(n, generator=generator) < BEST_SHARE).to(device)
+        any_of_them = torch.randint(len(self.predicted), (n,), generator=generator).to(device)
+        which = torch.where(is_best, self.best, any_of_them)
+        return self.predicted[which, torch.arange(n, device=device)].long()
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ def roll_out(
 
 @torch.no_grad()
 def round_trips_of(tokenize: Tokenize, windows: Windows, seeds: Sequence[int], shape: Sequence[int]) -> list[Chunk]:
-    """Of every seed's windows the true tokens [*shape] alone, where rollouts of all would take too long."""
+    """Of every seed's windows the true tokens [*shape] alone, which takes far less time than a rollout."""
     chunks = []
     for seed in seeds:
         _clean, noisy = windows.draw(seed)
@@ -212,21 +215,35 @@ def refined_rollouts(
 ) -> Recipe:
     """The stage that trains the refiner, `parts` chunks in a step, one after the other.
 
-    seed  of what hypotheses begin with that have not competed yet
+    chunks  of which those without rollouts are for round trips
+    seed    of what hypotheses begin with that have not competed yet
+
+    From round trips the trusting hypothesis learns, from rollouts all others do. Where there are no rollouts, number 0
+    learns from round trips too; where there are no round trips, the trusting one learns nothing.
     """
     device = windows.clips.device
-    if any(len(chunk.predicted) for chunk in chunks):
+    rolled_out = [chunk for chunk in chunks if chunk.is_rolled_out]
+    trips = [chunk for chunk in chunks if not chunk.is_rolled_out]
+    if rolled_out:
         refiner.set_apart(seed)
     competition = Competition(refiner, decode, windows.frame_size)
 
     @torch.no_grad()
     def draw(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, int, list[int], Tensor]:
-        chunk = chunks[int(torch.randint(len(chunks), (), generator=generator))]
+        is_trip = bool(trips) and (not rolled_out or torch.rand((), generator=generator).item() < TRIP_SHARE)
+        some = trips if is_trip else rolled_out
+        chunk = some[int(torch.randint(len(some), (), generator=generator))]
         clean, noisy = windows.draw(chunk.seed)
-        tokens, n = chunk.tokens(generator), chunk.n_conditioning
+        n = chunk.n_conditioning
         camera = noisy if torch.rand((), generator=generator) < NOISY_CAMERA else clean
         groups = draw_groups(n, CLIP_FRAMES, generator)
-        decoded, hypothesis = competition(tokens, chunk.predicted, clean, camera, n, groups, generator)
+        if is_trip:
+            decoded, hypothesis = decode(chunk.true.long()), refiner.sure(len(clean), generator)
+            if rolled_out:  # of which number 0 learns
+                hypothesis.fill_(refiner.trusting)
+        else:
+            tokens = chunk.rollouts(generator)
+            decoded, hypothesis = competition(tokens, chunk.predicted, clean, camera, n, groups, generator)
         return decoded, clean, camera, n, groups, hypothesis
 
     refiner.requires_grad_(True).train()

@@ -81,18 +81,18 @@ class RoundTrip(nn.Module):
         self._round_trip, self._refine = compiled(tokenizer, device), RefinerPrograms(refiner)
         self._decoder_loss, self._frame_loss = (compiled(f, device) for f in (reconstruction_loss, refined_loss))
 
-    def forward(self, clean: Tensor, noisy: Tensor, camera: Tensor, n: int, groups: Sequence[int]) -> Tensor:
+    def forward(
+        self, clean: Tensor, noisy: Tensor, camera: Tensor, n: int, groups: Sequence[int], hypothesis: Tensor
+    ) -> Tensor:
         """Of clips [B, 3, 33, H, W] as they were, as the tokenizer gets them, and as the refiner does.
 
-        n, groups  conditioning frames, and which groups after them are refined
-
-        The refiner's first hypothesis alone learns: what is known leaves nothing open.
+        n, groups   conditioning frames, and which groups after them are refined
+        hypothesis  that learns from each, int64 [B]: none that competes, as what is known leaves nothing open
         """
-        first = torch.zeros(len(clean), dtype=torch.int64, device=clean.device)
         with torch.autocast(clean.device.type, dtype=torch.bfloat16):
             decoded = self._round_trip(noisy)
         decoded = decoded.float()
-        refined, last = self._refine(decoded, camera, camera, n, groups, first)
+        refined, last = self._refine(decoded, camera, camera, n, groups, hypothesis)
         target = torch.cat([group_of(clean, n, group) for group in groups])
         frame_loss = self._frame_loss(refined, target, last, LOG_WEIGHT, STRUCTURE_WEIGHT)
         return DECODER_WEIGHT * self._decoder_loss(decoded, clean, n) + frame_loss
@@ -117,7 +117,7 @@ def round_trips(
     light = compiled(vary, device)
 
     @torch.no_grad()
-    def draw(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, int, list[int]]:
+    def draw(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, int, list[int], Tensor]:
         windows = clips.random_windows(batch, shares, generator)
         views = Views.random(batch, clips.size, generator)
         clean = light(resampled(clips.take(windows), views, sizes.frame_size))
@@ -125,7 +125,7 @@ def round_trips(
         n = 1 if torch.rand((), generator=generator) < FROM_AN_IMAGE else CONDITIONING_FRAMES
         groups = draw_groups(n, CLIP_FRAMES, generator)
         camera = noisy if torch.rand((), generator=generator) < NOISY_CAMERA else clean
-        return clean, noisy, camera, n, groups
+        return clean, noisy, camera, n, groups, refiner.sure(batch, generator)
 
     tokenizer.train()
     refiner.train()

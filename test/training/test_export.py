@@ -180,6 +180,7 @@ def test_the_same_weights_give_the_same_file_and_nearly_the_same_pixels(tmp_path
         export(tmp_path / name, refiner_files(refiner))
     assert (tmp_path / "one" / "refiner.jit").read_bytes() == (tmp_path / "other" / "refiner.jit").read_bytes()
     stored = torch.jit.load(str(tmp_path / "one" / "refiner.jit")).float()
+    assert (stored.hypotheses, stored.trusting) == (1, 0)
     decoded, camera = torch.rand(1, 3, 17, 32, 48), torch.rand(1, 3, 9, 40, 60)
     with torch.no_grad():
         assert (stored(decoded, camera) - refiner(decoded, camera)).abs().max() < 0.02

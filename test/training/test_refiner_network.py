@@ -87,6 +87,7 @@ def test_hypotheses_are_alike_until_they_are_set_apart_once():
         one.set_apart(seed=3)
         first = one(decoded, camera, 1)
         assert torch.equal(one(decoded, camera), guess) and not torch.equal(first, guess)
+        assert torch.equal(one(decoded, camera, one.trusting), guess), "it does not compete"
         one.set_apart(seed=4)  # they have begun to compete
         other.set_apart(seed=3)
         assert torch.equal(one(decoded, camera, 1), first) and torch.equal(other(decoded, camera, 1), first)
@@ -116,9 +117,16 @@ def test_the_hypotheses_that_a_batch_mixes_are_those_one_by_one_and_only_they_le
         assert not vectors.grad[0].any() and vectors.grad[1].any()
 
 
+def test_round_trips_alone_are_for_the_best_guess_and_for_the_one_that_trusts_the_tokens(refiner):
+    found = refiner.sure(40, torch.Generator().manual_seed(0))
+    assert found.dtype == torch.int64 and set(found.tolist()) == {0, HYPOTHESES - 1}
+    assert torch.equal(refiner.sure(40, torch.Generator().manual_seed(0)), found)
+    assert not Refiner(CHANNELS).sure(40, torch.Generator().manual_seed(0)).any(), "the only one is both"
+
+
 def test_its_program_says_how_many_hypotheses_it_has_and_gives_each_as_the_network_does(refiner):
     program = torch.jit.load(io.BytesIO(program_bytes(refiner)))
-    assert program.hypotheses == HYPOTHESES
+    assert (program.hypotheses, program.trusting) == (HYPOTHESES, HYPOTHESES - 1)
     decoded, camera = pictures(17, 32, 48, 6), pictures(9, 40, 60, 7)
     with torch.no_grad():
         for number in range(HYPOTHESES):

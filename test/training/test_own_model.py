@@ -1,0 +1,55 @@
+"""What the refiner of a model of our own sizes is trained on: few windows rolled out, many more as round trips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from cosmos_ros.training import own_model
+from cosmos_ros.training.own_model import OwnModel
+from cosmos_ros.training.rollouts import CHUNK, SAMPLES, TRIPS, Chunk
+from cosmos_ros.training.run import Options
+from cosmos_ros.training.sizes import Sizes, TokenizerSizes
+
+SIZES = Sizes(
+    frame_size=(32, 48),
+    tokenizer=TokenizerSizes((4, 6), (1, 1), (1, 1), (4, 3)),
+    layers=1,
+    width=16,
+    heads=2,
+    key_value_heads=1,
+    ffn_hidden=16,
+    refiner_channels=(4, 4, 4, 4),
+)
+
+
+def chunk_of(seed: int, samples: int) -> Chunk:
+    true = torch.zeros(CHUNK, *SIZES.latent_shape, dtype=torch.int32)
+    return Chunk(seed, true, true.expand(samples, *true.shape), torch.zeros(CHUNK, dtype=torch.int64), 9)
+
+
+@pytest.mark.parametrize("n_rolled_out", [1, 3])
+def test_each_rank_has_windows_of_its_own_and_more_of_them_for_round_trips(monkeypatch, n_rolled_out):
+    found: list[list[Chunk]] = []
+    monkeypatch.setattr(own_model, "load_transformer", lambda *_, **__: None)
+    monkeypatch.setattr(own_model, "roll_out", lambda *args: [chunk_of(seed, SAMPLES) for seed in args[4]])
+    monkeypatch.setattr(own_model, "round_trips_of", lambda *args: [chunk_of(seed, 0) for seed in args[2]])
+    monkeypatch.setattr(own_model, "refined_rollouts", lambda *args: found.append(args[2]))
+    told: list[dict] = []
+    journal = SimpleNamespace(note=lambda _stage, **figures: told.append(figures))
+    unfinished = SimpleNamespace(state={}, cached=lambda _name, make: make())
+    corpus = SimpleNamespace(store=None, shares={})
+    options = Options({"refiner": 1}, {}, 0, n_rolled_out * CHUNK * SAMPLES, None, 0, 0)
+    for rank in range(2):
+        ranks = SimpleNamespace(rank=rank, device=torch.device("cpu"), wait=lambda: None)
+        OwnModel(Path("unused"), SIZES, options, ranks, unfinished, journal).recipe("refiner", corpus)
+    for chunks in found:
+        assert [chunk.is_rolled_out for chunk in chunks].count(True) == n_rolled_out
+        assert len(chunks) == n_rolled_out * (1 + TRIPS)
+    seeds = [chunk.seed for chunks in found for chunk in chunks]
+    assert len(set(seeds)) == len(seeds) == 2 * n_rolled_out * (1 + TRIPS)
+    windows, trips = n_rolled_out * CHUNK, n_rolled_out * CHUNK * TRIPS
+    assert told == [{"windows": windows, "of_each": SAMPLES, "round_trips": trips}] * 2
