@@ -150,7 +150,7 @@ def _tables(records: Sequence[Mapping]) -> dict[str, dict[str, np.ndarray]]:
     def table(curve: Callable[[Mapping, str], np.ndarray]) -> dict[str, np.ndarray]:
         return {metric: np.stack([curve(record, metric) for record in records]) for metric in metrics}
 
-    tables = {"model": table(_average_of_samples)}
+    tables = {"model": table(_one_sample)}
     if len(records[0]["samples"]) > 1:
         tables["model_mean_of_n"] = table(lambda record, metric: _array(record["mean_of_samples"][metric]))
         tables["model_best_of_n"] = table(_best_of_samples)
@@ -177,9 +177,14 @@ def _frechet_video_distances(records: Sequence[Mapping]) -> dict[str, float | No
     return {row: _number(frechet_distance(of_row, truth)) for row, of_row in features.items()}
 
 
-def _average_of_samples(record: Mapping, metric: str) -> np.ndarray:
-    """The mean of the samples' curves: what one sample can expect."""
-    return _mean(np.stack([_array(sample[metric]) for sample in record["samples"]]), axis=0)
+def _one_sample(record: Mapping, metric: str) -> np.ndarray:
+    """The mean of the curves of those samples that are refined as the first is: what that one can expect.
+
+    Other hypotheses of a refiner are alternatives, which are worse guesses each by itself.
+    """
+    samples = record["samples"]
+    alike = [sample for sample in samples if sample["hypothesis"] == samples[0]["hypothesis"]]
+    return _mean(np.stack([_array(sample[metric]) for sample in alike]), axis=0)
 
 
 def _best_of_samples(record: Mapping, metric: str) -> np.ndarray:

@@ -218,6 +218,7 @@ def _measured(
             measure.row(decoded_camera, rollout.frames)
             | {
                 "seed": rollout.seed,
+                "hypothesis": rollout.decoding.hypothesis,
                 "failures": _listed(found),
                 "modified_by_guards": [
                     decision.guard for decision in rollout.guardrail.decisions if decision.verdict is Verdict.MODIFIED

@@ -20,7 +20,9 @@ def curves(psnr: float, sampson: float | None = 0.2) -> dict:
     }
 
 
-def record(i: int, model: list[float], floor: float = 20.0, failing: bool = False, false: bool = False) -> dict:
+def record(
+    i: int, model: list[float], floor: float = 20.0, failing: bool = False, false: bool = False, hypotheses: int = 1
+) -> dict:
     failure = [{"kind": "sudden_object", "frame": 2, "detail": "x"}]
     return {
         "key": f"000-{i}",
@@ -28,7 +30,13 @@ def record(i: int, model: list[float], floor: float = 20.0, failing: bool = Fals
         "moving_share": 0.1 * i,
         "mean_of_samples": curves(sum(model) / len(model) + 1),
         "samples": [
-            curves(psnr) | {"seed": s, "failures": failure if failing else [], "modified_by_guards": []}
+            curves(psnr)
+            | {
+                "seed": s,
+                "hypothesis": s % hypotheses,
+                "failures": failure if failing else [],
+                "modified_by_guards": [],
+            }
             for s, psnr in enumerate(model)
         ],
         "repeat_last_frame": curves(floor, sampson=None),
@@ -73,6 +81,12 @@ def test_mean_of_n_and_best_of_n():
     assert rows["model_mean_of_n"]["psnr"]["mean"] == pytest.approx((24.0 + 23.0) / 2 - 1.5)
     assert rows["model_best_of_n"]["psnr"]["mean"] == pytest.approx((26.0 + 25.0) / 2 - 1.5)
     assert rows["model_best_of_n"]["motion_error"]["mean"] == pytest.approx((1 / 26 + 1 / 25) / 2, abs=1e-6)
+
+
+def test_what_one_sample_can_expect_is_told_by_those_that_the_same_hypothesis_refines():
+    summary = summarise([record(0, [20.0, 26.0, 23.0, 5.0], hypotheses=2)])
+    assert summary["rows"]["model"]["psnr"]["mean"] == pytest.approx((20.0 + 23.0) / 2 - 1.5)
+    assert summary["rows"]["model_best_of_n"]["psnr"]["mean"] == pytest.approx(26.0 - 1.5)
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,9 @@ def record(i: int) -> dict:
         "conditioning_stamps_ns": [10**9 * i],
         "moving_share": 0.25,
         "mean_of_samples": curves(23.0),
-        "samples": [curves(21.5 + i) | {"seed": 0, "failures": [failure] * (i == 2), "modified_by_guards": []}],
+        "samples": [
+            curves(21.5 + i) | {"seed": 0, "hypothesis": 0, "failures": [failure] * (i == 2), "modified_by_guards": []}
+        ],
         "repeat_last_frame": curves(20.0),
         "constant_flow": curves(21.0),
         "tokenizer_round_trip": curves(30.0) | {"failures": []},
