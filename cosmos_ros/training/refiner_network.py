@@ -126,7 +126,7 @@ class Refiner(nn.Module):
 
     @torch.jit.unused
     def sure(self, n: int, generator: torch.Generator) -> Tensor:
-        """Who learns from n round trips where there are no rollouts, number 0 or the trusting one by lot: int64 [n]."""
+        """Who learns from n round trips where rollouts are few, number 0 or the trusting one by lot: int64 [n]."""
         return (self.trusting * torch.randint(2, (n,), generator=generator)).to(self.exit.weight.device)
 
     def forward(self, decoded: Tensor, conditioning: Tensor, hypothesis: int = 0) -> Tensor:

@@ -218,14 +218,16 @@ def refined_rollouts(
     chunks  of which those without rollouts are for round trips
     seed    of what hypotheses begin with that have not competed yet
 
-    From round trips the trusting hypothesis learns, from rollouts all others do. Where there are no rollouts, number 0
-    learns from round trips too; where there are no round trips, the trusting one learns nothing.
+    From round trips the trusting hypothesis learns, from rollouts all others do. Where few windows are rolled out, or
+    none, number 0 learns from round trips too; where there are no round trips, the trusting one learns nothing.
     """
     device = windows.clips.device
     rolled_out = [chunk for chunk in chunks if chunk.is_rolled_out]
     trips = [chunk for chunk in chunks if not chunk.is_rolled_out]
     if rolled_out:
         refiner.set_apart(seed)
+    # Number 0 would learn by heart the few windows of a model whose rollouts take long.
+    are_few = len(trips) > TRIPS * len(rolled_out)
     competition = Competition(refiner, decode, windows.frame_size)
 
     @torch.no_grad()
@@ -239,7 +241,7 @@ def refined_rollouts(
         groups = draw_groups(n, CLIP_FRAMES, generator)
         if is_trip:
             decoded, hypothesis = decode(chunk.true.long()), refiner.sure(len(clean), generator)
-            if rolled_out:  # of which number 0 learns
+            if not are_few:
                 hypothesis.fill_(refiner.trusting)
         else:
             tokens = chunk.rollouts(generator)

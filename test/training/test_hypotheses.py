@@ -12,7 +12,7 @@ from cosmos_ros.training.hypotheses import Competition
 from cosmos_ros.training.loop import Recipe
 from cosmos_ros.training.losses import log_errors
 from cosmos_ros.training.refiner_network import Refiner
-from cosmos_ros.training.rollouts import TRIP_SHARE, Chunk, RefinedRollout, refined_rollouts
+from cosmos_ros.training.rollouts import TRIP_SHARE, TRIPS, Chunk, RefinedRollout, refined_rollouts
 
 SIZE, CAMERA = (32, 48), (48, 72)
 RIVALS, SAMPLES = 3, 4
@@ -182,6 +182,11 @@ def test_from_round_trips_the_trusting_one_learns_and_from_rollouts_all_others(o
 def test_without_rollouts_the_best_guess_learns_from_round_trips_as_the_trusting_one_does(windows):
     found = learners(stage(refiner_of(), rolled_out=0, trips=2, windows=windows), seeds=12)
     assert all(is_true for is_true, _ in found) and set().union(*(who for _, who in found)) == {0, TRUSTING}
+
+
+def test_where_few_windows_are_rolled_out_the_best_guess_learns_from_round_trips_too():
+    found = learners(stage(refiner_of(), rolled_out=1, trips=TRIPS + 1), seeds=40)
+    assert set().union(*(who for is_true, who in found if is_true)) == {0, TRUSTING}
 
 
 def test_without_round_trips_the_trusting_one_learns_nothing(of_each_rival_some):
