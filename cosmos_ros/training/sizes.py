@@ -39,11 +39,11 @@ class TokenizerSizes:
         _make_tuples(self, "channels", "encoder_blocks", "decoder_blocks", "levels")
         if not len(self.channels) == len(self.encoder_blocks) == len(self.decoder_blocks) >= 2:
             raise SettingError("channels, encoder_blocks and decoder_blocks need one number per level, two or more")
-        blocks = self.encoder_blocks + self.decoder_blocks
-        if not (_are_whole(self.channels) and _are_whole(blocks, 0) and self.levels and _are_whole(self.levels, 2)):
+        positive = self.channels + self.encoder_blocks + self.decoder_blocks
+        if not (_are_whole(positive) and self.levels and _are_whole(self.levels, 2)):
             raise SettingError(
-                "channels must be positive whole numbers, levels whole numbers from 2 on, and encoder_blocks and "
-                f"decoder_blocks from 0 on; got {self}"
+                "channels, encoder_blocks and decoder_blocks must be positive whole numbers, and levels whole numbers "
+                f"from 2 on; got {self}"
             )
 
     @property
