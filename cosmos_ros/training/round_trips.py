@@ -21,7 +21,7 @@ from cosmos_ros.training.tokenizer_network import VideoTokenizer
 
 RATE = 8e-4
 DECODER_WEIGHT = 0.6
-LOG_WEIGHT = 0.1
+LOG_WEIGHT = 0.2
 STRUCTURE_WEIGHT = 0.08
 FROM_AN_IMAGE = 0.15  # share of steps in which one frame is the condition
 NOISY_CAMERA = 0.25  # share of steps in which the refiner sees the noise as well

@@ -58,7 +58,7 @@ class TokenizerSizes:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Everything that a model directory is made by. The defaults are the model that ships, its hypotheses apart.
+    """Everything that a model directory is made by. The defaults are the model that ships.
 
     frame_size  (height, width) of the model's frames, pixels; multiples of 16 and of a token
     frame_rate  Hz, at which clips are picked from recordings, and the model's own
