@@ -26,6 +26,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
+from cosmos_ros.commands.train import STAGES
 from cosmos_ros.training.checkpoint import Unfinished
 from cosmos_ros.training.datasets.clips import STORED_TIMES_THE_MODEL, ClipStore
 from cosmos_ros.training.datasets.corpus import Corpus
@@ -37,9 +38,9 @@ from cosmos_ros.training.robots.models import robot_models
 from cosmos_ros.training.run import Options
 from cosmos_ros.training.sizes import Sizes, TokenizerSizes
 
-STAGES = ("tokenizer", "world-model", "refiner")
 TIMED = 30  # steps
 COMPILED = 24  # steps, of which some begin from an image and some are round trips
+COMPILED_ROLLOUTS = 640
 TINY = Sizes(
     frame_size=(32, 48),
     tokenizer=TokenizerSizes(channels=(16, 16), encoder_blocks=(1, 1), decoder_blocks=(1, 1)),
@@ -72,14 +73,13 @@ def compile_stages(sizes: Sizes, options: Options, device: str) -> None:
     for _ in range(4):
         store.add(torch.randint(256, (50, height, width, 3), dtype=torch.uint8), "recorded")
     films = SimpleNamespace(store=store, shares={"recorded": 1.0}, held_out=store.take(store.spread_windows(1)).cpu())
-    few = replace(
-        options, init=None, windows=options.batches["world-model"], rollouts=640 if options.windows > 1000 else 32
-    )
+    n_steps, n_rollouts = (COMPILED, COMPILED_ROLLOUTS) if ranks.device.type == "cuda" else (1, 1)
+    few = replace(options, init=None, windows=options.batches["world-model"], rollouts=n_rollouts)
     with tempfile.TemporaryDirectory() as folder:
         model, _ = own_model(Path(folder), sizes, few, ranks)
         for stage in STAGES:
             recipe = model.recipe(stage, films)  # type: ignore[arg-type]
-            for step in range(COMPILED if ranks.device.type == "cuda" else 1):
+            for step in range(n_steps):
                 recipe.loss(*recipe.draw(keyed(0, stage, step, 0))).backward()
 
 

@@ -240,9 +240,9 @@ def refined_rollouts(
         camera = noisy if torch.rand((), generator=generator) < NOISY_CAMERA else clean
         groups = draw_groups(n, CLIP_FRAMES, generator)
         if is_trip:
-            decoded, hypothesis = decode(chunk.true.long()), refiner.sure(len(clean), generator)
-            if not are_few:
-                hypothesis.fill_(refiner.trusting)
+            decoded, n_windows = decode(chunk.true.long()), len(clean)
+            trusting = torch.full((n_windows,), refiner.trusting, device=device)
+            hypothesis = refiner.sure(n_windows, generator) if are_few else trusting
         else:
             tokens = chunk.rollouts(generator)
             decoded, hypothesis = competition(tokens, chunk.predicted, clean, camera, n, groups, generator)
