@@ -12,6 +12,7 @@ from cosmos_ros.other_settings import differences
 
 SETTINGS_FILE, WINDOWS = "settings.json", "windows"
 RESULT_FILES = ("metrics.json", "windows.csv", "timing.json", "report.html")
+AGAIN = "delete it and go on with --resume"  # which measures that window again
 
 
 class OtherEvaluation(Exception):
@@ -36,7 +37,7 @@ class Store:
                 f"{folder} holds files of somebody else that would be overwritten ({', '.join(strangers)}): "
                 "choose another --out"
             )
-        if known.exists() and self.keys():
+        if known.exists() and self._records():
             if not resume:
                 raise OtherEvaluation(f"{held}: go on with --resume, or choose another --out")
             if differing := differences(_read(known, "choose another --out"), settings):
@@ -44,24 +45,32 @@ class Store:
         write_whole(known, json.dumps(settings, indent=1, sort_keys=True))
 
     def keep(self, outcome: Outcome) -> None:
-        """The record last: a window counts as done when its record is there."""
+        """The record last: what is there of a window whose keeping was cut off does not count."""
         if outcome.pictures:
-            write_whole(self._windows / f"{outcome.key}.pictures.json", outcome.pictures)
+            write_whole(self._pictures(outcome.key), outcome.pictures)
         write_whole(self._windows / f"{outcome.key}.json", json.dumps(outcome.record, sort_keys=True))
 
     def keys(self) -> set[str]:
-        return {file.stem for file in self._records()}
+        """Of the windows that are done: all that was kept of them is there. The others are to be measured again."""
+        return {record["key"] for record in self._done()}
 
     def records(self) -> list[dict]:
-        """Of all windows, in the order of bags and times."""
-        records = [_read(file, "delete it and go on with --resume") for file in self._records()]
-        return sorted(records, key=lambda record: (record["key"].split("-")[0], record["time_ns"], record["key"]))
+        """Of all windows that are done, in the order of bags and times."""
+        return sorted(self._done(), key=lambda record: (record["key"].split("-")[0], record["time_ns"], record["key"]))
 
     def pictures(self, key: str) -> dict:
-        return _read(self._windows / f"{key}.pictures.json", "delete that window's files and go on with --resume")
+        return _read(self._pictures(key), AGAIN)
+
+    def _done(self) -> list[dict]:
+        """A window that was measured has pictures; one that was refused has none."""
+        records = (_read(file, AGAIN) for file in self._records())
+        return [record for record in records if "samples" not in record or self._pictures(record["key"]).exists()]
 
     def _records(self) -> list[Path]:
         return [file for file in self._windows.glob("*.json") if not file.name.endswith(".pictures.json")]
+
+    def _pictures(self, key: str) -> Path:
+        return self._windows / f"{key}.pictures.json"
 
 
 def _strangers(folder: Path, schema: str, results: tuple[str, ...]) -> list[str]:

@@ -12,7 +12,12 @@ SETTINGS = {"schema": "cosmos_ros/evaluation/2", "seed": 0}
 
 def outcome(bag: int, time_ns: int) -> Outcome:
     key = f"{bag:03d}-{time_ns}"
-    return Outcome(key, {"key": key, "time_ns": time_ns}, '{"camera": []}')
+    return Outcome(key, {"key": key, "time_ns": time_ns, "samples": []}, '{"camera": []}')
+
+
+def refused(bag: int, time_ns: int) -> Outcome:
+    key = f"{bag:03d}-{time_ns}"
+    return Outcome(key, {"key": key, "time_ns": time_ns, "refused": {"code": "BLOCKED_VIDEO"}}, "")
 
 
 def test_windows_come_back_in_the_order_of_bags_and_times(tmp_path):
@@ -22,6 +27,18 @@ def test_windows_come_back_in_the_order_of_bags_and_times(tmp_path):
     again = Store(tmp_path / "out", SETTINGS, resume=True)
     assert [record["key"] for record in again.records()] == ["000-20", "000-100", "001-5"]
     assert again.keys() == {"000-20", "000-100", "001-5"} and again.pictures("001-5") == {"camera": []}
+
+
+def test_a_window_without_its_pictures_is_not_done_unless_it_was_refused_and_has_none(tmp_path):
+    store = Store(tmp_path / "out", SETTINGS, resume=False)
+    for each in (outcome(0, 20), outcome(0, 30), refused(0, 40)):
+        store.keep(each)
+    (tmp_path / "out" / "windows" / "000-20.pictures.json").unlink()
+    again = Store(tmp_path / "out", SETTINGS, resume=True)
+    assert again.keys() == {"000-30", "000-40"}
+    assert [record["key"] for record in again.records()] == ["000-30", "000-40"], "a report of what is whole"
+    again.keep(outcome(0, 20))
+    assert again.keys() == {"000-20", "000-30", "000-40"}
 
 
 @pytest.mark.parametrize("content", ["{cut off", "[]", ""])
