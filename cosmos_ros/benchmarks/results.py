@@ -57,7 +57,7 @@ class BenchmarkResults:
         """All files, from what the store holds; returns the summary. Raises OSError."""
         asked = self._of_these(store.keys())
         records = [record for record in store.records() if record["key"] in asked]
-        summary = summarise_clips(records)
+        summary, table = summed_up(records)
         # Except for `time`, the same inputs give the same file; what differs from run to run goes to timing.json.
         content = {
             **self._settings,
@@ -70,7 +70,7 @@ class BenchmarkResults:
         timing = timing_of(self.seconds)
         contents = (
             json.dumps(content, indent=1, allow_nan=False),
-            numbers_csv(records),
+            table,
             json.dumps(timing, indent=1),
             self._report(content, timing, store, trouble),
         )
@@ -112,6 +112,11 @@ class BenchmarkResults:
             table = tables_of(self._benchmark, part, "video" if int(n) > 1 else "image")[0]
             lines += [f"  {line.label}: {_words(table.columns, line.cells)}" for line in table.lines]
         return lines
+
+
+def summed_up(records: list[dict]) -> tuple[dict, str]:
+    """The summary and windows.csv. Raises KeyError where a record lacks what they need."""
+    return summarise_clips(records), numbers_csv(records)
 
 
 def tables_of(benchmark: Benchmark, summary: Mapping, conditioning: str) -> list[Table]:

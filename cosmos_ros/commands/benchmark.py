@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cosmos_ros.benchmarks.catalogue import BENCHMARKS, benchmark
 from cosmos_ros.benchmarks.evaluator import BenchmarkSettings, ClipEvaluator
-from cosmos_ros.benchmarks.results import RESULT_FILES, SCHEMA, BenchmarkResults
+from cosmos_ros.benchmarks.results import RESULT_FILES, SCHEMA, BenchmarkResults, summed_up
 from cosmos_ros.benchmarks.sam2 import WEIGHTS, Sam2
 from cosmos_ros.benchmarks.simulated_set import Filming, SimulatedSet
 from cosmos_ros.benchmarks.sources import Recorded, Simulated
@@ -142,7 +142,7 @@ class BenchmarkRun:
             "top_p": drawn.top_p,
             **{each.name: getattr(model, each.name) for each in settings_of(ForesightConfig) if each.decides},
         }
-        self._store = Store(args.out, settings, args.resume, RESULT_FILES)
+        self._store = Store(args.out, settings, args.resume, RESULT_FILES, summed_up)
         self._results = BenchmarkResults(
             args.out,
             self._benchmark,

@@ -15,7 +15,7 @@ from cosmos_ros.errors import ForesightError, SettingError
 from cosmos_ros.evaluation.cluster import connected
 from cosmos_ros.evaluation.measure import Outcome, Settings, WindowEvaluator
 from cosmos_ros.evaluation.recorded import Choice, RecordedWindows
-from cosmos_ros.evaluation.results import SCHEMA, Results, describe_bag, describe_model
+from cosmos_ros.evaluation.results import SCHEMA, Results, describe_bag, describe_model, summed_up
 from cosmos_ros.evaluation.running import Spread, measure_all
 from cosmos_ros.evaluation.store import OtherEvaluation, Store
 from cosmos_ros.files import check_folder
@@ -138,7 +138,7 @@ class Evaluation:
                 if getattr(args, name)
             },
         }
-        self._store = Store(args.out, settings, args.resume)
+        self._store = Store(args.out, settings, args.resume, summarise=summed_up)
         self._results = Results(args.out, settings, datetime.now(timezone.utc))
         self._done = self._store.keys()
         self._recorded = RecordedWindows(

@@ -102,25 +102,32 @@ def evaluate_surprise(args: argparse.Namespace) -> int:
         "bags": [describe_bag(Path(bag)) for bag in args.bags],
         "watching": {name: value for name, value in asdict(watching.settings).items() if name != "foresight"},
     }
-    store = Store(args.out, settings, args.resume, (RESULT,))
+
+    def labelled(records: Sequence[dict]) -> list[tuple[dict, list[Interval]]]:
+        return [(record, [each for each in intervals if each.recording == record["bag"]]) for record in records]
+
+    def rows_of(records: Sequence[dict]) -> dict[str, dict]:
+        rows = {}
+        for row, nominal in ((MODEL, calibration.model), (FLOOR, calibration.floor)):
+            watched = [
+                alarms_in(
+                    record,
+                    row,
+                    nominal,
+                    limits[row],
+                    Alarm(config.surprise_frames, config.surprise_clear_after),
+                    own,
+                )
+                for record, own in labelled(records)
+            ]
+            rows[row] = summarise(watched, watching.settings.frame_rate)
+        return rows
+
+    store = Store(args.out, settings, args.resume, (RESULT,), rows_of)
     status, trouble = watching.run(store.keep, store.keys(), "evaluating")
     records = store.records()
-    labelled = [(record, [each for each in intervals if each.recording == record["bag"]]) for record in records]
-    rows = {}
-    for row, nominal in ((MODEL, calibration.model), (FLOOR, calibration.floor)):
-        watched = [
-            alarms_in(
-                record,
-                row,
-                nominal,
-                limits[row],
-                Alarm(config.surprise_frames, config.surprise_clear_after),
-                own,
-            )
-            for record, own in labelled
-        ]
-        rows[row] = summarise(watched, watching.settings.frame_rate)
-    _tell_unseen(labelled)
+    rows = rows_of(records)
+    _tell_unseen(labelled(records))
     result = {
         **settings,
         "complete": not trouble,

@@ -41,7 +41,7 @@ class Results:
     def write(self, store: Store, trouble: str) -> dict:
         """All files, from what the store holds; returns the summary. Raises OSError."""
         records = store.records()
-        summary = summarise(records)
+        summary, table = summed_up(records)
         # Except for `time`, the same inputs give the same file; what differs from run to run goes to timing.json.
         metrics = {
             **self._settings,
@@ -52,13 +52,18 @@ class Results:
         timing = timing_of(self.seconds)
         contents = (
             json.dumps(metrics, indent=1, allow_nan=False),
-            windows_csv(records),
+            table,
             json.dumps(timing, indent=1),
             render(metrics, timing, store.pictures, trouble),
         )
         for name, content in zip(RESULT_FILES, contents, strict=True):
             write_whole(self._folder / name, content)
         return summary
+
+
+def summed_up(records: list[dict]) -> tuple[dict, str]:
+    """The summary and windows.csv. Raises KeyError where a record lacks what they need."""
+    return summarise(records), windows_csv(records)
 
 
 def circumstances(

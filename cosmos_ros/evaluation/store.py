@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,20 @@ class OtherEvaluation(Exception):
 class Store:
     """windows/<key>.json and windows/<key>.pictures.json of every evaluated window, and settings.json.
 
-    settings  what decides the numbers; going on with others would mix two evaluations
-    results   files that will be written beside them
+    settings   what decides the numbers; going on with others would mix two evaluations
+    results    files that will be written beside them
+    summarise  what the records are kept for: the KeyError that it raises of one tells that another release measured it
     Raises OtherEvaluation, OSError.
     """
 
-    def __init__(self, folder: Path, settings: dict, resume: bool, results: tuple[str, ...] = RESULT_FILES) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: dict,
+        resume: bool,
+        results: tuple[str, ...] = RESULT_FILES,
+        summarise: Callable[[list[dict]], object] = list,
+    ) -> None:
         self.folder = folder
         self._windows = folder / WINDOWS
         held = f"{folder} holds a previous {settings['schema'].split('/')[1]}"  # evaluation or benchmark
@@ -42,6 +51,14 @@ class Store:
                 raise OtherEvaluation(f"{held}: go on with --resume, or choose another --out")
             if differing := differences(_read(known, "choose another --out"), settings):
                 raise OtherEvaluation(f"{held} with other settings ({differing}): choose another --out")
+            try:
+                for record in self.records():  # one by one: of so few windows no intervals are computed
+                    summarise([record])
+            except KeyError as error:
+                raise OtherEvaluation(
+                    f"{held} that another release began: its records have no {error}, which is needed now; "
+                    "choose another --out"
+                ) from error
         write_whole(known, json.dumps(settings, indent=1, sort_keys=True))
 
     def keep(self, outcome: Outcome) -> None:

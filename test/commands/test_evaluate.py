@@ -122,6 +122,18 @@ def test_results_are_neither_overwritten_nor_mixed(evaluate, bag, whole, tmp_pat
     assert status == 1 and "other settings (seed was 0, is 5 now)" in said and metrics == metrics_of(whole)
 
 
+def test_an_evaluation_that_another_release_began_is_refused_in_words(evaluate, bag, whole, tmp_path):
+    """One that did not note yet by which hypothesis a sample was refined."""
+    shutil.copytree(whole, tmp_path / "out")
+    file = min((tmp_path / "out" / "windows").glob("*[0-9].json"))
+    record = json.loads(file.read_text())
+    del record["samples"][0]["hypothesis"]
+    file.write_text(json.dumps(record))
+    status, metrics, said = evaluate(bag, options=("--resume",))
+    assert status == 1 and metrics == metrics_of(whole), "nothing of it was changed"
+    assert "that another release began: its records have no 'hypothesis', which is needed now; choose another" in said
+
+
 @pytest.mark.parametrize("name", ["report.html", "metrics.json", "settings.json"])
 def test_files_of_somebody_else_are_not_overwritten(evaluate, bag, tmp_path, name):
     (tmp_path / "out").mkdir()

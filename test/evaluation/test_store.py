@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cosmos_ros.evaluation.measure import Outcome
+from cosmos_ros.evaluation.results import summed_up
 from cosmos_ros.evaluation.store import OtherEvaluation, Store
 
 SETTINGS = {"schema": "cosmos_ros/evaluation/2", "seed": 0}
@@ -18,6 +19,23 @@ def outcome(bag: int, time_ns: int) -> Outcome:
 def refused(bag: int, time_ns: int) -> Outcome:
     key = f"{bag:03d}-{time_ns}"
     return Outcome(key, {"key": key, "time_ns": time_ns, "refused": {"code": "BLOCKED_VIDEO"}}, "")
+
+
+def measured() -> dict:
+    """A window's record, as one of three steps."""
+    curves = {name: [20.0, 19.0, 18.0] for name in ("psnr", "moving_psnr", "ssim", "motion_error", "sampson")}
+    return {
+        "key": "000-20",
+        "bag": "drive",
+        "time_ns": 20,
+        "conditioning_stamps_ns": [10, 20],
+        "moving_share": 0.1,
+        "samples": [curves | {"seed": 0, "hypothesis": 0, "failures": [], "modified_by_guards": []}],
+        "repeat_last_frame": dict(curves),
+        "constant_flow": dict(curves),
+        "tokenizer_round_trip": curves | {"failures": []},
+        "truth": {"sampson": curves["sampson"], "failures": []},
+    }
 
 
 def test_windows_come_back_in_the_order_of_bags_and_times(tmp_path):
@@ -57,6 +75,38 @@ def test_what_a_folder_holds_is_called_what_it_is(tmp_path, kind):
     Store(tmp_path / "out", settings, resume=False).keep(outcome(0, 20))
     with pytest.raises(OtherEvaluation, match=f"holds a previous {kind}: go on with --resume"):
         Store(tmp_path / "out", settings, resume=False)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("samples", 0, "hypothesis"),
+        ("samples", 0, "moving_psnr"),
+        ("samples", 0, "modified_by_guards"),
+        ("constant_flow",),
+        ("tokenizer_round_trip", "failures"),
+        ("moving_share",),
+        ("conditioning_stamps_ns",),
+        ("time_ns",),
+    ],
+    ids=lambda path: path[-1],
+)
+def test_windows_of_a_release_that_did_not_measure_yet_what_the_summary_needs_are_refused(tmp_path, path):
+    record = measured()
+    store = Store(tmp_path / "out", SETTINGS, resume=False)
+    store.keep(Outcome(record["key"], record, "{}"))
+    Store(tmp_path / "out", SETTINGS, resume=True, summarise=summed_up)
+    *into, lacking = path
+    part = record
+    for name in into:
+        part = part[name]
+    del part[lacking]
+    store.keep(Outcome("000-20", record, "{}"))
+    with pytest.raises(
+        OtherEvaluation,
+        match=f"a previous evaluation that another release began: .* have no '{lacking}', .*; choose another --out",
+    ):
+        Store(tmp_path / "out", SETTINGS, resume=True, summarise=summed_up)
 
 
 def test_a_folder_of_other_settings_or_of_somebody_else_is_refused(tmp_path):
