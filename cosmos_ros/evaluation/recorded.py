@@ -11,7 +11,7 @@ from cosmos_ros.errors import UnevenFrames
 from cosmos_ros.evaluation.measure import moving_share
 from cosmos_ros.progress_bar import ProgressBar
 from cosmos_ros.recordings.opening import open_recording
-from cosmos_ros.recordings.recording import BadRecording, Recording
+from cosmos_ros.recordings.recording import BadRecording, Recording, first_of
 from cosmos_ros.recordings.windows import Plan, Skipped, Window, WindowMaker
 
 OTHER_RATE = "--frame-rate HZ picks frames, and predicts, at another rate"
@@ -70,18 +70,18 @@ class RecordedWindows:
 
     def why_none(self) -> str:
         """Why there was no window, from what was said of the recordings."""
-        if errors := [bag["error"] for bag in self._bags if "error" in bag]:
-            return f"nothing could be evaluated: {errors[0]}"
+        remarks = first_of([remark for bag in self._bags if (remark := _remark(bag))])
+        if any("error" in bag for bag in self._bags):
+            return f"nothing could be evaluated: {remarks}"
         if self._skipped:
             skip = self._skipped[0]
             remedy = f"; {OTHER_RATE}" if skip["reason"] == UnevenFrames.code else ""
             return (
                 f"nothing could be evaluated: all {len(self._skipped)} windows were skipped; {skip['message']}{remedy}"
             )
-        remarks = [f"; {bag['name']}: {remark}" for bag in self._bags for remark in (*bag["losses"], *bag["notes"])]
         return (
             f"nothing could be evaluated: a window needs {self._plan.span_s:.2f} s of unbroken images, and no "
-            f"recording has them; {OTHER_RATE}{''.join(remarks[:3])}"
+            f"recording has them; {OTHER_RATE}{remarks and '; '}{remarks}"
         )
 
     def _windows_of(self, recording: Recording, topic: str, index: int) -> Iterator[Window]:
@@ -117,3 +117,11 @@ class RecordedWindows:
         """Windows that an unbroken recording of this length holds."""
         spare = (recording.duration or 0.0) - self._plan.span_s
         return max(0, 1 + int(spare / self._plan.every_s)) if spare >= 0 else 0
+
+
+def _remark(bag: dict) -> str:
+    """What was said of a recording, the last of it: many cuts, or gaps, are alike. Empty where there is nothing."""
+    if "error" in bag:
+        return bag["error"]
+    said = [*bag["losses"], *bag["notes"]][-3:]
+    return f"{bag['name']}: {', '.join(said)}" if said else ""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cosmos_ros.frame_buffer import StampedFrame
 from cosmos_ros.images import MAX_PIXELS
 from cosmos_ros.reading import reading
+
+NAMED = 10  # of recordings with which something is wrong: there may be thousands
 
 
 class BadRecording(Exception):
@@ -48,6 +50,12 @@ class Recording(ABC):
 
     @abstractmethod
     def _frames(self, topic: str) -> Iterator[StampedFrame]: ...
+
+
+def first_of(remarks: Sequence[str]) -> str:
+    """What is said of many recordings, in one sentence: of the first of them, and how many others there are."""
+    more = [f"and {len(remarks) - NAMED} more"] if len(remarks) > NAMED else []
+    return "; ".join([*remarks[:NAMED], *more])
 
 
 def bad_recording(path: Path) -> contextlib.AbstractContextManager[None]:

@@ -1,13 +1,17 @@
 """Bags as films for training, picked as the live node picks its clips."""
 
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from cosmos_ros.paths import share_directory
+from cosmos_ros.training.datasets.corpus import Corpus
 from cosmos_ros.training.datasets.recorded import BadFootage, Recordings, films, split, split_single
+from cosmos_ros.training.ranks import Ranks
 
 BAG = share_directory() / "data" / "sample_bag"
 SIZE = (48, 80)
@@ -68,8 +72,30 @@ def test_a_topic_that_is_not_there_is_said():
 def test_a_recording_that_gives_nothing_says_why():
     recordings = Recordings([BAG, Path("/nowhere")], SIZE, 10.0)
     assert [film.shape for film in recordings[0]] == [(81, *SIZE, 3)]
-    with pytest.raises(BadFootage, match="/nowhere does not exist"):
-        recordings[1]
+    bad = recordings[1]
+    assert isinstance(bad, BadFootage) and "/nowhere does not exist" in str(bad)
+
+
+def corpus(bags: list[Path], held_out: list[Path]) -> Corpus:
+    framing, ranks = SimpleNamespace(frame_size=SIZE, frame_rate=10.0), Ranks(0, 1, torch.device("cpu"))
+    return Corpus(bags, held_out, "", 0, 0.0, framing, ranks, n_workers=1)
+
+
+def test_all_recordings_that_give_nothing_are_named_at_once(tmp_path, write_bag, moving_scene):
+    stamps = [1_700_000_000_000_000_000 + i * 100_000_000 for i in range(20)]
+    short = [write_bag(tmp_path / name, moving_scene(20, 32, 48), stamps) for name in ("short0", "short1", "short2")]
+    with pytest.raises(BadFootage) as refusal:
+        corpus([short[0], BAG, short[1]], held_out=[short[2]])
+    why = "gives nothing to train on: it is shorter than 3.2 s, what 33 frames at 10 Hz take"
+    assert str(refusal.value) == "; ".join(f"{bag} {why}" for bag in short)
+
+
+def test_of_very_many_recordings_that_give_nothing_the_first_are_named_and_the_others_counted():
+    bags = [Path(f"/nowhere/{i:02d}") for i in range(13)]
+    with pytest.raises(BadFootage) as refusal:
+        corpus(bags[:-1], held_out=bags[-1:])
+    assert re.findall(r"/nowhere/\d\d", str(refusal.value)) == list(map(str, bags[:10]))
+    assert str(refusal.value).endswith("; and 3 more")
 
 
 def test_recordings_are_split_whole_and_always_in_the_same_way():

@@ -11,9 +11,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from cosmos_ros.recordings.recording import first_of
 from cosmos_ros.training.datasets.clips import STORED_TIMES_THE_MODEL, ClipStore
 from cosmos_ros.training.datasets.loading import loaded
-from cosmos_ros.training.datasets.recorded import Recordings, split, split_single
+from cosmos_ros.training.datasets.recorded import BadFootage, Recordings, split, split_single
 from cosmos_ros.training.datasets.simulated import SimulatedEpisodes
 from cosmos_ros.training.ranks import Ranks
 from cosmos_ros.training.robots.models import RobotModel
@@ -78,7 +79,8 @@ class Corpus:
         before        of a run that goes on: how many each rank had simulated
         robots        that packages bring, to be seen in half of the simulated episodes
 
-        Raises BadFootage where a recording gives nothing to train on, NoOpenGL, RobotUnavailable, WorkerLost.
+        Raises BadFootage where recordings give nothing to train on, all of them in one; NoOpenGL, RobotUnavailable,
+        WorkerLost.
         """
         self._image_topic, self._framing, self._n_workers = image_topic, framing, n_workers
         self._robots = robots
@@ -120,20 +122,27 @@ class Corpus:
         }
 
     def _take_recordings(self, to_train: Sequence[Path], to_hold_out: Sequence[Path], held_out: ClipStore) -> None:
+        bad: list[str] = []
         if to_train == to_hold_out and to_train:
-            (films,) = self._recorded(to_train)
-            kept, end = split_single(films)
-            _add(self.store, kept, "recorded")
-            _add(held_out, end, "recorded")
-            return
-        for films in self._recorded(to_train):
-            _add(self.store, films, "recorded")
-        for films in self._recorded(to_hold_out):
-            _add(held_out, films, "recorded")
+            for films in self._recorded(to_train, bad):  # of the only one
+                kept, end = split_single(films)
+                _add(self.store, kept, "recorded")
+                _add(held_out, end, "recorded")
+        else:
+            for bags, store in ((to_train, self.store), (to_hold_out, held_out)):
+                for films in self._recorded(bags, bad):
+                    _add(store, films, "recorded")
+        if bad:
+            raise BadFootage(first_of(bad))
 
-    def _recorded(self, bags: Sequence[Path]) -> Iterator[list[Tensor]]:
+    def _recorded(self, bags: Sequence[Path], bad: list[str]) -> Iterator[list[Tensor]]:
+        """The films of each recording that has some; of each other one, `bad` gets why."""
         dataset = Recordings(bags, self.size, self._framing.frame_rate, self._image_topic)
-        yield from loaded(dataset, self._n_workers)
+        for films in loaded(dataset, self._n_workers):
+            if isinstance(films, BadFootage):
+                bad.append(str(films))
+            else:
+                yield films
 
     def _film(self, indices: Sequence[int], until: float) -> None:
         for films in loaded(self._simulated(Split.TRAINING, indices), self._n_workers):

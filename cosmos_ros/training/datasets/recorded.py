@@ -24,11 +24,12 @@ HELD_OUT_OF = 8  # one recording in so many is for validation; of a single one, 
 
 
 class BadFootage(Exception):
-    """A recording from which nothing can be trained; the message says which, and why."""
+    """Recordings from which nothing can be trained; the message says which, and why."""
 
 
 class Recordings(Dataset):
-    """Of each recording its films. Raises BadFootage where there are none."""
+    """Of each recording its films, or BadFootage in their place: the others are read all the same, so that a user is
+    told of all such recordings at once."""
 
     def __init__(self, paths: Sequence[Path], size: tuple[int, int], frame_rate: float, image_topic: str = "") -> None:
         self._paths, self._size = paths, size
@@ -37,9 +38,12 @@ class Recordings(Dataset):
     def __len__(self) -> int:
         return len(self._paths)
 
-    def __getitem__(self, place: int) -> list[Tensor]:
+    def __getitem__(self, place: int) -> list[Tensor] | BadFootage:
         cv2.setNumThreads(1)
-        some = films(self._paths[place], self._size, self._frame_rate, self._image_topic)
+        try:
+            some = films(self._paths[place], self._size, self._frame_rate, self._image_topic)
+        except BadFootage as error:
+            return error
         return [torch.from_numpy(film) for film in some]
 
 
