@@ -83,6 +83,12 @@ def test_labelled_recordings_say_how_soon_the_alarm_came(bags, calibration, tiny
     assert cli.main(["evaluate", *given, *labels, *arguments]) == 1
     assert "holds a previous evaluation: go on with --resume" in capsys.readouterr().err
     assert cli.main(["evaluate", *given, *labels, "--surprise-alpha", "0.3", "--resume", *arguments]) == 0
+    file = tmp_path / "out" / "windows" / "000-dark.json"
+    record = json.loads(file.read_text())
+    del record["first_ns"]
+    file.write_text(json.dumps(record))
+    assert cli.main(["evaluate", *given, *labels, "--resume", *arguments]) == 1
+    assert "that another release began: its records have no 'first_ns'" in capsys.readouterr().err
 
 
 def test_labels_without_a_calibration_or_with_another_models_are_refused(
