@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from cosmos_ros.world_model.decoding.engine import Pass
+from cosmos_ros.world_model.refiner import faded
 from cosmos_ros.world_model.tokenizer.chunking import Chunking
 
 POLL_S = 0.02  # between two looks at whether frames are there, so that a cancel is heard meanwhile
@@ -180,6 +181,7 @@ class FramesOfRollout:
         self._submit, self._chunking = submit, chunking
         self._first, self._n_frames, self._by_groups = n_conditioning, n_frames, by_groups
         self._asked: dict[int, int] = {}  # predicted frames of each sample that are being decoded, or were
+        self._last: dict[int, np.ndarray] = {}  # refined frame of each sample
         self._jobs: list[Future] = []
         self._decoded: queue.SimpleQueue[Frames] = queue.SimpleQueue()
         self._steps: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -201,7 +203,7 @@ class FramesOfRollout:
         """What has been decoded since the last call. Raises what decoding raised."""
         while self._jobs and self._jobs[0].done():
             self._jobs.pop(0).result()
-        return [self._decoded.get() for _ in range(self._decoded.qsize())]
+        return [self._joined(self._decoded.get()) for _ in range(self._decoded.qsize())]
 
     def rest(self) -> Iterator[list[Frames]]:
         """Every now and then what has been decoded since, possibly nothing, until there is no more."""
@@ -214,6 +216,15 @@ class FramesOfRollout:
         self._dropped.set()
         for job in self._jobs:
             job.cancel()
+
+    def _joined(self, some: Frames) -> Frames:
+        """A group that was refined by itself, with a fade from the one before."""
+        if some.unrefined is None:
+            return some
+        before = self._last.get(some.sample)
+        joined = some if before is None else replace(some, pixels=faded(some.pixels, before))
+        self._last[some.sample] = joined.pixels[-1]
+        return joined
 
     def _next_job(self, sample: int, done: int, passed: Pass) -> Job | None:
         asked = self._asked.get(sample, 0)

@@ -11,7 +11,9 @@ In a later stretch of a rollout the refined frames before it stand for the camer
     conditioning  [1, 3, n, H, W]  the camera's own frames, of what the model sees; n as the model conditions on, or 1
     -> the newest group, refined   [1, 3, k, H, W], k the compression in time
 
-It sees no frame after the group that it refines, so a group never changes when later tokens are decided.
+It sees no frame after the group that it refines, so a group never changes when later tokens are decided. Nor does it
+see what it made of the group before: what is guessed otherwise from one group to the next would jump there, so in a
+rollout each group begins with a fade (`faded`).
 
 A program may have several hypotheses of what happens: number 0 the best single guess, the others alternatives. It then
 has an attribute `hypotheses`, how many there are, and takes the number of one of them, an int, as its third argument. A
@@ -44,6 +46,7 @@ PROGRAM = "refiner.jit"
 MOST_TIMES_THE_MODEL = 4
 FETCH = "fetch the checkpoint again, or remove the file to do without a refiner"
 WORK_BYTES_PER_PIXEL = 700  # at its peak, of a group of 8 frames, for each pixel of one frame that leaves
+FADED = 2  # frames with which a group begins: after one alone, things still appear at once (bench/results/training.md)
 
 
 class Refiner:
@@ -125,6 +128,15 @@ class Refiner:
                 camera = torch.zeros(1, 3, n, height * 3 // 2, width * 3 // 2, device=self.device)
                 if not self._run(decoded, camera, hypothesis).isfinite().all():
                     raise ModelUnavailable("the refiner gives pixels that are not finite; its file may be damaged")
+
+
+def faded(group: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """A group uint8 [k, H, W, 3] that begins with the last frame [H, W, 3] of the group before, less and less of it."""
+    mixed, old = group.copy(), before.astype(np.uint16)
+    for number, new in enumerate(group[:FADED].astype(np.uint16), 1):
+        rest = FADED + 1 - number
+        mixed[number - 1] = (number * new + rest * old + (FADED + 1) // 2) // (FADED + 1)
+    return mixed
 
 
 def _is_whole(number: object) -> bool:

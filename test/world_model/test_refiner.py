@@ -10,7 +10,7 @@ from cosmos_ros import Clip, Foresight
 from cosmos_ros.errors import InvalidGoal, ModelUnavailable, NotFinite
 from cosmos_ros.guardrail_report import Verdict
 from cosmos_ros.world_model import Sampling, WorldModel
-from cosmos_ros.world_model.refiner import MOST_TIMES_THE_MODEL, PROGRAM, Refiner, refiner_need
+from cosmos_ros.world_model.refiner import MOST_TIMES_THE_MODEL, PROGRAM, Refiner, faded, refiner_need
 
 pytestmark = pytest.mark.slow  # as a whole
 
@@ -90,8 +90,33 @@ def test_refined_frames_are_the_cameras_size_and_made_of_its_last_frame(refined_
     large = unrefined.repeat(2, 1).repeat(2, 2)[:, : SIZE[0], : SIZE[1]]
     nearest = F.interpolate(torch.from_numpy(unrefined).permute(0, 3, 1, 2).float(), size=SIZE, mode="nearest")
     expected = 0.5 * nearest.permute(0, 2, 3, 1).numpy() + 0.5 * camera[-1]
+    for first in range(8, n_new, 8):  # of each later group
+        before, *mixed = expected[first - 1 : first + 2].copy()
+        expected[first], expected[first + 1] = (before * 2 + mixed[0]) / 3, (before + mixed[1] * 2) / 3
     assert large.shape == refined.shape
     assert np.abs(refined - expected).max() <= 2  # both were cut to whole levels
+
+
+def test_a_group_begins_with_less_and_less_of_the_frame_before_it():
+    group, before = np.full((8, 2, 3, 3), 200, np.uint8), np.full((2, 3, 3), 50, np.uint8)
+    assert [int(frame[0, 0, 0]) for frame in faded(group, before)] == [100, 150] + 6 * [200]
+    assert faded(group[:1], before).tolist() == np.full((1, 2, 3, 3), 100).tolist(), "as many frames as there are"
+    assert (group == 200).all() and (before == 50).all(), "what it was made of stays"
+
+
+@pytest.mark.parametrize("level", [0, 1, 127, 254, 255])
+def test_what_does_not_change_from_one_group_to_the_next_stays_as_it_is(level):
+    group = np.full((8, 1, 1, 3), level, np.uint8)
+    assert np.array_equal(faded(group, group[0]), group)
+
+
+def test_samples_of_a_batch_are_faded_from_their_own_frames(refined_checkpoint):
+    """Several at once, each with what it alone would have had."""
+    foresight = Foresight.from_config({"checkpoint": str(refined_checkpoint), "device": "cpu"})
+    clip = clip_of(camera_frames(9))
+    together = foresight.predict_samples(clip, 3, seed=3, temperature=1.0)
+    for seed, sample in enumerate(together, 3):
+        assert np.array_equal(sample.frames, foresight.predict(clip, seed=seed, temperature=1.0).frames)
 
 
 def test_a_group_is_refined_to_the_same_pixels_whatever_is_predicted_after_it(refined_checkpoint):
