@@ -178,17 +178,19 @@ def load_exported(
 
 
 def load_refiner(directory: Path, refiner: Refiner) -> None:
-    """Fill a refiner as load_exported does. From one of a single hypothesis: number 0, the others stay as they are."""
+    """Fill a refiner as load_exported does.
+
+    From one of a single hypothesis: number 0, the others stay as they are. So do vectors that an older one has not.
+    """
     file = directory / "refiner.jit"
     if not file.is_file():
         return
     program = _read(file)
     weights, there = program.state_dict(), getattr(program, "hypotheses", 1)
-    if there == 1:
-        weights |= {name: weight for name, weight in refiner.state_dict().items() if name in VECTORS}
-    elif there != refiner.hypotheses:
+    vectors = {name: refiner.get_parameter(name) for name in VECTORS}
+    if there not in (1, refiner.hypotheses):
         raise _other_architecture(file, f"refiner_hypotheses is {there}, not {refiner.hypotheses}")
-    _fill(refiner, weights, file)
+    _fill(refiner, weights | vectors if there == 1 else vectors | weights, file)
 
 
 def _fill_from(file: Path, network: nn.Module, part: str = "") -> None:

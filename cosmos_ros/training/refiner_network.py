@@ -8,7 +8,7 @@ less than a camera's noise, the last frame stays. Flow and choice in one network
 that sees the context: iVideoGPT (arXiv:2405.15223).
 
 Where the future is open one plan can only blend. So the network has several hypotheses: number 0 is the best single
-guess, the others are alternatives, each with a vector of its own that is added on the way to the plan (multiple choice
+guess, the others are alternatives, each with vectors of its own that are added on the way to the plan (multiple choice
 learning: Guzman-Rivera et al. 2012; arXiv:1612.00197). The last of them trusts the tokens: where rollouts train the
 others, it has only seen true ones. `hypotheses` says how they are trained.
 
@@ -39,7 +39,8 @@ PLACE = 4  # model pixels, along each axis
 # far to go: the plans of hypotheses that are alike do not compete.
 REACH = 8.0
 HYPOTHESIS_STD = 0.5 / REACH  # of the vectors once set apart: their plans differ visibly
-VECTORS = ("vectors_in", "vectors_deep")  # the weights that only hypotheses have
+SET_APART = ("vectors_in", "vectors_deep")
+VECTORS = (*SET_APART, "vectors_up2", "vectors_up1", "vectors_up0")  # the weights that only hypotheses have
 
 
 class Block2d(nn.Module):
@@ -113,13 +114,16 @@ class Refiner(nn.Module):
         # what it gives until they compete: a model of which nothing else was trained must not refine by random vectors.
         self.vectors_in = nn.Parameter(torch.zeros(hypotheses - 1, c0))
         self.vectors_deep = nn.Parameter(torch.zeros(hypotheses - 1, c3))
+        self.vectors_up2 = nn.Parameter(torch.zeros(hypotheses - 1, c2))
+        self.vectors_up1 = nn.Parameter(torch.zeros(hypotheses - 1, c1))
+        self.vectors_up0 = nn.Parameter(torch.zeros(hypotheses - 1, c0))
 
     @torch.no_grad()
     @torch.jit.unused
     def set_apart(self, seed: int) -> None:
         """Give those that compete vectors to begin with, the same for the same seed, where they are still all alike."""
         generator = torch.Generator().manual_seed(seed)
-        vectors = [self.get_parameter(name)[:-1] for name in VECTORS]
+        vectors = [self.get_parameter(name)[:-1] for name in SET_APART]
         if not any(each.any() for each in vectors):
             for each in vectors:
                 each.copy_(HYPOTHESIS_STD * torch.randn(each.shape, generator=generator))
@@ -166,14 +170,16 @@ class Refiner(nn.Module):
         hypothesis  each row's, int64 [B]
         """
         x0 = self.entrance(F.pixel_unshuffle(x, 2))
-        x0 = self.in0(x0 + vector_of(self.reach * self.vectors_in, hypothesis, x0))
+        x0 = self.in0(shifted(x0, self.reach * self.vectors_in, hypothesis))
         x1 = self.in1(self.down1(x0))
         x2 = self.in2(self.down2(x1))
-        x3 = self.down3(x2)
-        x3 = self.in3(x3 + vector_of(self.reach * self.vectors_deep, hypothesis, x3))
-        y = self.out2(self.up2(torch.cat([grown(x3), x2], 1)))
-        y = self.out1(self.up1(torch.cat([grown(y), x1], 1)))
-        y = self.out0(self.up0(torch.cat([grown(y), x0], 1)))
+        x3 = self.in3(shifted(self.down3(x2), self.reach * self.vectors_deep, hypothesis))
+        y = self.up2(torch.cat([grown(x3), x2], 1))
+        y = self.out2(shifted(y, self.reach * self.vectors_up2, hypothesis))
+        y = self.up1(torch.cat([grown(y), x1], 1))
+        y = self.out1(shifted(y, self.reach * self.vectors_up1, hypothesis))
+        y = self.up0(torch.cat([grown(y), x0], 1))
+        y = self.out0(shifted(y, self.reach * self.vectors_up0, hypothesis))
         return F.pixel_shuffle(self.exit(F.silu(self.exit_norm(y))), 2)
 
     def compose(self, plan: Tensor, group: Tensor, last: Tensor, first: Tensor) -> Tensor:
@@ -217,14 +223,14 @@ class Refiner(nn.Module):
         return last[:, :, None] + share[:, None] * change
 
 
-def vector_of(vectors: Tensor, hypothesis: Tensor, x: Tensor) -> Tensor:
-    """Each row's vector in x's precision [B, c, 1, 1]: zeros for number 0, then those of vectors [hypotheses - 1, c].
+def shifted(x: Tensor, vectors: Tensor, hypothesis: Tensor) -> Tensor:
+    """x [B, c, h, w] and each row's vector: zeros for number 0, then those of vectors [hypotheses - 1, c].
 
     All vectors take part, whichever are looked up: each has a gradient in every step, as training on several devices
     expects it.
     """
     nothing_added = torch.zeros([1, vectors.shape[1]], dtype=vectors.dtype, device=vectors.device)
-    return torch.cat([nothing_added, vectors])[hypothesis][:, :, None, None].to(x.dtype)
+    return x + torch.cat([nothing_added, vectors])[hypothesis][:, :, None, None].to(x.dtype)
 
 
 def grown(x: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ CHUNK = 16  # windows that are drawn, and drawn again, by one seed
 SAMPLES = 2  # rollouts of each window: other windows teach more than further futures of the same
 TRIPS = 4  # as many windows for round trips as are rolled out
 CAMERA_TIMES_THE_MODEL = 1.75
-TRIP_SHARE = 0.35  # of the chunks that steps draw, that are for round trips
+TRIP_SHARE = 0.45  # of the chunks that steps draw, that are for round trips
 BEST_SHARE = 0.35  # of rolled-out windows, whose best rollout is shown; of the others it is any
 # More at random than what ships: the transformer goes on better from clips that it was trained on than from a robot's,
 # and a refiner that learns from such rollouts trusts them too much.

@@ -23,7 +23,7 @@ from cosmos_ros.training.export import (
     tokenizer_files,
     transformer_files,
 )
-from cosmos_ros.training.refiner_network import Refiner
+from cosmos_ros.training.refiner_network import SET_APART, VECTORS, Refiner
 from cosmos_ros.training.sizes import Sizes, TokenizerSizes
 from cosmos_ros.training.tokenizer_network import VideoTokenizer
 from cosmos_ros.world_model import Transformer
@@ -36,7 +36,7 @@ EXPORT = """
 import resource, signal, sys
 from pathlib import Path
 from cosmos_ros.training.export import FILES, export, refiner_files, tokenizer_files, transformer_files
-from cosmos_ros.training.refiner_network import Refiner
+from cosmos_ros.training.refiner_network import SET_APART, VECTORS, Refiner
 from cosmos_ros.training.sizes import Sizes, TokenizerSizes
 from cosmos_ros.training.tokenizer_network import VideoTokenizer
 from cosmos_ros.world_model import Transformer, TransformerConfig
@@ -138,12 +138,15 @@ def test_a_part_that_an_exported_model_lacks_stays_as_it_is(tmp_path):
 
 
 class OfBefore(torch.nn.Module):
-    """A refiner's weights in a program that has no hypotheses, as those made before there were any."""
+    """A refiner's weights in a program as they were made before: without hypotheses, or with fewer vectors of each."""
 
-    def __init__(self, refiner: Refiner) -> None:
+    def __init__(self, refiner: Refiner, vectors: tuple[str, ...] = ()) -> None:
         super().__init__()
         for name, child in refiner.named_children():
             self.add_module(name, child)
+        for name in vectors:
+            self.register_parameter(name, refiner.get_parameter(name))
+            self.hypotheses = refiner.hypotheses
 
     def forward(self, decoded: torch.Tensor, conditioning: torch.Tensor) -> torch.Tensor:
         return decoded
@@ -161,6 +164,18 @@ def test_a_refiner_of_one_hypothesis_becomes_the_first_of_several(tmp_path, says
     decoded, camera = torch.rand(1, 3, 17, 32, 48), torch.rand(1, 3, 9, 40, 60)
     with torch.no_grad():
         assert torch.equal(several(decoded, camera), alone(decoded, camera))
+
+
+def test_vectors_that_a_refiner_of_before_has_not_stay_as_they_are(tmp_path):
+    before, now = (Refiner((4, 4, 4, 4), 3).eval() for _ in range(2))
+    before.set_apart(seed=0)
+    (tmp_path / "refiner.jit").write_bytes(program_bytes(OfBefore(before, SET_APART)))
+    load_refiner(tmp_path, now)
+    assert not any(now.get_parameter(name).any() for name in VECTORS if name not in SET_APART)
+    decoded, camera = torch.rand(1, 3, 17, 32, 48), torch.rand(1, 3, 9, 40, 60)
+    with torch.no_grad():
+        for number in range(3):
+            assert torch.equal(now(decoded, camera, number), before(decoded, camera, number))
 
 
 def test_a_refiner_with_another_number_of_hypotheses_is_not_filled(tmp_path):

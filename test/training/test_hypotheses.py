@@ -172,7 +172,7 @@ def learners(recipe: Recipe, seeds: int) -> list[tuple[bool, set[int]]]:
 
 
 def test_from_round_trips_the_trusting_one_learns_and_from_rollouts_all_others(of_each_rival_some):
-    found = learners(stage(refiner_of(), rolled_out=1, trips=4), seeds=40)
+    found = learners(stage(refiner_of(), rolled_out=1, trips=4), seeds=80)
     trips, rollouts = ([who for is_true, who in found if is_true == kind] for kind in (True, False))
     assert set().union(*trips) == {TRUSTING} and set().union(*rollouts) == set(range(TRUSTING))
     assert len(trips) / len(found) == pytest.approx(TRIP_SHARE, abs=0.15), "however many chunks there are of each kind"

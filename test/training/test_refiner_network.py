@@ -113,7 +113,7 @@ def test_the_hypotheses_that_a_batch_mixes_are_those_one_by_one_and_only_they_le
     for row, number in enumerate((0, 2, 2)):
         torch.testing.assert_close(mixed[row], refiner.plan(x, torch.tensor([number]))[0])
     mixed.square().mean().backward()
-    for vectors in (refiner.vectors_in, refiner.vectors_deep):
+    for vectors in map(refiner.get_parameter, VECTORS):
         assert not vectors.grad[0].any() and vectors.grad[1].any()
 
 

@@ -18,7 +18,7 @@ from cosmos_ros.training.sizes import CLIP_FRAMES
 STORED_TIMES_THE_MODEL = 2  # height and width of stored frames
 SKIPPING = 0.15  # share of recorded windows that take every second frame: as if the rate were half
 LEAST_VIEW = 0.6  # of the height, of what a window shows
-WHOLE_VIEW = 0.4  # share of windows that show all
+WHOLE_VIEW = 0.6  # share of windows that show all
 
 
 class ClipStore:
