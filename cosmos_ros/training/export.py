@@ -181,6 +181,7 @@ def load_refiner(directory: Path, refiner: Refiner) -> None:
     """Fill a refiner as load_exported does.
 
     From one of a single hypothesis: number 0, the others stay as they are. So do vectors that an older one has not.
+    Where none of its hypotheses trusts the tokens, number 0 refined its round trips: the one that is to begins so.
     """
     file = directory / "refiner.jit"
     if not file.is_file():
@@ -191,6 +192,8 @@ def load_refiner(directory: Path, refiner: Refiner) -> None:
     if there not in (1, refiner.hypotheses):
         raise _other_architecture(file, f"refiner_hypotheses is {there}, not {refiner.hypotheses}")
     _fill(refiner, weights | vectors if there == 1 else vectors | weights, file)
+    if there > 1 and not hasattr(program, "trusting"):
+        refiner.trust_as_the_first()
 
 
 def _fill_from(file: Path, network: nn.Module, part: str = "") -> None:

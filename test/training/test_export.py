@@ -140,13 +140,15 @@ def test_a_part_that_an_exported_model_lacks_stays_as_it_is(tmp_path):
 class OfBefore(torch.nn.Module):
     """A refiner's weights in a program as they were made before: without hypotheses, or with fewer vectors of each."""
 
-    def __init__(self, refiner: Refiner, vectors: tuple[str, ...] = ()) -> None:
+    def __init__(self, refiner: Refiner, vectors: tuple[str, ...] = (), trusting: int | None = None) -> None:
         super().__init__()
         for name, child in refiner.named_children():
             self.add_module(name, child)
         for name in vectors:
             self.register_parameter(name, refiner.get_parameter(name))
             self.hypotheses = refiner.hypotheses
+        if trusting is not None:
+            self.trusting = trusting
 
     def forward(self, decoded: torch.Tensor, conditioning: torch.Tensor) -> torch.Tensor:
         return decoded
@@ -166,16 +168,22 @@ def test_a_refiner_of_one_hypothesis_becomes_the_first_of_several(tmp_path, says
         assert torch.equal(several(decoded, camera), alone(decoded, camera))
 
 
-def test_vectors_that_a_refiner_of_before_has_not_stay_as_they_are(tmp_path):
+@pytest.mark.parametrize(("trusting", "last"), [(2, 2), (None, 0)])
+def test_a_refiner_of_before_lacks_vectors_and_maybe_the_hypothesis_that_trusts(tmp_path, trusting, last):
     before, now = (Refiner((4, 4, 4, 4), 3).eval() for _ in range(2))
-    before.set_apart(seed=0)
-    (tmp_path / "refiner.jit").write_bytes(program_bytes(OfBefore(before, SET_APART)))
+    torch.nn.init.normal_(before.exit.weight)
+    with torch.no_grad():
+        for name in SET_APART:
+            before.get_parameter(name).normal_()
+    (tmp_path / "refiner.jit").write_bytes(program_bytes(OfBefore(before, SET_APART, trusting)))
     load_refiner(tmp_path, now)
     assert not any(now.get_parameter(name).any() for name in VECTORS if name not in SET_APART)
     decoded, camera = torch.rand(1, 3, 17, 32, 48), torch.rand(1, 3, 9, 40, 60)
     with torch.no_grad():
-        for number in range(3):
-            assert torch.equal(now(decoded, camera, number), before(decoded, camera, number))
+        was = [before(decoded, camera, number) for number in range(3)]
+        assert not any(torch.equal(was[number], was[number - 1]) for number in range(3))
+        for number, of_before in enumerate((0, 1, last)):
+            assert torch.equal(now(decoded, camera, number), was[of_before])
 
 
 def test_a_refiner_with_another_number_of_hypotheses_is_not_filled(tmp_path):
