@@ -91,7 +91,8 @@ def alarms_in(
     current: Interval | None = None
     frames = 0
     for each in record["comparisons"]:
-        now = _at(intervals, (each["stamp_ns"] - record["first_ns"]) / NANOSECONDS)
+        stamp_ns, decided_ns = each["stamp_ns"], each["decided_ns"]
+        now = _at(intervals, (stamp_ns - record["first_ns"]) / NANOSECONDS)
         if now is not current:
             alarm.clear()
         current = now
@@ -99,8 +100,8 @@ def alarms_in(
         if value is None:
             continue
         frames += now is None
-        if alarm.take(each["stamp_ns"], nominal.score(value), value > limit):
-            raised.append(Raised(each["decided_ns"], now))
+        if alarm.take(stamp_ns, nominal.score(value), value > limit):
+            raised.append(Raised(decided_ns, now))
     delays, missed = [], []
     for interval in intervals:
         own = [alarm.decided_ns for alarm in raised if alarm.interval is interval]

@@ -25,7 +25,8 @@ class Store:
 
     settings   what decides the numbers; going on with others would mix two evaluations
     results    files that will be written beside them
-    summarise  what the records are kept for: the KeyError that it raises of one tells that another release measured it
+    summarise  what the records are kept for: the KeyError that it raises of one tells that another release measured it.
+               Whether it does depends on what a record has, and never on the numbers in it
     Raises OtherEvaluation, OSError.
     """
 
@@ -52,7 +53,8 @@ class Store:
             if differing := differences(_read(known, "choose another --out"), settings):
                 raise OtherEvaluation(f"{held} with other settings ({differing}): choose another --out")
             try:
-                for record in self.records():  # one by one: of so few windows no intervals are computed
+                # One of each form, and by itself: all of hundreds would take seconds.
+                for record in {_form(record): record for record in self.records()}.values():
                     summarise([record])
             except KeyError as error:
                 raise OtherEvaluation(
@@ -64,7 +66,7 @@ class Store:
     def keep(self, outcome: Outcome) -> None:
         """The record last: what is there of a window whose keeping was cut off does not count."""
         if outcome.pictures:
-            write_whole(self._pictures(outcome.key), outcome.pictures)
+            write_whole(self._pictures_file(outcome.key), outcome.pictures)
         write_whole(self._windows / f"{outcome.key}.json", json.dumps(outcome.record, sort_keys=True))
 
     def keys(self) -> set[str]:
@@ -76,18 +78,27 @@ class Store:
         return sorted(self._done(), key=lambda record: (record["key"].split("-")[0], record["time_ns"], record["key"]))
 
     def pictures(self, key: str) -> dict:
-        return _read(self._pictures(key), AGAIN)
+        return _read(self._pictures_file(key), AGAIN)
 
     def _done(self) -> list[dict]:
-        """A window that was measured has pictures; one that was refused has none."""
+        """Records of windows that are whole: one that was measured has pictures, one that was refused has none."""
         records = (_read(file, AGAIN) for file in self._records())
-        return [record for record in records if "samples" not in record or self._pictures(record["key"]).exists()]
+        return [record for record in records if "samples" not in record or self._pictures_file(record["key"]).exists()]
 
     def _records(self) -> list[Path]:
         return [file for file in self._windows.glob("*.json") if not file.name.endswith(".pictures.json")]
 
-    def _pictures(self, key: str) -> Path:
+    def _pictures_file(self, key: str) -> Path:
         return self._windows / f"{key}.pictures.json"
+
+
+def _form(part: object) -> object:
+    """The names of all that a record, or a part of one, has: records that have the same lack the same."""
+    if isinstance(part, dict):
+        return frozenset((name, _form(value)) for name, value in part.items())
+    if isinstance(part, list) and part and isinstance(part[0], dict):
+        return frozenset(map(_form, part))
+    return None
 
 
 def _strangers(folder: Path, schema: str, results: tuple[str, ...]) -> list[str]:

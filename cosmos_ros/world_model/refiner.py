@@ -13,7 +13,7 @@ In a later stretch of a rollout the refined frames before it stand for the camer
 
 It sees no frame after the group that it refines, so a group never changes when later tokens are decided. Nor does it
 see what it made of the group before: what is guessed otherwise from one group to the next would jump there, so in a
-rollout each group begins with a fade (`faded`).
+rollout every later group begins with a fade (`faded`).
 
 A program may have several hypotheses of what happens: number 0 the best single guess, the others alternatives. It then
 has an attribute `hypotheses`, how many there are, and takes the number of one of them, an int, as its third argument. A

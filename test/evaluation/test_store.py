@@ -109,6 +109,15 @@ def test_windows_of_a_release_that_did_not_measure_yet_what_the_summary_needs_ar
         Store(tmp_path / "out", SETTINGS, resume=True, summarise=summed_up)
 
 
+def test_of_windows_that_have_the_same_only_one_is_looked_at(tmp_path):
+    store = Store(tmp_path / "out", SETTINGS, resume=False)
+    for each in (outcome(0, 20), outcome(0, 30), refused(0, 40), refused(0, 50), outcome(0, 60)):
+        store.keep(each)
+    looked_at = []
+    Store(tmp_path / "out", SETTINGS, resume=True, summarise=looked_at.extend)
+    assert sorted("refused" in record for record in looked_at) == [False, True]
+
+
 def test_a_folder_of_other_settings_or_of_somebody_else_is_refused(tmp_path):
     Store(tmp_path / "out", SETTINGS, resume=False).keep(outcome(0, 20))
     with pytest.raises(OtherEvaluation, match=r"other settings \(seed was 0, is 1 now\)"):
