@@ -72,7 +72,8 @@ def _in_words(interval: Mapping, measure: Measure) -> str:
     if mean is None:
         return "–"
     if low is None:
-        return f"{_number(mean, measure)}, {interval['clips']} clips"
+        clips = interval["clips"]
+        return f"{_number(mean, measure)}, {clips} {'clip' if clips == 1 else 'clips'}"
     between = f"{_number(low, measure)} to {_number(high, measure)}"
     if "count" in interval:
         return f"{interval['count']} of {interval['clips']} ({between} %)"
