@@ -55,8 +55,9 @@ class BenchmarkResults:
 
     def write(self, store: Store, trouble: str) -> dict:
         """All files, from what the store holds; returns the summary. Raises OSError."""
-        asked = self._of_these(store.keys())
-        records = [record for record in store.records() if record["key"] in asked]
+        kept = {record["key"]: record for record in store.records()}
+        asked = self._of_these(kept)
+        records = [record for key, record in kept.items() if key in asked]
         summary, table = summed_up(records)
         # Except for `time`, the same inputs give the same file; what differs from run to run goes to timing.json.
         content = {

@@ -103,8 +103,8 @@ def evaluate_surprise(args: argparse.Namespace) -> int:
         "watching": {name: value for name, value in asdict(watching.settings).items() if name != "foresight"},
     }
 
-    def labelled(records: Sequence[dict]) -> list[tuple[dict, list[Interval]]]:
-        return [(record, [each for each in intervals if each.recording == record["bag"]]) for record in records]
+    def labels_of(record: dict) -> list[Interval]:
+        return [each for each in intervals if each.recording == record["bag"]]
 
     def rows_of(records: Sequence[dict]) -> dict[str, dict]:
         rows = {}
@@ -116,9 +116,9 @@ def evaluate_surprise(args: argparse.Namespace) -> int:
                     nominal,
                     limits[row],
                     Alarm(config.surprise_frames, config.surprise_clear_after),
-                    own,
+                    labels_of(record),
                 )
-                for record, own in labelled(records)
+                for record in records
             ]
             rows[row] = summarise(watched, watching.settings.frame_rate)
         return rows
@@ -127,7 +127,7 @@ def evaluate_surprise(args: argparse.Namespace) -> int:
     status, trouble = watching.run(store.keep, store.keys(), "evaluating")
     records = store.records()
     rows = rows_of(records)
-    _tell_unseen(labelled(records))
+    _tell_unseen([(record, labels_of(record)) for record in records])
     result = {
         **settings,
         "complete": not trouble,

@@ -36,7 +36,7 @@ EXPORT = """
 import resource, signal, sys
 from pathlib import Path
 from cosmos_ros.training.export import FILES, export, refiner_files, tokenizer_files, transformer_files
-from cosmos_ros.training.refiner_network import SET_APART, VECTORS, Refiner
+from cosmos_ros.training.refiner_network import Refiner
 from cosmos_ros.training.sizes import Sizes, TokenizerSizes
 from cosmos_ros.training.tokenizer_network import VideoTokenizer
 from cosmos_ros.world_model import Transformer, TransformerConfig
