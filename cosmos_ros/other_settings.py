@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cosmos_ros.listing import listed
+
 LISTED = 3  # of recordings that only one run has: there may be thousands
 NOT_SET = "not set"  # of null too: a setting that a run did not know yet is no other one
 
@@ -51,8 +53,7 @@ def _listed(value: str | list[str]) -> str:
     """A value, or the first items of a list and how many more there are."""
     if isinstance(value, str):
         return value
-    more = f" and {len(value) - LISTED} more" if len(value) > LISTED else ""
-    return (", ".join(value[:LISTED]) or "[]") + more
+    return listed(value, LISTED, ", ") or "[]"
 
 
 def _text(value: Any) -> str:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from cosmos_ros.errors import UnevenFrames
 from cosmos_ros.evaluation.measure import moving_share
+from cosmos_ros.listing import listed
 from cosmos_ros.progress_bar import ProgressBar
 from cosmos_ros.recordings.opening import open_recording
-from cosmos_ros.recordings.recording import BadRecording, Recording, first_of
+from cosmos_ros.recordings.recording import NAMED, BadRecording, Recording
 from cosmos_ros.recordings.windows import Plan, Skipped, Window, WindowMaker
 
 OTHER_RATE = "--frame-rate HZ picks frames, and predicts, at another rate"
@@ -70,7 +71,7 @@ class RecordedWindows:
 
     def why_none(self) -> str:
         """Why there was no window, from what was said of the recordings."""
-        remarks = first_of([remark for bag in self._bags if (remark := _remark(bag))])
+        remarks = listed([remark for bag in self._bags if (remark := _remark(bag))], NAMED)
         if any("error" in bag for bag in self._bags):
             return f"nothing could be evaluated: {remarks}"
         if self._skipped:

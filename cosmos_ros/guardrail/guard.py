@@ -19,6 +19,7 @@ from cosmos_ros.device.tensors import not_finite
 from cosmos_ros.errors import GuardrailUnavailable
 from cosmos_ros.files import check_regular
 from cosmos_ros.guardrail_report import Verdict
+from cosmos_ros.listing import listed
 
 # The names of the guards' networks in a memory plan.
 PROMPT_GUARD, VIDEO_GUARD = "prompt guard", "video guard"
@@ -109,8 +110,7 @@ def require_finite(path: Path, network: nn.Module) -> None:
     """Raises GuardrailUnavailable, with path and names, where weights or buffers of the network are not finite."""
     # 0.8 s for the 7 billion of Aegis on one core of a CPU.
     if bad := not_finite({name: each for name, each in network.state_dict().items() if each.is_floating_point()}):
-        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-        raise GuardrailUnavailable(f"{path} holds weights that are not finite: {', '.join(bad[:3])}{more}")
+        raise GuardrailUnavailable(f"{path} holds weights that are not finite: {listed(bad, 3, ', ')}")
 
 
 def sha256_of(files: Iterable[Path], folder: Path) -> str:

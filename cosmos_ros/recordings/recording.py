@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from cosmos_ros.frame_buffer import StampedFrame
@@ -50,12 +50,6 @@ class Recording(ABC):
 
     @abstractmethod
     def _frames(self, topic: str) -> Iterator[StampedFrame]: ...
-
-
-def first_of(remarks: Sequence[str]) -> str:
-    """What is said of many recordings, in one sentence: of the first of them, and how many others there are."""
-    more = [f"and {len(remarks) - NAMED} more"] if len(remarks) > NAMED else []
-    return "; ".join([*remarks[:NAMED], *more])
 
 
 def bad_recording(path: Path) -> contextlib.AbstractContextManager[None]:

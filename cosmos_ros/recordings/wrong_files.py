@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cosmos_ros.listing import listed
 from cosmos_ros.recordings.folders import recordings_in
 
 # The first bytes of what is often taken for a rosbag2 recording.
@@ -52,5 +53,4 @@ def _folder(path: Path) -> str:
     names = [each.name for each in recordings_in(path)]
     if not names:
         return "it holds no .mcap or .db3 file that can be read"
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"it is a folder of recordings, {', '.join(names[:_SHOWN])}{more}; name those that are meant"
+    return f"it is a folder of recordings, {listed(names, _SHOWN, ', ')}; name those that are meant"

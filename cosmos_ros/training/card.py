@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cosmos_ros.listing import listed
 from cosmos_ros.training.sizes import CLIP_FRAMES, CONDITIONING_FRAMES, TIME_COMPRESSION
 from cosmos_ros.world_model import ModelSpec
 
 CARD = "MODEL_CARD.md"  # the last file of a run
-LISTED = 40  # recordings by name, at most
 # What has to be said of a model that was made from one of NVIDIA's, as its licence asks.
 OF_NVIDIA = (
     "Built on NVIDIA Cosmos. Licensed by NVIDIA Corporation under the NVIDIA Open Model License. It runs under the "
@@ -124,7 +124,4 @@ def _other_tokens(stages: Sequence[str]) -> list[str]:
 
 
 def _listed(title: str, names: Sequence[str]) -> list[str]:
-    if not names:
-        return []
-    more = len(names) - LISTED
-    return [f"{title}: " + ", ".join(names[:LISTED]) + (f" and {more} more." if more > 0 else "."), ""]
+    return [f"{title}: {listed(names, between=', ')}.", ""] if names else []

@@ -11,7 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cosmos_ros.recordings.recording import first_of
+from cosmos_ros.listing import listed
+from cosmos_ros.recordings.recording import NAMED
 from cosmos_ros.training.datasets.clips import STORED_TIMES_THE_MODEL, ClipStore
 from cosmos_ros.training.datasets.loading import loaded
 from cosmos_ros.training.datasets.recorded import BadFootage, Recordings, split, split_single
@@ -133,7 +134,7 @@ class Corpus:
                 for films in self._recorded(bags, bad):
                     _add(store, films, "recorded")
         if bad:
-            raise BadFootage(first_of(bad))
+            raise BadFootage(listed(bad, NAMED))
 
     def _recorded(self, bags: Sequence[Path], bad: list[str]) -> Iterator[list[Tensor]]:
         """The films of each recording that has some; of each other one, `bad` gets why."""

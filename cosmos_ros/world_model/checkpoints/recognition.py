@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from cosmos_ros.listing import listed
 from cosmos_ros.world_model.config import (
     LAYER_TENSORS,
     OUTER_TENSORS,
@@ -27,7 +28,6 @@ from cosmos_ros.world_model.config import (
 
 logger = logging.getLogger(__name__)
 
-LISTED_PROBLEMS = 40
 LAYER_NAME = re.compile(r"layers\.(\d{1,3})\.(.+)\.weight")
 # The tensor that a size is taken from, and its axis.
 TELLING = {
@@ -80,13 +80,6 @@ def shape_problems(found: Mapping[str, Shape], expected: Mapping[str, Shape]) ->
         if name in found and found[name] != shape
     ]
     return problems
-
-
-def listed(problems: Iterable[str]) -> str:
-    """The first of them, and how many more there are."""
-    problems = list(problems)
-    more = len(problems) - LISTED_PROBLEMS
-    return "; ".join(problems[:LISTED_PROBLEMS]) + (f"; and {more} more" if more > 0 else "")
 
 
 def config_from_shapes(shapes: Mapping[str, Shape], settings: Mapping | None = None) -> TransformerConfig:

@@ -21,8 +21,9 @@ from cosmos_ros.device.devices import default_dtype
 from cosmos_ros.device.tensors import not_finite
 from cosmos_ros.errors import ModelUnavailable
 from cosmos_ros.files import check_regular
+from cosmos_ros.listing import listed
 from cosmos_ros.reading import reading
-from cosmos_ros.world_model.checkpoints.recognition import config_from_shapes, listed, shape_problems
+from cosmos_ros.world_model.checkpoints.recognition import config_from_shapes, shape_problems
 from cosmos_ros.world_model.checkpoints.weight_files import (
     WEIGHT_DTYPES,
     TensorHeader,

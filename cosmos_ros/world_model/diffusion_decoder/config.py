@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from cosmos_ros.errors import ModelUnavailable
-from cosmos_ros.world_model.checkpoints.recognition import listed, shape_problems
+from cosmos_ros.listing import listed
+from cosmos_ros.world_model.checkpoints.recognition import shape_problems
 from cosmos_ros.world_model.config import Shape
 from cosmos_ros.world_model.tokenizer.chunking import Chunking
 

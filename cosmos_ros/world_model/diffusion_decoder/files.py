@@ -19,9 +19,10 @@ from torch import Tensor
 from cosmos_ros.device.tensors import not_finite
 from cosmos_ros.errors import ModelUnavailable
 from cosmos_ros.files import check_regular
+from cosmos_ros.listing import listed
 from cosmos_ros.reading import reading
 from cosmos_ros.torchscript import require_sound
-from cosmos_ros.world_model.checkpoints.recognition import listed, shape_problems
+from cosmos_ros.world_model.checkpoints.recognition import shape_problems
 from cosmos_ros.world_model.checkpoints.weight_files import (
     WEIGHT_DTYPES,
     TensorHeader,
