@@ -32,6 +32,7 @@ from cosmos_ros.training.rollouts import (
     refined_rollouts,
     roll_out,
     round_trips_of,
+    times_shown,
 )
 from cosmos_ros.training.round_trips import compiled, round_trips
 from cosmos_ros.training.run import Options
@@ -144,9 +145,16 @@ class OwnModel:
         chunks = kept_chunks(self.unfinished, self.ranks, make)
         rolled_out = sum(chunk.is_rolled_out for chunk in chunks)
         trips = len(chunks) - rolled_out
-        self.journal.note("rolled out", windows=CHUNK * rolled_out, of_each=SAMPLES, round_trips=CHUNK * trips)
+        steps = options.steps["refiner"]
+        self.journal.note(
+            "rolled out",
+            windows=CHUNK * rolled_out,
+            of_each=SAMPLES,
+            round_trips=CHUNK * trips,
+            each_shown=times_shown(chunks, steps),
+        )
         decoder = compiled(lambda tokens: decode(self.tokenizer, tokens), device)
-        return refined_rollouts(self.refiner, decoder, chunks, windows, options.steps["refiner"], options.seed)
+        return refined_rollouts(self.refiner, decoder, chunks, windows, steps, options.seed)
 
     def export(self, stage: str = "") -> None:
         """What a stage trains, or everything, to where the node finds it."""

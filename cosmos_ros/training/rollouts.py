@@ -8,6 +8,7 @@ first hypothesis is trained; how the others compete, and that one of them sees r
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -34,12 +35,16 @@ from cosmos_ros.training.tokenizer_network import VideoTokenizer
 from cosmos_ros.world_model import Sampling, Transformer
 from cosmos_ros.world_model.decoding.engine import WindowDecoder, completed
 
+logger = logging.getLogger(__name__)
 RATE = 4e-4
 CHUNK = 16  # windows that are drawn, and drawn again, by one seed
 SAMPLES = 2  # rollouts of each window: other windows teach more than further futures of the same
 TRIPS = 4  # as many windows for round trips as are rolled out
 CAMERA_TIMES_THE_MODEL = 1.75
 TRIP_SHARE = 0.45  # of the chunks that steps draw, that are for round trips
+# Rolled-out windows are learnt by heart where steps show each more often: five times harmed nothing, thirty cost real
+# arms half a decibel (bench/results/training.md).
+MOST_SHOWN = 10
 BEST_SHARE = 0.35  # of rolled-out windows, whose best rollout is shown; of the others it is any
 # More at random than what ships: the transformer goes on better from clips that it was trained on than from a robot's,
 # and a refiner that learns from such rollouts trusts them too much.
@@ -149,6 +154,26 @@ def round_trips_of(tokenize: Tokenize, windows: Windows, seeds: Sequence[int], s
         none, best = true.new_empty(0, *true.shape), torch.zeros(len(true), dtype=torch.int64, device=true.device)
         chunks.append(Chunk(seed, true, none, best, n_conditioning_of(seed)))
     return chunks
+
+
+def times_shown(chunks: Sequence[Chunk], steps: int, parts: int = 1) -> float:
+    """How often so many steps of `parts` chunks show a rolled-out window, on average; 0 where there is none.
+
+    Warns where that is more often than it can be without being learnt by heart.
+    """
+    rolled_out = sum(chunk.is_rolled_out for chunk in chunks)
+    if not rolled_out:
+        return 0.0
+    share = 1 - TRIP_SHARE if rolled_out < len(chunks) else 1.0
+    shown = share * steps * parts / rolled_out
+    if shown > MOST_SHOWN:
+        logger.warning(
+            "the refiner's steps will show every rolled-out window %.0f times, and what is shown more than %d times is "
+            "learnt by heart: futures of other windows get worse; give more --rollouts, or fewer --refiner-steps",
+            shown,
+            MOST_SHOWN,
+        )
+    return round(shown, 1)
 
 
 def n_conditioning_of(seed: int) -> int:

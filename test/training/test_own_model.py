@@ -10,7 +10,7 @@ import torch
 
 from cosmos_ros.training import own_model
 from cosmos_ros.training.own_model import OwnModel
-from cosmos_ros.training.rollouts import CHUNK, SAMPLES, TRIPS, Chunk
+from cosmos_ros.training.rollouts import CHUNK, SAMPLES, TRIP_SHARE, TRIPS, Chunk
 from cosmos_ros.training.run import Options
 from cosmos_ros.training.sizes import Sizes, TokenizerSizes
 
@@ -52,4 +52,5 @@ def test_each_rank_has_windows_of_its_own_and_more_of_them_for_round_trips(monke
     seeds = [chunk.seed for chunks in found for chunk in chunks]
     assert len(set(seeds)) == len(seeds) == 2 * n_rolled_out * (1 + TRIPS)
     windows, trips = n_rolled_out * CHUNK, n_rolled_out * CHUNK * TRIPS
+    assert [each.pop("each_shown") for each in told] == [pytest.approx((1 - TRIP_SHARE) / n_rolled_out, abs=0.05)] * 2
     assert told == [{"windows": windows, "of_each": SAMPLES, "round_trips": trips}] * 2
