@@ -6,6 +6,7 @@ What is decoded here passed no guardrail: numbers are all that comes of it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -80,6 +81,58 @@ def evaluate(
         }.items():
             sums[name] += mean_psnr(video, truth) * len(part)
     return {"clips": len(clips)} | {name: total / len(clips) for name, total in sums.items()}
+
+
+@dataclass(frozen=True)
+class HeldOutRollouts:
+    """Rollouts of clips that training never sees, which a refiner is measured by while it learns.
+
+    clips    uint8 [N, 33, H, W, 3]
+    decoded  what was predicted of them, float16 [N, 3, 33, h, w]
+    """
+
+    clips: Tensor
+    decoded: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(
+        cls,
+        tokenize: Callable[[Tensor], Tensor],
+        decode: Callable[[Tensor], Tensor],
+        transformer: Transformer,
+        clips: Tensor,
+        frame_size: tuple[int, int],
+        sampling: Sampling,
+    ) -> HeldOutRollouts:
+        """With arguments as `evaluate` takes them; tokenize gives [B, t h' w'] or [B, t, h', w']."""
+        engine, decoded = WindowDecoder(transformer), []
+        device, shape = transformer.output.weight.device, transformer.config.latent_shape
+        for some in clips.split(BATCH):
+            size = some.shape[2], some.shape[3]
+            tokens = tokenize(resampled(some.to(device), Views.whole(len(some), size), frame_size)).view(-1, *shape)
+            predicted = completed(engine.passes(tokens[:, :2].flatten(1), sampling))
+            decoded.append(decode(predicted.to(device).view_as(tokens)).half().cpu())
+        return cls(clips, torch.cat(decoded))
+
+    @torch.no_grad()
+    def gains(self, refine: nn.Module, device: torch.device) -> dict[str, float]:
+        """PSNR over that of the last conditioning frame repeated, dB: the best guess's, and each clip's best
+        hypothesis's. Of a refiner as `evaluate` takes it, on its device."""
+        n, gains, numbers = CONDITIONING_FRAMES, [], range(getattr(refine, "hypotheses", 1))
+        for clip, decoded in zip(self.clips.split(1), self.decoded.split(1), strict=True):
+            size = clip.shape[2], clip.shape[3]
+            camera = resampled(clip.to(device), Views.whole(1, size), size)
+            truth = camera[:, :, n:]
+            floor = mean_psnr(camera[:, :, n - 1 : n].expand_as(truth), truth)
+            frames = decoded.to(device).float()
+            of_each = (shown(frames, camera[:, :, :n], refine, number) for number in numbers)
+            gains.append([mean_psnr(each, truth) - floor for each in of_each])
+        by_clip = torch.tensor(gains)
+        return {
+            "held_out_gain": by_clip[:, 0].mean().item(),
+            "held_out_best_gain": by_clip.amax(1).mean().item(),
+        }
 
 
 def shown(decoded: Tensor, conditioning: Tensor, refine: nn.Module | None, hypothesis: int = 0) -> Tensor:

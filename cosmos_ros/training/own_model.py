@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from cosmos_ros.torchscript import load_program
 from cosmos_ros.training.checkpoint import Unfinished
 from cosmos_ros.training.datasets.clips import Views, resampled
 from cosmos_ros.training.datasets.corpus import Corpus
-from cosmos_ros.training.evaluation import evaluate
+from cosmos_ros.training.evaluation import HeldOutRollouts, evaluate
 from cosmos_ros.training.export import export, load_exported, refiner_files, tokenizer_files, transformer_files
 from cosmos_ros.training.journal import Journal
 from cosmos_ros.training.loop import Recipe
@@ -40,6 +41,8 @@ from cosmos_ros.training.sizes import Sizes
 from cosmos_ros.training.tokenizer_network import VideoTokenizer
 from cosmos_ros.training.transformer import initialise, next_token, token_corpus, tokenize
 from cosmos_ros.world_model import Sampling, Transformer, TransformerConfig, load_transformer
+
+MEASURED = 16  # held-out clips that the refiner is measured by while it learns
 
 
 class OwnModel:
@@ -123,25 +126,25 @@ class OwnModel:
         options, device = self.options, self.ranks.device
         self.tokenizer.eval().requires_grad_(False)
         windows = Windows(corpus.store, self.sizes.frame_size, corpus.shares)
+        self.ranks.wait()  # for what the first one exported
+        # In the precision in which it ships, so that the rollouts are those that it will make.
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        transformer = load_transformer(self.out, device=device, dtype=dtype)
+        to_tokens, to_frames = partial(tokenize, self.tokenizer), partial(decode, self.tokenizer)
 
         def make() -> list[Chunk]:
-            # In the precision in which it ships, so that the rollouts are those that it will make.
-            dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-            transformer = load_transformer(self.out, device=device, dtype=dtype)
-            to_tokens = partial(tokenize, self.tokenizer)
             n = max(1, options.rollouts // (CHUNK * SAMPLES))
             first = self.ranks.rank * n * (1 + TRIPS)
             trips = range(first + n, first + n * (1 + TRIPS))
             return round_trips_of(to_tokens, windows, trips, self.sizes.latent_shape) + roll_out(
                 to_tokens,
-                partial(decode, self.tokenizer),
+                to_frames,
                 transformer,
                 windows,
                 range(first, first + n),
                 Sampling(options.seed, TEMPERATURE, TOP_P),
             )
 
-        self.ranks.wait()  # for what the first one exported
         chunks = kept_chunks(self.unfinished, self.ranks, make)
         rolled_out = sum(chunk.is_rolled_out for chunk in chunks)
         trips = len(chunks) - rolled_out
@@ -153,8 +156,12 @@ class OwnModel:
             round_trips=CHUNK * trips,
             each_shown=times_shown(chunks, steps),
         )
+        held_out = HeldOutRollouts.of(
+            to_tokens, to_frames, transformer, corpus.held_out[:MEASURED], self.sizes.frame_size, self.sampling
+        )
         decoder = compiled(lambda tokens: decode(self.tokenizer, tokens), device)
-        return refined_rollouts(self.refiner, decoder, chunks, windows, steps, options.seed)
+        recipe = refined_rollouts(self.refiner, decoder, chunks, windows, steps, options.seed)
+        return replace(recipe, measure=partial(held_out.gains, self.refiner, device))
 
     def export(self, stage: str = "") -> None:
         """What a stage trains, or everything, to where the node finds it."""

@@ -88,6 +88,7 @@ def test_from_a_bag_to_a_model_that_predicts_and_on_from_there(tmp_path, bag, co
         "films", "tokenizer", "tokenized", "world-model", "rolled out", "refiner", "evaluation",
     ]  # fmt: skip
     assert '"windows": 16, "of_each": 2, "round_trips": 64' in (out / "training.jsonl").read_text()
+    assert '"held_out_gain": ' in (out / "training.jsonl").read_text()
     pictures = ["end", "refiner-000002", "tokenizer-000002", "world-model-000002"]
     assert sorted(folder.name for folder in (out / "pictures").iterdir()) == pictures
     assert all(list((out / "pictures" / name).glob("*.png")) for name in pictures)

@@ -7,8 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from cosmos_ros.training import own_model
+from cosmos_ros.training.loop import Recipe
 from cosmos_ros.training.own_model import OwnModel
 from cosmos_ros.training.rollouts import CHUNK, SAMPLES, TRIP_SHARE, TRIPS, Chunk
 from cosmos_ros.training.run import Options
@@ -25,6 +27,8 @@ SIZES = Sizes(
     refiner_channels=(4, 4, 4, 4),
 )
 
+RECIPE = Recipe("refiner", 1, [], nn.Identity(), lambda _: (), 1, 1e-3, (0.9, 0.98), None)
+
 
 def chunk_of(seed: int, samples: int) -> Chunk:
     true = torch.zeros(CHUNK, *SIZES.latent_shape, dtype=torch.int32)
@@ -37,11 +41,12 @@ def test_each_rank_has_windows_of_its_own_and_more_of_them_for_round_trips(monke
     monkeypatch.setattr(own_model, "load_transformer", lambda *_, **__: None)
     monkeypatch.setattr(own_model, "roll_out", lambda *args: [chunk_of(seed, SAMPLES) for seed in args[4]])
     monkeypatch.setattr(own_model, "round_trips_of", lambda *args: [chunk_of(seed, 0) for seed in args[2]])
-    monkeypatch.setattr(own_model, "refined_rollouts", lambda *args: found.append(args[2]))
+    monkeypatch.setattr(own_model, "refined_rollouts", lambda *args: found.append(args[2]) or RECIPE)
+    monkeypatch.setattr(own_model.HeldOutRollouts, "of", lambda *_: SimpleNamespace(gains=dict))
     told: list[dict] = []
     journal = SimpleNamespace(note=lambda _stage, **figures: told.append(figures))
     unfinished = SimpleNamespace(state={}, cached=lambda _name, make: make())
-    corpus = SimpleNamespace(store=None, shares={})
+    corpus = SimpleNamespace(store=None, shares={}, held_out=[])
     options = Options({"refiner": 1}, {}, 0, n_rolled_out * CHUNK * SAMPLES, None, 0, 0)
     for rank in range(2):
         ranks = SimpleNamespace(rank=rank, device=torch.device("cpu"), wait=lambda: None)
