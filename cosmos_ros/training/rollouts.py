@@ -42,8 +42,8 @@ SAMPLES = 2  # rollouts of each window: other windows teach more than further fu
 TRIPS = 4  # as many windows for round trips as are rolled out
 CAMERA_TIMES_THE_MODEL = 1.75
 TRIP_SHARE = 0.45  # of the chunks that steps draw, that are for round trips
-# Rolled-out windows are learnt by heart where steps show each more often: five times harmed nothing, thirty cost real
-# arms half a decibel (bench/results/training.md).
+# Rolled-out windows are learnt by heart where steps show each of them too often: three to eight times harmed nothing
+# that could be seen, thirty cost real arms half a decibel (bench/results/training.md).
 MOST_SHOWN = 10
 BEST_SHARE = 0.35  # of rolled-out windows, whose best rollout is shown; of the others it is any
 # More at random than what ships: the transformer goes on better from clips that it was trained on than from a robot's,
@@ -156,8 +156,8 @@ def round_trips_of(tokenize: Tokenize, windows: Windows, seeds: Sequence[int], s
     return chunks
 
 
-def times_shown(chunks: Sequence[Chunk], steps: int, parts: int = 1) -> float:
-    """How often so many steps of `parts` chunks show a rolled-out window, on average; 0 where there is none.
+def times_shown(chunks: Sequence[Chunk], steps: int) -> float:
+    """How often so many steps of a chunk each show a rolled-out window, on average; 0 where there is none.
 
     Warns where that is more often than it can be without being learnt by heart.
     """
@@ -165,7 +165,7 @@ def times_shown(chunks: Sequence[Chunk], steps: int, parts: int = 1) -> float:
     if not rolled_out:
         return 0.0
     share = 1 - TRIP_SHARE if rolled_out < len(chunks) else 1.0
-    shown = share * steps * parts / rolled_out
+    shown = share * steps / rolled_out
     if shown > MOST_SHOWN:
         logger.warning(
             "the refiner's steps will show every rolled-out window %.0f times, and what is shown more than %d times is "
