@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cosmos_ros.training.datasets.clips import Views, resampled
+from cosmos_ros.training.datasets.clips import as_seen
 from cosmos_ros.training.sizes import CONDITIONING_FRAMES, TIME_COMPRESSION
 from cosmos_ros.world_model import Sampling, Transformer
 from cosmos_ros.world_model.decoding.engine import WindowDecoder, completed
@@ -66,12 +66,9 @@ def evaluate(
     engine, device = WindowDecoder(transformer), transformer.output.weight.device
     for some in clips.split(batch):
         part = some.to(device)
-        size = part.shape[2], part.shape[3]
-        camera = resampled(part, Views.whole(len(part), size), size)
-        tokens = tokenize(resampled(part, Views.whole(len(part), size), frame_size))
-        predicted = (
-            completed(engine.passes(tokens[:, :2].flatten(1), sampling, context)).to(tokens.device).view_as(tokens)
-        )
+        camera = as_seen(part, (part.shape[2], part.shape[3]))
+        tokens = tokenize(as_seen(part, frame_size))
+        predicted = _predicted(engine, tokens, sampling, context)
         truth = camera[:, :, n:]
         still = camera[:, :, n - 1 : n].expand_as(truth)
         for name, video in {
@@ -109,10 +106,8 @@ class HeldOutRollouts:
         engine, decoded = WindowDecoder(transformer), []
         device, shape = transformer.output.weight.device, transformer.config.latent_shape
         for some in clips.split(BATCH):
-            size = some.shape[2], some.shape[3]
-            tokens = tokenize(resampled(some.to(device), Views.whole(len(some), size), frame_size)).view(-1, *shape)
-            predicted = completed(engine.passes(tokens[:, :2].flatten(1), sampling))
-            decoded.append(decode(predicted.to(device).view_as(tokens)).half().cpu())
+            tokens = tokenize(as_seen(some.to(device), frame_size)).view(-1, *shape)
+            decoded.append(decode(_predicted(engine, tokens, sampling)).half().cpu())
         return cls(clips, torch.cat(decoded))
 
     @torch.no_grad()
@@ -121,8 +116,7 @@ class HeldOutRollouts:
         hypothesis's. Of a refiner as `evaluate` takes it, on its device."""
         n, gains, numbers = CONDITIONING_FRAMES, [], range(getattr(refine, "hypotheses", 1))
         for clip, decoded in zip(self.clips.split(1), self.decoded.split(1), strict=True):
-            size = clip.shape[2], clip.shape[3]
-            camera = resampled(clip.to(device), Views.whole(1, size), size)
+            camera = as_seen(clip.to(device), (clip.shape[2], clip.shape[3]))
             truth = camera[:, :, n:]
             floor = mean_psnr(camera[:, :, n - 1 : n].expand_as(truth), truth)
             frames = decoded.to(device).float()
@@ -133,6 +127,12 @@ class HeldOutRollouts:
             "held_out_gain": by_clip[:, 0].mean().item(),
             "held_out_best_gain": by_clip.amax(1).mean().item(),
         }
+
+
+def _predicted(engine: WindowDecoder, tokens: Tensor, sampling: Sampling, context: Tensor | None = None) -> Tensor:
+    """What the transformer goes on with after the first two latent frames of tokens int64 [B, t, h', w']."""
+    made = completed(engine.passes(tokens[:, :2].flatten(1), sampling, context))
+    return made.to(tokens.device).view_as(tokens)
 
 
 def shown(decoded: Tensor, conditioning: Tensor, refine: nn.Module | None, hypothesis: int = 0) -> Tensor:

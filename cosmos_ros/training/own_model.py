@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cosmos_ros.torchscript import load_program
 from cosmos_ros.training.checkpoint import Unfinished
-from cosmos_ros.training.datasets.clips import Views, resampled
+from cosmos_ros.training.datasets.clips import as_seen
 from cosmos_ros.training.datasets.corpus import Corpus
 from cosmos_ros.training.evaluation import HeldOutRollouts, evaluate
 from cosmos_ros.training.export import export, load_exported, refiner_files, tokenizer_files, transformer_files
@@ -184,11 +184,6 @@ class OwnModel:
         return evaluate(
             lambda video: encode(video)[0], decoder, refine, transformer, held_out, sizes.frame_size, self.sampling
         )
-
-
-def as_seen(clips: Tensor, frame_size: tuple[int, int]) -> Tensor:
-    """Stored clips uint8 [N, 33, H, W, 3] as the model sees them, float [N, 3, 33, h, w]."""
-    return resampled(clips, Views.whole(len(clips), (clips.shape[2], clips.shape[3])), frame_size)
 
 
 def is_sayable(config: TransformerConfig) -> bool:

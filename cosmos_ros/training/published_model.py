@@ -24,13 +24,13 @@ from cosmos_ros.files import NotWritten, link_or_copy, write_whole
 from cosmos_ros.torchscript import load_program
 from cosmos_ros.training.average import local
 from cosmos_ros.training.checkpoint import Unfinished
+from cosmos_ros.training.datasets.clips import as_seen
 from cosmos_ros.training.datasets.corpus import Corpus, Storage
 from cosmos_ros.training.evaluation import evaluate
 from cosmos_ros.training.export import export, load_refiner, refiner_files, write_weights
 from cosmos_ros.training.fine_tuning import PublishedLoss, fine_tuning
 from cosmos_ros.training.journal import Journal
 from cosmos_ros.training.loop import Recipe
-from cosmos_ros.training.own_model import as_seen
 from cosmos_ros.training.ranks import Ranks
 from cosmos_ros.training.refiner_network import Refiner
 from cosmos_ros.training.rollouts import Chunk, Windows, kept_chunks, refined_rollouts, roll_out, round_trips_of

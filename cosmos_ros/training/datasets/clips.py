@@ -136,6 +136,11 @@ def resampled(frames: Tensor, views: Views, size: tuple[int, int]) -> Tensor:
     return torch.matmul(down[:, None], rows).view(batch, 3, time, *size).float()
 
 
+def as_seen(clips: Tensor, size: tuple[int, int]) -> Tensor:
+    """All that clips show, at this size: uint8 [B, T, H, W, 3] -> float32 [B, 3, T, h, w] in [-1, 1]."""
+    return resampled(clips, Views.whole(len(clips), (clips.shape[2], clips.shape[3])), size)
+
+
 def shrunk(video: Tensor, size: tuple[int, int]) -> Tensor:
     """Video [B, 3, T, H, W] at a smaller size, resampled as `resampled` does it."""
     batch, _, time, height, width = video.shape
