@@ -62,7 +62,7 @@ from cosmos_ros.node.rclpy_internals import (
 )
 from cosmos_ros.node.rollout_publisher import Camera, RolloutPublisher
 from cosmos_ros.node.score_rollouts import KeptRollouts, ScoreService
-from cosmos_ros.node.stop_signals import on_stop
+from cosmos_ros.node.stop_signals import await_stop, on_stop
 from cosmos_ros.node.surprise import Origin, SurpriseWatch
 from cosmos_ros.node.timers import steady_timer
 from cosmos_ros.planning.calibration import Way
@@ -394,7 +394,7 @@ def serve(node: ForesightNode, leave: queue.SimpleQueue) -> bool:
 
     spinning = threading.Thread(target=spin_until_done, name="spin", daemon=True)
     spinning.start()
-    leave.get()
+    await_stop(leave)
     node.say_farewell()
     done.set()
     if node.executor is not None:
