@@ -84,6 +84,13 @@ class Browser:
             assert time.monotonic() < end, f"never came true: {expression}"
             time.sleep(0.05)
 
+    def reload(self) -> None:
+        """The page anew, all of it: before that, a print of it may be blank."""
+        earlier = len(self.events)
+        self.call("Page.reload")
+        while all(event.get("method") != "Page.loadEventFired" for event in self.events[earlier:]):
+            self.events.append(self._receive())
+
     def complaints(self) -> list[dict]:
         """What the console or the log of the page says is wrong."""
         kinds = ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled")
@@ -267,16 +274,15 @@ def test_a_player_shows_the_middle_of_the_horizon_before_any_script_has_run_and_
     for i, (name, still) in enumerate(stills):
         assert still == data[i // 3][name][N_FUTURE // 2]
     browser.call("Emulation.setScriptExecutionDisabled", value=True)
-    browser.call("Page.reload")
     try:
+        browser.reload()
         browser.call("Emulation.setEmulatedMedia", media="print")
         printed = browser.call("Page.printToPDF", printBackground=False)
         assert len(base64.b64decode(printed["data"])) > 20_000
     finally:
         browser.call("Emulation.setEmulatedMedia", media="")
         browser.call("Emulation.setScriptExecutionDisabled", value=False)
-        browser.call("Page.reload")
-        # Players that are not parsed yet are not ready either.
+        browser.reload()
         browser.until("document.querySelectorAll('.player[data-ready]').length === 3")
 
 
