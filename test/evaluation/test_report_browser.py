@@ -57,7 +57,12 @@ class Browser:
         self._session = self.call("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
-        self.call("Page.navigate", url=url)
+        self.url = url
+        self.load()
+
+    def load(self) -> None:
+        """The page anew, all of it: a reload answers while the old one stands, and part of a page prints blank."""
+        self.call("Page.navigate", url=self.url)
         self.until("document.readyState === 'complete'")
 
     def call(self, method: str, **params) -> dict:
@@ -83,13 +88,6 @@ class Browser:
         while not self.value(expression):
             assert time.monotonic() < end, f"never came true: {expression}"
             time.sleep(0.05)
-
-    def reload(self) -> None:
-        """The page anew, all of it: before that, a print of it may be blank."""
-        earlier = len(self.events)
-        self.call("Page.reload")
-        while all(event.get("method") != "Page.loadEventFired" for event in self.events[earlier:]):
-            self.events.append(self._receive())
 
     def complaints(self) -> list[dict]:
         """What the console or the log of the page says is wrong."""
@@ -275,14 +273,14 @@ def test_a_player_shows_the_middle_of_the_horizon_before_any_script_has_run_and_
         assert still == data[i // 3][name][N_FUTURE // 2]
     browser.call("Emulation.setScriptExecutionDisabled", value=True)
     try:
-        browser.reload()
+        browser.load()
         browser.call("Emulation.setEmulatedMedia", media="print")
         printed = browser.call("Page.printToPDF", printBackground=False)
         assert len(base64.b64decode(printed["data"])) > 20_000
     finally:
         browser.call("Emulation.setEmulatedMedia", media="")
         browser.call("Emulation.setScriptExecutionDisabled", value=False)
-        browser.reload()
+        browser.load()
         browser.until("document.querySelectorAll('.player[data-ready]').length === 3")
 
 
