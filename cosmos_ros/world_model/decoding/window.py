@@ -13,6 +13,10 @@ from cosmos_ros.world_model.decoding.noise import NoiseRows, gumbel, words_of
 from cosmos_ros.world_model.decoding.sampling import NOT_FINITE, Sampling, draw
 from cosmos_ros.world_model.transformer import KeysValues, Transformer
 
+# Rows of the cache that PyTorch's attention takes at a time on a CPU. Of whole steps more or less, of which it sees
+# nothing, a query's result keeps its bits.
+ROWS_AT_A_TIME = 512
+
 
 @dataclass(frozen=True)
 class Report:
@@ -114,6 +118,9 @@ class WindowPass:
     def run(self) -> None:
         """One pass. Touches only tensors of its own."""
         places = self.batch.filled[:, None] - 1 + self._offsets
+        if self.device.type == "cpu":
+            steps = int(places.max()) // ROWS_AT_A_TIME + 1
+            self.cache.reach = min(steps * ROWS_AT_A_TIME, len(self.cache.rows))
         tokens = self._guesses(places)
         logits = self.transformer(tokens, places, self.cache, self.context)
         noise = None

@@ -21,6 +21,7 @@ from cosmos_ros.guardrail.embedded.blocklist import LOOK_ALIKES, EmbeddedBlockli
 from cosmos_ros.guardrail.embedded.degenerate_video import DegenerateVideoGuard
 from cosmos_ros.guardrail.embedded.haar_faces import CascadeFaceDetector, Pose
 from cosmos_ros.guardrail.embedded.lists import BLOCKED
+from cosmos_ros.guardrail.embedded.profile import embedded_guards
 from cosmos_ros.guardrail.face_blur import FaceBlur, reduced
 from cosmos_ros.guardrail.guard import Guards
 from cosmos_ros.guardrail_report import Verdict
@@ -281,3 +282,19 @@ def test_a_face_at_the_frames_edge_is_covered(detector, edge):
     part = {"left": np.s_[:, 88:], "top": np.s_[33:], "right": np.s_[:, :137]}[edge]
     (blurred,), judgement = FaceBlur(detector, 256**2).filter(np.ascontiguousarray(frame[part])[np.newaxis])
     assert judgement.verdict is Verdict.MODIFIED
+
+
+@pytest.mark.parametrize(
+    ("model", "searched"),
+    [((48, 64), (144, 192)), ((96, 160), (288, 480)), ((112, 192), (288, 480)), ((320, 512), (320, 512))],
+)
+def test_faces_are_searched_for_as_closely_as_was_measured_and_no_model_is_reduced(model, searched, monkeypatch):
+    (faces,) = embedded_guards(model).filters
+    seen = []
+    monkeypatch.setattr(
+        faces._detector, "detect", lambda frames: seen.append(frames.shape[1:3]) or [np.empty((0, 4))] * len(frames)
+    )
+    height, width = (4 * side for side in searched)
+    faces.filter(np.zeros((1, height, width, 3), np.uint8))
+    faces.filter(np.zeros((1, *model, 3), np.uint8))
+    assert seen == [searched, model]

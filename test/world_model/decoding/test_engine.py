@@ -15,6 +15,7 @@ from cosmos_ros.world_model.decoding import engine
 from cosmos_ros.world_model.decoding.engine import WindowDecoder, completed
 from cosmos_ros.world_model.decoding.noise import gumbel, words_of
 from cosmos_ros.world_model.decoding.sampling import draw
+from cosmos_ros.world_model.decoding.window import ROWS_AT_A_TIME
 
 SAMPLING = Sampling(seed=3, temperature=1.0, top_p=0.9)
 KINDS = {  # as the four published models differ: with YaRN or without, with text or without
@@ -125,6 +126,23 @@ def test_without_triton_a_gpu_takes_the_plain_pass_and_the_log_says_so(monkeypat
     engine.make_pass(on_gpu, 1, 128, one_by_one=False)
     assert taken == [(on_gpu, 1, 128, False)]
     assert "Triton is not installed: decoding takes several times as long" in caplog.text
+
+
+def test_only_what_a_pass_may_see_is_read_and_no_bit_depends_on_it():
+    """Of a video of several times the rows that attention takes at a time, in a batch whose samples differ in pace."""
+    torch.manual_seed(0)
+    config = TransformerConfig(1, 48, 4, 2, 16, 96, 64, 64, latent_shape=(3, 16, 24))
+    model, prompt = Transformer(config).eval().requires_grad_(False), prompts(n=384)
+    decoder = WindowDecoder(model, window=48)
+    reaches = []
+    for passed in decoder.passes(prompt.expand(2, -1), SAMPLING):
+        assert decoder._pass.cache.reach >= 384 + max(passed.done)
+        reaches.append(decoder._pass.cache.reach)
+    assert reaches == sorted(reaches) and set(reaches) == {ROWS_AT_A_TIME, 2 * ROWS_AT_A_TIME, 1152 + 48}
+    for sample, tokens in enumerate(passed.tokens):
+        alone = WindowDecoder(model, window=48, one_by_one=True)
+        decoded = completed(alone.passes(prompt, Sampling(SAMPLING.seed + sample, 1.0, 0.9)))
+        assert torch.equal(decoded[0], tokens)
 
 
 def test_a_video_may_end_early():

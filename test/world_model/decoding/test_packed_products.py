@@ -1,4 +1,4 @@
-"""Packed weights give what plain ones give, and a row of the result does not depend on the other rows."""
+"""Packed layers give what plain ones give, and a row of the result does not depend on the other rows."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from torch import nn
 from cosmos_ros.world_model import Sampling, Transformer, TransformerConfig
 from cosmos_ros.world_model.decoding.engine import WindowDecoder, completed
 from cosmos_ros.world_model.decoding.packed_products import PackedLinear, pack
+from cosmos_ros.world_model.transformer import FeedForward, SelfAttention
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")
 
-SHAPES = [(384, 384), (1024, 384), (384, 1024), (4375, 384), (80, 48)]  # the shipped model's, and an odd one
+# The shipped model's, and an odd one.
+SHAPES = [(640, 384), (384, 384), (2048, 384), (384, 1024), (4375, 384), (80, 48)]
 
 
 def rows(n: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -40,6 +42,13 @@ def test_a_row_depends_neither_on_its_place_nor_on_the_others(out, width):
     for n in (33, 64, 96, 160):
         among_others = torch.cat([rows(n - 32, width, seed=3), given])
         assert torch.equal(packed(among_others)[-32:], expected)
+
+
+def test_layers_of_one_input_stand_side_by_side():
+    first, second = layer(80, 48), nn.Linear(48, 32, bias=False).requires_grad_(False)
+    given = rows(64, 48).view(2, 32, 48)
+    expected = torch.cat([first(given), second(given)], dim=-1)
+    assert torch.allclose(PackedLinear(first, second)(given), expected, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +89,11 @@ def test_a_packed_transformer_gives_the_plain_ones_logits_and_holds_no_plain_wei
     plain, packed = models
     tokens, positions, text = torch.arange(20)[None], torch.arange(20), rows(7, 24)[None]
     assert torch.allclose(packed(tokens, positions, None, text), plain(tokens, positions, None, text), atol=1e-5)
-    assert not any(type(part) is nn.Linear for part in packed.modules())
-    assert sum(type(part) is nn.Linear for part in plain.modules()) == sum(
-        isinstance(part, PackedLinear) for part in packed.modules()
-    )
+    assert not any(type(part) in (nn.Linear, SelfAttention, FeedForward) for part in packed.modules())
+    assert {name for name, _ in packed.named_parameters()} <= {name for name, _ in plain.named_parameters()}
+    held = [sum(each.numel() for each in (*model.parameters(), *model.buffers())) for model in models]
+    norms = 2 * (4 + 2) * 16  # of each layer's queries and keys, once more: each head has its own row
+    assert held[1] <= held[0] + norms
 
 
 def test_another_precision_stays_as_it_is():
