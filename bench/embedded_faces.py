@@ -29,6 +29,7 @@ import skimage
 
 from cosmos_ros.guardrail.embedded import haar_faces
 from cosmos_ros.guardrail.embedded.haar_faces import FRONTAL_VOTES, PROFILE_VOTES, CascadeFaceDetector, Pose
+from cosmos_ros.guardrail.embedded.profile import MOST_SEARCHED
 from cosmos_ros.guardrail.face_blur import FaceBlur
 from cosmos_ros.recordings.opening import open_recording
 
@@ -41,7 +42,6 @@ PORTRAITS = {"camera": (190, 100, 262, 196), "astronaut": (176, 70, 272, 166)}
 HEIGHT, WIDTH = 160, 256
 WALL = (192, 256)  # height and width, pixels
 CAMERA = (180, 300)  # of a frame that leaves, as DROID's cameras of 320 x 180 give it
-SEARCHED = 288 * 480  # pixels, as for the model that ships
 # Votes asked for on frontal faces and on profiles.
 SETTINGS = ((0, 0), (5, 4), (8, 4), (10, 4), (10, 6), (10, 8), (15, 10), (20, 14))
 
@@ -62,7 +62,7 @@ class RememberingDetector(CascadeFaceDetector):
         return self._seen[key].copy()
 
 
-BLUR = FaceBlur(RememberingDetector(), SEARCHED)
+BLUR = FaceBlur(RememberingDetector(), MOST_SEARCHED)
 
 
 def main() -> None:

@@ -83,8 +83,14 @@ def pack(transformer: Transformer) -> None:
     there = torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in OPERATORS)
     if weight.device.type != "cpu" or weight.dtype != torch.float32 or not there:
         return
+    _pack_parts(transformer)
+
+
+def _pack_parts(owner: nn.Module) -> None:
+    """From the outside in: what has been exchanged is gone, and nothing in it is packed by itself once more."""
     packed = {nn.Linear: PackedLinear, SelfAttention: PackedSelfAttention, FeedForward: PackedFeedForward}
-    for owner in list(transformer.modules()):
-        for name, part in owner.named_children():
-            if type(part) in packed:
-                setattr(owner, name, packed[type(part)](part))
+    for name, part in owner.named_children():
+        if type(part) in packed:
+            setattr(owner, name, packed[type(part)](part))
+        else:
+            _pack_parts(part)

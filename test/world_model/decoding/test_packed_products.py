@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -94,6 +96,23 @@ def test_a_packed_transformer_gives_the_plain_ones_logits_and_holds_no_plain_wei
     held = [sum(each.numel() for each in (*model.parameters(), *model.buffers())) for model in models]
     norms = 2 * (4 + 2) * 16  # of each layer's queries and keys, once more: each head has its own row
     assert held[1] <= held[0] + norms
+
+
+def test_each_weight_is_packed_once_and_a_layers_plain_ones_are_gone_by_the_next(monkeypatch):
+    torch.manual_seed(0)
+    model = Transformer(TransformerConfig(2, 32, 2, 1, 16, 32, 16, 16, latent_shape=(3, 2, 2)))
+    plain = [weakref.ref(part) for part in model.modules() if type(part) is nn.Linear]
+    packed, alive, make = [], [], PackedLinear.__init__
+
+    def watched(self, *layers):
+        packed.extend(map(id, layers))
+        alive.append(sum(each() is not None for each in plain))
+        make(self, *layers)
+
+    monkeypatch.setattr(PackedLinear, "__init__", watched)
+    pack(model)
+    assert len(packed) == len(set(packed)) == len(plain) == 2 * 7 + 1
+    assert [alive[k] for k in (0, 4, 8)] == [15, 8, 1], "as the layers and the head begin"
 
 
 def test_another_precision_stays_as_it_is():
