@@ -75,8 +75,12 @@ def log_errors(error: Tensor, target: Tensor, last: Tensor) -> Tensor:
     moving = ((target - last).abs().amax(1, keepdim=True) > MOVED).float()
     share = moving.mean((1, 3, 4))
     of_moving = (squared * moving).mean((1, 3, 4)) / share.clamp(min=1e-3)
-    whole = (squared.mean((1, 3, 4)) + LEAST_ERROR).log()
-    return whole + 0.5 * (of_moving + 2e-3).log() * (share > 0.005)
+    return frame_log_errors(error) + 0.5 * (of_moving + 2e-3).log() * (share > 0.005)
+
+
+def frame_log_errors(error: Tensor) -> Tensor:
+    """Logarithm of each frame's squared error [N, 3, T, H, W]: [N, T], which is PSNR but for scale and sign."""
+    return (error.square().mean((1, 3, 4)) + LEAST_ERROR).log()
 
 
 def _frames(video: Tensor) -> Tensor:

@@ -40,8 +40,8 @@ RATE = 4e-4
 CHUNK = 16  # windows that are drawn, and drawn again, by one seed
 SAMPLES = 2  # rollouts of each window: other windows teach more than further futures of the same
 TRIPS = 4  # as many windows for round trips as are rolled out
-CAMERA_TIMES_THE_MODEL = 1.75
-TRIP_SHARE = 0.45  # of the chunks that steps draw, that are for round trips
+CAMERA_TIMES_THE_MODEL = 1.5
+TRIP_SHARE = 0.4  # of the chunks that steps draw, that are for round trips
 # Rolled-out windows are learnt by heart where steps show each of them too often: three to eight times harmed nothing
 # that could be seen, thirty cost real arms half a decibel (bench/results/training.md).
 MOST_SHOWN = 10

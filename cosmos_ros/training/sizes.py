@@ -67,7 +67,7 @@ class Sizes:
     Raises SettingError where these do not fit together.
     """
 
-    frame_size: tuple[int, int] = (96, 160)
+    frame_size: tuple[int, int] = (112, 192)
     frame_rate: float = 10.0
     tokenizer: TokenizerSizes = field(default_factory=TokenizerSizes)
     layers: int = 6
@@ -76,9 +76,9 @@ class Sizes:
     key_value_heads: int = 2
     ffn_hidden: int = 1024
     refiner_channels: tuple[int, int, int, int] = (48, 96, 144, 176)
-    refiner_hypotheses: int = 8
+    refiner_hypotheses: int = 9
     temperature: float = 0.8
-    top_p: float = 0.8
+    top_p: float = 0.6
 
     def __post_init__(self) -> None:
         _make_tuples(self, "frame_size", "refiner_channels")
@@ -146,7 +146,7 @@ class PublishedSizes:
     frame_rate: float | None = None
     learning_rate: float = 1e-4
     refiner_channels: tuple[int, int, int, int] = (48, 96, 144, 176)
-    refiner_hypotheses: int = 8
+    refiner_hypotheses: int = 9
     camera_times: float = 1.5
     temperature: float | None = None
     top_p: float | None = None

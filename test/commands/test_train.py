@@ -94,8 +94,8 @@ def test_from_a_bag_to_a_model_that_predicts_and_on_from_there(tmp_path, bag, co
     assert all(list((out / "pictures" / name).glob("*.png")) for name in pictures)
     card = (out / "MODEL_CARD.md").read_text()
     assert f"| one rollout | {figures['rollout']:.2f} |" in card and "| refiner | 2 | 3,840 |" in card
-    assert "- hypotheses of the refiner: 8; a sample is refined by number `seed % 8`" in card
-    assert "Number 7 trusts the tokens" in card
+    assert "- hypotheses of the refiner: 9; a sample is refined by number `seed % 9`" in card
+    assert "Number 8 trusts the tokens" in card
     assert not (out / "unfinished").exists()
     frames = np.random.default_rng(0).integers(0, 256, (9, 60, 80, 3), dtype=np.uint8)
     clip = Clip(frames, tuple(k * 100_000_000 for k in range(9)), 10.0)

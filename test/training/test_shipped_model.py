@@ -34,7 +34,7 @@ def frames() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def truth(model, frames) -> np.ndarray:
-    """The same as the model sees it, float [33, 96, 160, 3] in 0..255."""
+    """The same as the model sees it, float [33, 112, 192, 3] in 0..255."""
     return ((to_model_input(frames, model.spec.frame_size)[0] + 1) * 127.5).permute(1, 2, 3, 0).numpy()
 
 
@@ -45,7 +45,7 @@ def test_it_takes_at_most_44_mb():
 def test_it_is_a_model_of_our_own_at_10_hz():
     spec = ModelSpec.of_checkpoint("")
     assert (spec.name, spec.published, spec.takes_prompt) == ("foresight-small", False, False)
-    assert (spec.frame_rate, spec.frame_size, spec.config.latent_shape) == (10.0, (96, 160), (5, 12, 20))
+    assert (spec.frame_rate, spec.frame_size, spec.config.latent_shape) == (10.0, (112, 192), (5, 14, 24))
 
 
 def test_its_card_says_what_it_is():
@@ -56,9 +56,10 @@ def test_its_card_says_what_it_is():
 
 def test_its_tokenizer_is_strictly_causal_and_reconstructs_what_it_never_saw(model, frames, truth):
     tokens = model.tokenize(frames)
-    assert tokens.shape == (5 * 12 * 20,)
-    assert torch.equal(model.tokenize(frames[:CONDITIONING]), tokens[: 2 * 12 * 20])
-    assert torch.equal(model.tokenize(frames[:1]), tokens[: 12 * 20])
+    latent_frame = 14 * 24
+    assert tokens.shape == (5 * latent_frame,)
+    assert torch.equal(model.tokenize(frames[:CONDITIONING]), tokens[: 2 * latent_frame])
+    assert torch.equal(model.tokenize(frames[:1]), tokens[:latent_frame])
     reconstruction = np.concatenate(list(model.decode(tokens, 0)))
     assert psnr(reconstruction, truth).mean() > 24
 

@@ -19,7 +19,7 @@ def test_a_file_may_set_any_of_the_sizes(tmp_path):
 
 
 def test_without_a_file_it_is_the_model_that_ships():
-    assert Sizes.of(None) == Sizes() and Sizes().latent_shape == (5, 12, 20)
+    assert Sizes.of(None) == Sizes() and Sizes().latent_shape == (5, 14, 24)
 
 
 @pytest.mark.parametrize(
