@@ -69,9 +69,19 @@ class ModelSpec:
         settings = read_settings(directory)
         checkpoint = open_checkpoint(directory)
         config = config_of(checkpoint, settings)
+        try:
+            return cls._described(directory, checkpoint, config, settings)
+        except ValueError as error:
+            raise ModelUnavailable(f"{directory / 'config.json'}: {error}; correct it, or fetch it again") from error
+
+    @classmethod
+    def _described(
+        cls, directory: Path, checkpoint: Checkpoint, config: TransformerConfig, settings: Mapping
+    ) -> ModelSpec:
+        """By its config.json. Raises ValueError where that says what cannot be."""
         if config.latent_shape[0] <= CLIP_LATENT_FRAMES:
-            raise ModelUnavailable(
-                f"config.json: latent_shape {list(config.latent_shape)} leaves nothing to predict: a clip alone is "
+            raise ValueError(
+                f"latent_shape {list(config.latent_shape)} leaves nothing to predict: a clip alone is "
                 f"{CLIP_LATENT_FRAMES} latent frames, and the first number counts all"
             )
         kind = published_kind(config)
@@ -170,7 +180,7 @@ def _name(directory: Path, settings: Mapping, kind: str | None) -> str:
     given = settings.get("name", directory.name)
     if kind is None:
         if not isinstance(given, str) or not given.strip():
-            raise ModelUnavailable(f"config.json: name must be a text; got {given!r}")
+            raise ValueError(f"name must be a text; got {given!r}")
         return given
     names = PUBLISHED_KINDS[kind].names
     name = directory.name if directory.name in names else names[0]
@@ -190,12 +200,12 @@ def _number(settings: Mapping, key: str, default: float, low: float, high: float
     value = settings.get(key, default)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not low <= value <= high:
-        raise ModelUnavailable(f"config.json: {key} must be a number in {low:g}..{high:g}; got {value!r}")
+        raise ValueError(f"{key} must be a number in {low:g}..{high:g}; got {value!r}")
     return float(value)
 
 
 def _compression(settings: Mapping) -> tuple[int, int, int]:
     value = settings.get("compression", PUBLISHED_COMPRESSION)
     if not (isinstance(value, (list, tuple)) and len(value) == 3 and all(isinstance(v, int) and v > 0 for v in value)):
-        raise ModelUnavailable(f"config.json: compression must be three positive whole numbers; got {value!r}")
+        raise ValueError(f"compression must be three positive whole numbers; got {value!r}")
     return tuple(value)
