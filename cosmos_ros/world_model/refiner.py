@@ -122,7 +122,8 @@ class Refiner:
                 f"{self.hypotheses - 1}"
             )
         step, (height, width) = self.chunking.compression[0], self.chunking.frame_size
-        with trying_out(f"the refiner cannot take frames of {height}x{width} in groups of {step}"):
+        what = f"the refiner cannot take frames of {height}x{width} in groups of {step}"
+        with trying_out(f"{what}, of which frame_size may be the reason (ours take multiples of 16)"):
             for n, hypothesis in ((1, self.hypotheses - 1), (1 + step, 0)):
                 decoded = torch.zeros(1, 3, n + step, height, width, device=self.device)
                 camera = torch.zeros(1, 3, n, height * 3 // 2, width * 3 // 2, device=self.device)
