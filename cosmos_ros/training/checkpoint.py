@@ -75,6 +75,8 @@ class Unfinished:
         if resume and not there:
             raise SettingError(f"--resume: there is no run in {directory} that was broken off")
         self.state: dict[str, Any] = self._read() if there else {}
+        if not there and ranks.is_first:
+            self.remove()  # what is left of a run that was killed while it tidied up: caches of other weights
 
     def keep(self, state: dict[str, Any], part: dict[str, Any] | None = None) -> None:
         """In place of the state that was kept before. Raises OSError where the disk refuses; that one then stays.

@@ -246,6 +246,16 @@ def test_what_cannot_be_trained_is_said_at_once(tmp_path, capsys, options, said)
     assert not list((tmp_path / "model").glob("*.jit"))
 
 
+def test_a_run_takes_nothing_from_what_one_left_that_was_killed_at_its_very_end(tmp_path):
+    """While it tidied up: caches were left, and no state that says of which run they are."""
+    alone = Ranks(0, 1, torch.device("cpu"))
+    before = Unfinished(tmp_path, {"seed": 0}, False, alone)
+    before.keep({"stages": []})
+    before.cached("rollouts-0", lambda: torch.zeros(1))
+    (tmp_path / "unfinished" / "state.pt").unlink()
+    assert Unfinished(tmp_path, {"seed": 1}, False, alone).cached("rollouts-0", lambda: torch.ones(1)) == 1
+
+
 def test_two_runs_do_not_train_into_one_directory(tmp_path, capsys):
     """Nor does one go on with what another is at work on."""
     with alone_in(tmp_path, Ranks(0, 1, torch.device("cpu"))):
