@@ -20,6 +20,7 @@ from typing import Any
 from cosmos_ros.commands.flags import add_flags, config_of, require
 from cosmos_ros.device.out_of_memory import out_of_memory_as_error
 from cosmos_ros.errors import ForesightError, ModelUnavailable, SettingError
+from cosmos_ros.goal_checks import MAX_SEED
 from cosmos_ros.recordings.folders import recordings_in
 from cosmos_ros.recordings.inputs import Identity, identities
 from cosmos_ros.settings import SETTINGS, ForesightConfig
@@ -40,6 +41,7 @@ from cosmos_ros.training.run import Options, Run, Trainee
 from cosmos_ros.training.sizes import PublishedSizes, Sizes
 from cosmos_ros.world_model import ModelSpec
 from cosmos_ros.world_model.checkpoints.transformer_weights import WEIGHTS_FILES, holds_weights
+from cosmos_ros.world_model.refiner import PROGRAM as REFINER
 from cosmos_ros.world_model.tokenizer.programs import DECODER, ENCODER
 from cosmos_ros.world_model.tokenizer.programs import check as check_tokenizer
 
@@ -255,6 +257,8 @@ def check(args: argparse.Namespace) -> bool:
     # From a model made elsewhere on, round trips alone can do.
     (not_negative if made_elsewhere else positive).append("rollouts")
     require(args, positive=positive, not_negative=not_negative)
+    if args.seed > MAX_SEED:
+        raise SettingError(f"--seed must lie in 0..{MAX_SEED}; got {args.seed}")
     if not args.bags and not args.episodes:
         raise SettingError("there is nothing to train on: give --bags, or a positive --episodes")
     if args.robots and not args.episodes:
@@ -295,4 +299,9 @@ def _require_parts(args: argparse.Namespace) -> None:
         raise SettingError(
             f"--init {args.init} holds no transformer, of which the refiner learns: expected "
             f"{' or '.join(WEIGHTS_FILES)} beside {ENCODER}"
+        )
+    if {"tokenizer", "refiner"} <= kept and not (args.init / REFINER).is_file():
+        raise SettingError(
+            f"--init {args.init} holds no {REFINER}, and this run trains none: what is predicted would be refined by "
+            "random weights. Give the stage all with --tokenizer-steps 0, which trains a refiner too"
         )

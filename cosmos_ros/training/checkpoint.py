@@ -115,8 +115,8 @@ class Unfinished:
         state = _unpacked(self._folder / STATE)
         if differing := differences(state["settings"], self._settings):
             raise SettingError(
-                f"--resume: the run that was broken off had other settings ({differing}): give it the same ones, or "
-                f"remove {self._folder}"
+                f"--resume: the run that was broken off had other settings ({differing}): give it the same ones, "
+                f"those of config by --config, or remove {self._folder}"
             )
         step = state.get("part")
         return state if step is None else state | _unpacked(self._part(step))

@@ -235,5 +235,5 @@ def _shortened(names: str, most: int = 160) -> str:
 def _other_architecture(origin: Path, what: str) -> SettingError:
     return SettingError(
         f"--init {origin} is of another architecture than --config says: {what}. Give the --config that it was trained "
-        "with (the defaults where there is none); `sizes` in its evaluation.json holds the same"
+        "with (without one: the defaults of its release); `sizes` in its evaluation.json holds the same"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -40,8 +41,10 @@ from cosmos_ros.training.run import Options
 from cosmos_ros.training.sizes import Sizes
 from cosmos_ros.training.tokenizer_network import VideoTokenizer
 from cosmos_ros.training.transformer import initialise, next_token, token_corpus, tokenize
-from cosmos_ros.world_model import Sampling, Transformer, TransformerConfig, load_transformer
+from cosmos_ros.world_model import ModelSpec, Sampling, Transformer, TransformerConfig, load_transformer
+from cosmos_ros.world_model.checkpoints.transformer_weights import holds_weights, read_settings
 
+logger = logging.getLogger(__name__)
 MEASURED = 16  # held-out clips that the refiner is measured by while it learns
 
 
@@ -63,6 +66,8 @@ class OwnModel:
         self.refiner = Refiner(sizes.refiner_channels, sizes.refiner_hypotheses)
         if options.init is not None:
             load_exported(options.init, self.tokenizer, self.transformer, self.refiner)
+            if ranks.is_first:
+                tell_of_other_frames(options.init, sizes)
         self.networks: dict[str, nn.Module] = {
             "tokenizer": self.tokenizer,
             "transformer": self.transformer,
@@ -183,6 +188,23 @@ class OwnModel:
         transformer = load_transformer(self.out, device=device, dtype=torch.float32)
         return evaluate(
             lambda video: encode(video)[0], decoder, refine, transformer, held_out, sizes.frame_size, self.sampling
+        )
+
+
+def tell_of_other_frames(init: Path, sizes: Sizes) -> None:
+    """Warns where a model is gone on from at another frame size: its weights fit, and were made for other frames."""
+    if not (holds_weights(init) and "latent_shape" in read_settings(init)):
+        return
+    there = ModelSpec.of_checkpoint(init).frame_size
+    if there != sizes.frame_size:
+        before, now = ("x".join(map(str, size)) for size in (there, sizes.frame_size))
+        logger.warning(
+            "%s was trained on frames of %s, and this run is for %s: what it does not train again gets worse; to keep "
+            "to them, set frame_size: %s in --config",
+            init,
+            before,
+            now,
+            list(there),
         )
 
 

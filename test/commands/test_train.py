@@ -224,6 +224,7 @@ def losses(out) -> list[tuple]:
         (("all", "--robots", "kinova3"), "--robots kinova3: training never sees them, only validation; name another"),
         (("all", "--workers", "0"), "--workers must be positive and finite; got 0"),
         (("all", "--refiner-steps", "-1"), "--refiner-steps must not be negative; got -1"),
+        (("all", "--seed", str(2**64)), f"--seed must lie in 0..9223372036854775807; got {2**64}"),
         (("all", "--resume", "--bags", str(BAG)), "there is no run in"),
         (("all", "--film-minutes", "nan"), "--film-minutes must not be negative; got nan"),
         (("all", "--device", "banana"), "device must be auto, cpu, cuda or cuda:N; got 'banana'"),
@@ -272,6 +273,11 @@ def test_two_runs_do_not_train_into_one_directory(tmp_path, capsys):
         ("world-model", ["encoder.jit", "model.safetensors", "config.json"], "there is no decoder.jit in it"),
         ("refiner", ["encoder.jit", "decoder.jit"], "holds no transformer, of which the refiner learns: expected"),
         ("tokenizer", ["decoder.jit"], "there is no encoder.jit in it"),
+        (
+            "world-model",
+            ["encoder.jit", "decoder.jit", "model.safetensors", "config.json"],
+            "holds no refiner.jit, and this run trains none",
+        ),
     ],
 )
 def test_what_is_not_trained_must_be_there_to_go_on_from(tmp_path, capsys, stage, parts, said):

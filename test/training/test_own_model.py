@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from cosmos_ros.paths import embedded_model
 from cosmos_ros.training import own_model
 from cosmos_ros.training.loop import Recipe
-from cosmos_ros.training.own_model import OwnModel
+from cosmos_ros.training.own_model import OwnModel, tell_of_other_frames
 from cosmos_ros.training.rollouts import CHUNK, SAMPLES, TRIP_SHARE, TRIPS, Chunk
 from cosmos_ros.training.run import Options
 from cosmos_ros.training.sizes import Sizes, TokenizerSizes
@@ -59,3 +61,15 @@ def test_each_rank_has_windows_of_its_own_and_more_of_them_for_round_trips(monke
     windows, trips = n_rolled_out * CHUNK, n_rolled_out * CHUNK * TRIPS
     assert [each.pop("each_shown") for each in told] == [pytest.approx((1 - TRIP_SHARE) / n_rolled_out, abs=0.05)] * 2
     assert told == [{"windows": windows, "of_each": SAMPLES, "round_trips": trips}] * 2
+
+
+@pytest.mark.parametrize(("frame_size", "told"), [((96, 160), True), ((112, 192), False)])
+def test_going_on_at_another_frame_size_is_told(tmp_path, caplog, frame_size, told):
+    """The weights fit frames of any size, and an older release's defaults were others."""
+    (tmp_path / "model.safetensors").symlink_to(embedded_model() / "model.safetensors")
+    settings = json.loads((embedded_model() / "config.json").read_text())
+    tell_of_other_frames(tmp_path, Sizes())  # where nothing says for what it was trained
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"latent_shape": [5, *(n // 8 for n in frame_size)]}))
+    tell_of_other_frames(tmp_path, Sizes())
+    words = f"{tmp_path} was trained on frames of 96x160, and this run is for 112x192: "
+    assert [record.message.startswith(words) for record in caplog.records] == [True] * told
