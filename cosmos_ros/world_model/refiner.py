@@ -25,6 +25,7 @@ Without the attribute number 0 does.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ class Refiner:
     def load(cls, directory: Path, chunking: Chunking, device: torch.device, dtype: torch.dtype) -> Refiner | None:
         """Of a checkpoint's directory; None where it has none. Raises ModelUnavailable."""
         file = directory / PROGRAM
-        if not file.is_file():
+        if not os.path.lexists(file):  # a link that leads nowhere is a refiner that was lost, and is told
             return None
         program = load_network(file, device, dtype, fetch=FETCH)
         try:

@@ -1,5 +1,7 @@
 """The refiner between the frame decoder and the guards: its contract, and what it is refused for."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -267,6 +269,19 @@ def test_a_damaged_refiner_is_refused(refined_checkpoint):
     file = refined_checkpoint / PROGRAM
     file.write_bytes(file.read_bytes()[:-200])
     with pytest.raises(ModelUnavailable, match=PROGRAM):
+        WorldModel.from_checkpoint(refined_checkpoint, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [(lambda file: file.symlink_to("nowhere"), "does not exist; .*remove the file"), (Path.mkdir, "is a folder")],
+)
+def test_a_refiner_that_was_lost_is_told_and_not_done_without(refined_checkpoint, made, said):
+    """As when a cache of downloads was tidied up, whose files are links."""
+    file = refined_checkpoint / PROGRAM
+    file.unlink()
+    made(file)
+    with pytest.raises(ModelUnavailable, match=f"{PROGRAM} {said}"):
         WorldModel.from_checkpoint(refined_checkpoint, device="cpu")
 
 
