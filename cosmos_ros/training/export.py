@@ -6,6 +6,7 @@ import copy
 import io
 import json
 import math
+import os
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
@@ -184,7 +185,7 @@ def load_refiner(directory: Path, refiner: Refiner) -> None:
     Where none of its hypotheses trusts the tokens, number 0 refined its round trips: the one that is to begins so.
     """
     file = directory / "refiner.jit"
-    if not file.is_file():
+    if not os.path.lexists(file):  # a link that leads nowhere is a refiner that was lost, and is told
         return
     program = _read(file)
     weights, there = program.state_dict(), getattr(program, "hypotheses", 1)

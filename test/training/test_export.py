@@ -5,13 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
 
 from cosmos_ros import paths
 from cosmos_ros.commands import cli
-from cosmos_ros.errors import SettingError
+from cosmos_ros.errors import ModelUnavailable, SettingError
 from cosmos_ros.training.export import (
     FILES,
     check_directory,
@@ -192,6 +193,16 @@ def test_a_refiner_with_another_number_of_hypotheses_is_not_filled(tmp_path):
     for number in (1, 2, 8):
         with pytest.raises(SettingError, match=f"of another architecture .* refiner_hypotheses is 3, not {number}"):
             load_refiner(tmp_path, Refiner((4, 4, 4, 4), number))
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [(lambda file: file.symlink_to("nowhere"), "does not exist; .*train that part anew"), (Path.mkdir, "is a folder")],
+)
+def test_a_refiner_that_was_lost_is_told_and_not_trained_anew(tmp_path, made, said):
+    made(tmp_path / "refiner.jit")
+    with pytest.raises(ModelUnavailable, match=f"refiner.jit {said}"):
+        load_refiner(tmp_path, Refiner((4, 4, 4, 4)))
 
 
 def test_the_same_weights_give_the_same_file_and_nearly_the_same_pixels(tmp_path):
