@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -69,8 +70,10 @@ def run(args: argparse.Namespace) -> int:
     todo = list(jobs(args.inputs, args.prompt))
     try:
         check_folder(args.out)
-        run = _Run(args, [job.path for job in todo if isinstance(job, Job)])
-        run.foresight.load()
+        inputs = [job.path for job in todo if isinstance(job, Job)]
+        run = _Run(args, inputs)
+        if any(map(os.path.exists, inputs)):  # a large model takes minutes, which a slip of the pen is not worth
+            run.foresight.load()
     except (ForesightError, OSError) as error:
         return _complain(str(error))
     status = 0

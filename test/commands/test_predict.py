@@ -216,11 +216,14 @@ def test_a_list_in_which_bad_lines_are_told_and_do_not_stop_the_others(predict, 
     assert {path.name for path in (tmp_path / "out").glob("*.mp4")} == {"one.mp4", "one_2.mp4"}
 
 
-def test_a_missing_input_is_named_once(predict, tmp_path):
+def test_a_missing_input_is_named_once_and_before_the_model_is_loaded(predict, tmp_path, monkeypatch):
+    monkeypatch.setattr(Foresight, "load", lambda _: pytest.fail("loaded for nothing"))
     missing = tmp_path / "nowhere.mp4"
-    status, said = predict(missing)
+    (listed := tmp_path / "many.jsonl").write_text(json.dumps({"visual_input": str(missing)}))
+    status, said = predict(missing, listed)
     assert status == 1
     assert f"cosmos_ros predict: {missing} does not exist" in said
+    assert f"cosmos_ros predict: {listed}, line 1: {missing} does not exist" in said
 
 
 def test_two_inputs_never_share_a_name(predict, tmp_path, moving_scene):
