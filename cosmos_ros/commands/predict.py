@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from cosmos_ros.files import check_folder, check_place, locked, write_together
 from cosmos_ros.foresight import Foresight
 from cosmos_ros.progress import Progress
 from cosmos_ros.progress_bar import ProgressBar
-from cosmos_ros.recordings.inputs import OUTPUTS, Job, free_name, identities, jobs, read_clip, stale_names
+from cosmos_ros.recordings.inputs import OUTPUTS, Identity, Job, free_name, identities, jobs, read_clip, stale_names
 from cosmos_ros.recordings.recording import BadRecording
 from cosmos_ros.recordings.rollout_json import RolloutFacts
 from cosmos_ros.recordings.rollout_writer import contact_sheet_of, mp4_of
@@ -70,9 +69,9 @@ def run(args: argparse.Namespace) -> int:
     todo = list(jobs(args.inputs, args.prompt))
     try:
         check_folder(args.out)
-        inputs = [job.path for job in todo if isinstance(job, Job)]
+        inputs = identities(job.path for job in todo if isinstance(job, Job))
         run = _Run(args, inputs)
-        if any(map(os.path.exists, inputs)):  # a large model takes minutes, which a slip of the pen is not worth
+        if inputs:  # some are there: a large model takes minutes, which a slip of the pen is not worth
             run.foresight.load()
     except (ForesightError, OSError) as error:
         return _complain(str(error))
@@ -97,8 +96,8 @@ def run(args: argparse.Namespace) -> int:
 class _Run:
     """What is the same for all inputs. Raises ForesightError."""
 
-    def __init__(self, args: argparse.Namespace, inputs: Iterable[Path]) -> None:
-        self._inputs = identities(inputs)
+    def __init__(self, args: argparse.Namespace, inputs: set[Identity]) -> None:
+        self._inputs = inputs
         self._out, self._image_topic = args.out, args.image_topic
         require(args, not_negative=("frames",))
         self._samples = args.samples

@@ -6,7 +6,6 @@ import copy
 import io
 import json
 import math
-import os
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
@@ -28,6 +27,7 @@ from cosmos_ros.world_model import Transformer, load_transformer
 from cosmos_ros.world_model.checkpoints.transformer_weights import holds_weights
 from cosmos_ros.world_model.checkpoints.weight_files import SAFETENSORS, SAFETENSORS_DTYPES, TensorHeader
 from cosmos_ros.world_model.config import TransformerConfig
+from cosmos_ros.world_model.refiner import refiner_file
 
 FILES = ("encoder.jit", "decoder.jit", "refiner.jit", "model.safetensors", "config.json")
 MANTISSA = 10  # bits, of a half-precision number
@@ -184,8 +184,8 @@ def load_refiner(directory: Path, refiner: Refiner) -> None:
     From one of a single hypothesis: number 0, the others stay as they are. So do vectors that an older one has not.
     Where none of its hypotheses trusts the tokens, number 0 refined its round trips: the one that is to begins so.
     """
-    file = directory / "refiner.jit"
-    if not os.path.lexists(file):  # a link that leads nowhere is a refiner that was lost, and is told
+    file = refiner_file(directory)
+    if file is None:
         return
     program = _read(file)
     weights, there = program.state_dict(), getattr(program, "hypotheses", 1)

@@ -50,6 +50,12 @@ WORK_BYTES_PER_PIXEL = 700  # at its peak, of a group of 8 frames, for each pixe
 FADED = 2  # frames with which a group begins: after one alone, things still appear at once (bench/results/training.md)
 
 
+def refiner_file(directory: Path) -> Path | None:
+    """Of a checkpoint's refiner; None where it has none. A link that leads nowhere is one that was lost, to be told."""
+    file = directory / PROGRAM
+    return file if os.path.lexists(file) else None
+
+
 class Refiner:
     """A refiner's program on a device. Raises ModelUnavailable where it does not fit the model's frames."""
 
@@ -62,8 +68,8 @@ class Refiner:
     @classmethod
     def load(cls, directory: Path, chunking: Chunking, device: torch.device, dtype: torch.dtype) -> Refiner | None:
         """Of a checkpoint's directory; None where it has none. Raises ModelUnavailable."""
-        file = directory / PROGRAM
-        if not os.path.lexists(file):  # a link that leads nowhere is a refiner that was lost, and is told
+        file = refiner_file(directory)
+        if file is None:
             return None
         program = load_network(file, device, dtype, fetch=FETCH)
         try:
